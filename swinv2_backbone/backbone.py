@@ -1,0 +1,256 @@
+"""SwinV2: images -> {"res2": ..., "res3": ..., "res4": ..., "res5": ...} at strides 4, 8, 16, 32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from swinv2_backbone.block import Stage, SwinV2Block
+from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
+from swinv2_backbone.variants import VARIANTS
+from swinv2_backbone.windows import Size, shrink, unpack
+
+FEATURES = ("res2", "res3", "res4", "res5")  # Detectron2's names of the outputs of the stages
+
+WindowSizes = int | Sequence[int | Size]
+
+
+class SwinV2(nn.Module):
+    """The Swin Transformer V2 (arXiv 2111.09883) as a multi-scale backbone.
+
+    Args:
+        embed_dim: channels C of the first stage; every stage has twice those before it.
+        depths: blocks of each stage.
+        num_heads: attention heads of each stage.
+        window_size: in tokens; one number, one per stage, or one (height, width) per stage.
+        pretrained_window_sizes: the windows the weights were trained with, which normalise the
+            position bias; in the same forms.  Default: ``window_size``, for training from scratch.
+        out_features: which of "res2" ... "res5" to return; only these have an output norm, and
+            there is no stage after the last of them.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+        frozen_stages: -1: none; 0: the patch embedding; k: also the first k stages.  Frozen parts
+            get no gradient and stay in eval mode.
+        activation_checkpointing: keep only the inputs of blocks for the backward pass.
+        extra_norm_every: a LayerNorm on the main branch after every so many blocks; 0: none.
+        in_channels: channels of the images.
+
+    Attributes:
+        channels: channels of each output, by name.
+        strides: stride of each output in pixels, by name.
+
+    Raises:
+        ValueError: an argument is out of its range, or the stages do not agree in number.
+    """
+
+    def __init__(self, embed_dim: int, depths: Sequence[int], *, num_heads: Sequence[int],
+                 window_size: WindowSizes, pretrained_window_sizes: WindowSizes | None = None,
+                 out_features: Sequence[str] = FEATURES, drop_path_rate: float = 0.0,
+                 frozen_stages: int = -1, activation_checkpointing: bool = False,
+                 extra_norm_every: int = 0, in_channels: int = 3):
+        super().__init__()
+        depths, num_heads = tuple(depths), tuple(num_heads)
+        widths = _check_stages(embed_dim, depths, num_heads)
+        windows = window_per_stage(window_size, len(depths), "window_size")
+        pretrained = windows if pretrained_window_sizes is None else window_per_stage(
+            pretrained_window_sizes, len(depths), "pretrained_window_sizes")
+        _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
+
+        self.in_channels = in_channels
+        self.num_stages = len(depths)
+        self.frozen_stages = frozen_stages
+        self.out_features = tuple(name for name in FEATURES if name in out_features)
+        stage_of = dict(zip(FEATURES, range(len(depths))))
+        self.channels = {name: widths[stage_of[name]] for name in self.out_features}
+        self.strides = {name: PATCH_SIZE * 2 ** stage_of[name] for name in self.out_features}
+
+        self.patch_embed = PatchEmbed(in_channels, embed_dim)
+        self.layers = nn.ModuleList()
+        # No stage after the last output: weights that are never used break distributed training.
+        for stage in range(max(stage_of[name] for name in self.out_features) + 1):
+            first = sum(depths[:stage])
+            blocks = [
+                SwinV2Block(widths[stage], num_heads[stage], pretrained_window=pretrained[stage],
+                            drop_path=drop_path_rate * j / max(sum(depths) - 1, 1),
+                            extra_norm=(extra_norm_every > 0
+                                        and (j - first + 1) % extra_norm_every == 0))
+                for j in range(first, first + depths[stage])
+            ]
+            self.layers.append(Stage(
+                blocks, window_size=windows[stage],
+                downsample=PatchMerging(widths[stage - 1]) if stage else None,
+                activation_checkpointing=activation_checkpointing,
+            ))
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(self.channels[name])
+                                    for name in self.out_features})
+        self._initialise()
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor,
+                image_sizes: Sequence[Size] | None = None) -> dict[str, Tensor]:
+        """Features of a batch of images.
+
+        Args:
+            images: (B, C_in, H, W), floating point; any height and width from 1 pixel up.
+            image_sizes: true (height, width) of each image in pixels, if the batch was padded at
+                the bottom and right (with zeros).  What lies outside is neither attended nor
+                computed, and its features are zero.  Default: every image is (H, W).
+
+        Returns:
+            name -> (B, C, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
+
+        Raises:
+            ValueError: the images have a wrong shape, are integers, or disagree with their sizes.
+        """
+        sizes = self._check_images(images, image_sizes)
+        sizes, full = shrink(sizes, PATCH_SIZE), shrink([tuple(images.shape[-2:])], PATCH_SIZE)
+        x = self.patch_embed(images, sizes)
+        features = {}
+        for name, stage in zip(FEATURES, self.layers):
+            x, sizes = stage(x, sizes)
+            if name in self.norms:
+                size = shrink(full, self.strides[name] // PATCH_SIZE)[0]
+                features[name] = unpack(self.norms[name](x), sizes, size)
+        return features
+
+    def set_window_size(self, window_size: WindowSizes) -> None:
+        """Change the windows of a built model; the bias extrapolates, its normaliser stays.
+
+        Args:
+            window_size: one number, one per stage, or one (height, width) per stage.
+
+        Raises:
+            ValueError: a window is smaller than 1 or their number is not that of the stages.
+        """
+        windows = window_per_stage(window_size, self.num_stages, "window_size")
+        for stage, window in zip(self.layers, windows):
+            stage.window_size = window
+
+    @property
+    def window_sizes(self) -> tuple[Size, ...]:
+        """(height, width) of the window of each stage, in tokens."""
+        return tuple(stage.window_size for stage in self.layers)
+
+    @property
+    def pretrained_window_sizes(self) -> tuple[Size, ...]:
+        """(height, width) of the window that normalises the position bias of each stage."""
+        return tuple(stage.blocks[0].attn.cpb_mlp.pretrained_window for stage in self.layers)
+
+    def train(self, mode: bool = True) -> SwinV2:
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.patch_embed, *self.layers[:self.frozen_stages]]
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, SwinV2Block):
+                # Every block starts as the identity (paper, section 3.2: res-post-norm).
+                for norm in (module.norm1, module.norm2):
+                    nn.init.zeros_(norm.weight)
+
+    def _check_images(self, images: Tensor, sizes: Sequence[Size] | None) -> tuple[Size, ...]:
+        if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape:
+            raise ValueError(f"images must be (B, {self.in_channels}, H, W) with no axis empty, "
+                             f"got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise ValueError(f"images must be floating point (normalised by mean and std), "
+                             f"got {images.dtype}")
+        height, width = images.shape[-2:]
+        if sizes is None:
+            return ((height, width),) * len(images)
+        sizes = tuple((int(h), int(w)) for h, w in sizes)
+        if len(sizes) != len(images):
+            raise ValueError(f"{len(sizes)} image_sizes for {len(images)} images")
+        for h, w in sizes:
+            if not (1 <= h <= height and 1 <= w <= width):
+                raise ValueError(f"image size ({h}, {w}) is not within (1, 1) .. {height, width}")
+        return sizes
+
+
+def build_backbone(name: str, *, window_size: WindowSizes | None = None,
+                   pretrained_window_sizes: WindowSizes | None = None,
+                   out_features: Sequence[str] = FEATURES, drop_path_rate: float = 0.0,
+                   frozen_stages: int = -1, activation_checkpointing: bool = False,
+                   in_channels: int = 3) -> SwinV2:
+    """A published variant, with random weights.
+
+    Args:
+        name: a key of ``VARIANTS``.
+        window_size: default: the windows of the variant.
+        pretrained_window_sizes: default: those of the variant, whatever ``window_size`` is.
+        others: see :class:`SwinV2`.
+
+    Raises:
+        ValueError: the name is unknown, or an argument is out of its range.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}; there are: {', '.join(VARIANTS)}")
+    variant = VARIANTS[name]
+    return SwinV2(
+        variant.embed_dim, variant.depths, num_heads=variant.num_heads,
+        window_size=variant.window_sizes if window_size is None else window_size,
+        pretrained_window_sizes=(variant.pretrained_window_sizes if pretrained_window_sizes is None
+                                 else pretrained_window_sizes),
+        out_features=out_features, drop_path_rate=drop_path_rate, frozen_stages=frozen_stages,
+        activation_checkpointing=activation_checkpointing,
+        extra_norm_every=variant.extra_norm_every, in_channels=in_channels,
+    )
+
+
+def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[Size, ...]:
+    """One (height, width) per stage from one number, one per stage, or one pair per stage.
+
+    Raises:
+        ValueError: another number of stages, or a window that is not a whole number from 1 up.
+    """
+    given = (windows,) * stages if isinstance(windows, int) else tuple(windows)
+    if len(given) != stages:
+        raise ValueError(f"{argument} must be one number or one per stage ({stages}), "
+                         f"got {windows!r}")
+    pairs = tuple((w, w) if isinstance(w, int) else tuple(w) for w in given)
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(m, int) and m >= 1 for m in pair):
+            raise ValueError(f"{argument} must be whole numbers >= 1 or pairs (height, width) of "
+                             f"them, got {windows!r}")
+    return pairs
+
+
+def _check_stages(embed_dim: int, depths: tuple[int, ...],
+                  num_heads: tuple[int, ...]) -> list[int]:
+    """Channels of each stage, if the stages are possible."""
+    if not 1 <= len(depths) <= len(FEATURES) or len(num_heads) != len(depths):
+        raise ValueError(f"depths and num_heads need one entry for each of 1 to {len(FEATURES)} "
+                         f"stages, got {depths} and {num_heads}")
+    if any(d < 1 for d in depths):
+        raise ValueError(f"every stage needs at least one block, got depths {depths}")
+    widths = [embed_dim * 2**stage for stage in range(len(depths))]
+    for width, heads in zip(widths, num_heads):
+        if heads < 1 or width < 1 or width % heads:
+            raise ValueError(f"num_heads {num_heads} must divide the channels {tuple(widths)} "
+                             f"of the stages")
+    return widths
+
+
+def _check_options(out_features: Sequence[str], drop_path_rate: float, frozen_stages: int,
+                   stages: int) -> None:
+    allowed = FEATURES[:stages]
+    if not out_features or any(name not in allowed for name in out_features):
+        raise ValueError(f"out_features must be some of {', '.join(allowed)}, "
+                         f"got {tuple(out_features)}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
+    if not -1 <= frozen_stages <= stages:
+        raise ValueError(f"frozen_stages must be in -1 .. {stages}, got {frozen_stages}")

@@ -1,0 +1,78 @@
+"""The parts of a SwinV2 that are neither attention nor block: MLP, drop path, patches.
+
+Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swinv2_backbone.windows import Seating, Size, pack
+
+PATCH_SIZE = 4
+
+
+class Mlp(nn.Module):
+    """``fc2(gelu(fc1(x)))`` with a hidden layer of 4 * ``dim``, the ratio of every SwinV2."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, a branch is zero for a whole image with probability ``rate``.
+
+    What is kept is divided by 1 - ``rate``, so that the expectation does not change.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor, tokens_per_image: Tensor) -> Tensor:
+        """(T, C) -> (T, C), with the (B,) numbers of tokens of the images."""
+        if not self.training or self.rate == 0:
+            return branch
+        keep = branch.new_empty(len(tokens_per_image)).bernoulli_(1 - self.rate) / (1 - self.rate)
+        keep = keep.repeat_interleave(tokens_per_image, output_size=len(branch))
+        return branch * keep[:, None]
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+class PatchEmbed(nn.Module):
+    """Images to packed tokens: a 4x4 convolution with stride 4, then LayerNorm."""
+
+    def __init__(self, in_channels: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, PATCH_SIZE, PATCH_SIZE)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, images: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+        """(B, C_in, H, W) -> (T, C), the patches of ``sizes[b]`` (in tokens) of image b.
+
+        Images are zero-padded at the bottom and right to whole patches.
+        """
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % PATCH_SIZE, 0, -height % PATCH_SIZE))
+        return self.norm(pack(self.proj(images), sizes))
+
+
+class PatchMerging(nn.Module):
+    """2x2 neighbours to one token of twice the channels: concatenate, reduce, then LayerNorm."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = nn.LayerNorm(2 * dim)
+
+    def forward(self, tokens: Tensor, neighbours: Seating) -> Tensor:
+        """(T, C) -> (T', 2C), with the seating of ``windows.merge_seating``."""
+        return self.norm(self.reduction(neighbours.seat(tokens).view(-1, 4 * tokens.shape[-1])))

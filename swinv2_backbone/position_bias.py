@@ -1,0 +1,101 @@
+"""Log-spaced continuous position bias (paper section 3.3, equations 4 to 6): offset -> bias.
+
+A small MLP maps the log-spaced offset of two tokens to one bias a head.  Because it maps
+coordinates, not table entries, a window of any size has a bias; because the coordinates are always
+normalised by the window of pre-training, the bias of an offset never changes with the window.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swinv2_backbone.windows import Size
+
+HIDDEN = 512  # width of the MLP in every published model
+
+
+def log_spaced_offsets(length: int, pretrained: int, device: torch.device,
+                       dtype: torch.dtype) -> Tensor:
+    """(2 * length - 1,) coordinates t of the offsets d = -(length - 1) .. length - 1 on one axis.
+
+    ``t = sign(d) * log2(1 + |8 d / (p - 1)|) / log2(8)`` with p the ``pretrained`` window.
+    """
+    offsets = torch.arange(1 - length, length, device=device, dtype=dtype)
+    offsets = 8 * offsets / max(pretrained - 1, 1)  # p = 1 knows the offset 0 alone
+    return offsets.sign() * torch.log2(1 + offsets.abs()) / math.log2(8)
+
+
+class PositionBias(nn.Sequential):
+    """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every pair of tokens in a window.
+
+    A Sequential, so that its parameters are named as in the published files (``cpb_mlp.0.*``,
+    ``cpb_mlp.2.weight``).  In training the table of offsets goes through the MLP once a call; in
+    eval once ever, until the weights change or the module moves.
+
+    Args:
+        num_heads: one bias a head.
+        pretrained_window: (ph, pw), the window the weights were trained with; normalises offsets.
+    """
+
+    def __init__(self, num_heads: int, pretrained_window: Size):
+        super().__init__(nn.Linear(2, HIDDEN), nn.ReLU(inplace=True),
+                         nn.Linear(HIDDEN, num_heads, bias=False))
+        self.pretrained_window = pretrained_window
+        self._cache: dict[Size, Tensor] = {}
+        self._cached_for: tuple = ()
+
+    def forward(self, window: Size) -> Tensor:
+        """(nH, N, N), from query i to key j, for a ``window`` of N = Mh * Mw tokens."""
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        cacheable = not self.training and not learning
+        table = self._cached_table(window) if cacheable else self.table(window)
+        index = offset_index(window, table.device)
+        return table.index_select(1, index).view(-1, prod(window), prod(window))
+
+    def table(self, window: Size) -> Tensor:
+        """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset, row by row."""
+        device = self[0].weight.device
+        # At least float32 whatever the model's dtype: half precision would round biases up to 16.
+        precise = torch.promote_types(self[0].weight.dtype, torch.float32)
+        t_h, t_w = (log_spaced_offsets(length, pretrained, device, precise)
+                    for length, pretrained in zip(window, self.pretrained_window))
+        fc1_weight, fc1_bias, fc2_weight = (p.to(precise) for p in self.parameters())
+        with torch.autocast(device.type, enabled=False):
+            hidden = F.relu(F.linear(torch.cartesian_prod(t_h, t_w), fc1_weight, fc1_bias))
+            return 16 * torch.sigmoid(F.linear(hidden, fc2_weight)).t().contiguous()
+
+    def _cached_table(self, window: Size) -> Tensor:
+        # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
+        # the module or replacing a parameter changes its storage.
+        state = tuple((p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+        if state != self._cached_for:
+            self._cache.clear()
+            self._cached_for = state
+        if window not in self._cache:
+            # Outlives this forward, so not an inference tensor, which autograd could not use.
+            with torch.inference_mode(False), torch.no_grad():
+                self._cache[window] = self.table(window)
+        return self._cache[window]
+
+    def train(self, mode: bool = True) -> PositionBias:
+        self._cache.clear()
+        return super().train(mode)
+
+
+@lru_cache(maxsize=32)
+def offset_index(window: Size, device: torch.device) -> Tensor:
+    """(N * N,) place in the table of the offset from every query i to every key j.
+
+    Offset (dh, dw) stands at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
+    """
+    with torch.inference_mode(False):
+        row, col = torch.cartesian_prod(*(torch.arange(length) for length in window)).unbind(1)
+        d_h = row[:, None] - row[None, :] + window[0] - 1
+        d_w = col[:, None] - col[None, :] + window[1] - 1
+        return (d_h * (2 * window[1] - 1) + d_w).flatten().to(device)

@@ -1,0 +1,223 @@
+"""Geometry: which token sits in which window.  Pure functions, no parameters.
+
+Partitioning maps into (shifted, padded) windows is a permutation of their tokens with some empty
+seats: one index vector brings every token to its seat, its inverse brings it home.  What is
+decided here, and nowhere else:
+
+- Tokens are packed: the maps of all images of a batch lie one after the other, row by row,
+  without any padding between them.  An image's windows depend on its own size alone, so its
+  features depend neither on how far the batch was padded nor on its neighbours in the batch.
+- Pad before shift: a map is first extended at the bottom and right to whole windows, and the
+  extended map is rolled.
+- Padding is never attended: it is a seat that stays empty, and an empty seat is a masked key.
+- Per axis, per forward: a window is never larger than the largest map of the batch, and a map
+  that fits in one window along an axis is not shifted along it.
+- The position bias and its normaliser do not change with any of that.
+
+Legend: B images; T tokens of the whole batch; nW windows of the whole batch; N seats in a window
+(Mh * Mw); S seats in all; C channels.  A size is (height, width) in tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+EMPTY = -1  # the token, or the region, of a seat that nobody takes
+
+
+class _Permute(torch.autograd.Function):
+    """Rows of ``x`` in the order of ``index``, zero where ``empty``.
+
+    ``inverse`` and ``inverse_empty`` say the same of the way back, which is the gradient: a
+    gather, where autograd would add up rows one by one.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, index: Tensor, empty: Tensor | None, inverse: Tensor,
+                inverse_empty: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inverse, inverse_empty, index, empty)
+        rows = x.index_select(0, index)
+        return rows if empty is None else rows.masked_fill_(empty, 0)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _Permute.apply(grad, *ctx.saved_tensors), None, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class Seating:
+    """Which seat every token takes; every token has one, and some seats may stay empty.
+
+    Attributes:
+        token_of_seat: (S,) index of the token in every seat; 0 where the seat is empty.
+        seat_of_token: (T,) index of the seat of every token.
+        empty: (S, 1) True where a seat is empty; None if every seat is taken.
+    """
+
+    token_of_seat: Tensor
+    seat_of_token: Tensor
+    empty: Tensor | None
+
+    @classmethod
+    def of(cls, tokens: Tensor, device: torch.device) -> Seating:
+        """The seating with ``tokens`` (S,) in the seats, EMPTY where there is none."""
+        empty = tokens == EMPTY
+        taken = torch.nonzero(~empty).flatten()
+        seat_of_token = torch.empty_like(taken)
+        seat_of_token[tokens[taken]] = taken
+        return cls(tokens.clamp(min=0).to(device), seat_of_token.to(device),
+                   empty[:, None].to(device) if empty.any() else None)
+
+    def seat(self, tokens: Tensor) -> Tensor:
+        """(T, C) -> (S, C); empty seats are zero."""
+        return _Permute.apply(tokens, self.token_of_seat, self.empty, self.seat_of_token, None)
+
+    def home(self, seats: Tensor) -> Tensor:
+        """(S, C) -> (T, C); what stands in empty seats is dropped."""
+        return _Permute.apply(seats, self.seat_of_token, None, self.token_of_seat, self.empty)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLayout:
+    """Where every token of a batch sits for one window size and shift.
+
+    Attributes:
+        window: (Mh, Mw), the window in tokens.
+        seating: the seats of all windows, window after window.
+        regions: (nW, N) the region of the (rolled) map a seat belongs to, EMPTY for an empty one;
+            None if every token may attend to its whole window.
+        tokens_per_image: (B,) how many of the tokens are each image's.
+    """
+
+    window: Size
+    seating: Seating
+    regions: Tensor | None
+    tokens_per_image: Tensor
+
+    def to_windows(self, tokens: Tensor) -> Tensor:
+        """(T, C) -> (nW, N, C); empty seats are zero."""
+        return self.seating.seat(tokens).view(-1, prod(self.window), tokens.shape[-1])
+
+    def to_tokens(self, windows: Tensor) -> Tensor:
+        """(nW, N, C) -> (T, C); what stands in empty seats is dropped."""
+        return self.seating.home(windows.flatten(0, 1))
+
+    def forbidden(self) -> Tensor | None:
+        """(nW, N, N), True where seat i must not attend to seat j; None if nothing is forbidden.
+
+        A token attends to the tokens of its own region.  The query of an empty seat attends to
+        every token of its window: its result is dropped, but a row without a key would be NaN.
+        """
+        if self.regions is None:
+            return None
+        query, key = self.regions[:, :, None], self.regions[:, None, :]
+        return (key == EMPTY) | ((query != key) & (query != EMPTY))
+
+
+@lru_cache(maxsize=128)
+def window_layout(sizes: tuple[Size, ...], window: Size, shifted: bool,
+                  device: torch.device) -> WindowLayout:
+    """The layout of the maps of ``sizes`` (one an image) in windows of ``window`` tokens.
+
+    The 128 layouts used last are cached.
+    """
+    seats = tuple(min(m, max(lengths)) for m, lengths in zip(window, zip(*sizes)))
+    # Kept beyond this forward, so not an inference tensor, which autograd could not use later.
+    with torch.inference_mode(False):
+        alike = {size: _seats_of_map(size, seats, window, shifted) for size in set(sizes)}
+        tokens = _number_on([alike[size][0] for size in sizes], sizes)
+        regions = torch.cat([alike[size][1] for size in sizes])
+        return WindowLayout(
+            window=seats,
+            seating=Seating.of(tokens, device),
+            regions=regions.to(device) if regions.any() else None,
+            tokens_per_image=torch.tensor([prod(size) for size in sizes], device=device),
+        )
+
+
+def _seats_of_map(size: Size, seats: Size, window: Size, shifted: bool) -> tuple[Tensor, Tensor]:
+    """Token and region of every seat of one map, (nW, N) each.
+
+    ``seats`` is the size of a window as it is laid out here; ``window``, as it was configured,
+    decides whether the map fits in one and is not shifted.
+    """
+    shift = [m // 2 if shifted and length > m else 0 for length, m in zip(size, window)]
+    rows, row_regions = _seats_of_axis(size[0], seats[0], shift[0])
+    cols, col_regions = _seats_of_axis(size[1], seats[1], shift[1])
+    rows, row_regions = rows[:, None, :, None], row_regions[:, None, :, None]  # (nh, 1, Mh, 1)
+    cols, col_regions = cols[None, :, None, :], col_regions[None, :, None, :]  # (1, nw, 1, Mw)
+    empty = (row_regions == EMPTY) | (col_regions == EMPTY)
+    tokens = torch.where(empty, EMPTY, rows * size[1] + cols)
+    # Rolling an axis joins its two ends in the last window: two regions an axis, four in all.
+    regions = torch.where(empty, EMPTY, 2 * row_regions + col_regions)
+    return tokens.reshape(-1, prod(seats)), regions.reshape(-1, prod(seats))
+
+
+def _seats_of_axis(length: int, seats: int, shift: int) -> tuple[Tensor, Tensor]:
+    """Coordinate, and region (0, 1 or EMPTY), of every seat along one axis: (n, M) each."""
+    windows = -(-length // seats)
+    rolled = torch.arange(windows * seats) + shift
+    coordinates = rolled % (windows * seats)
+    regions = (rolled >= windows * seats).long()
+    regions[coordinates >= length] = EMPTY
+    return coordinates.view(windows, seats), regions.view(windows, seats)
+
+
+def _number_on(tokens: list[Tensor], sizes: Sequence[Size]) -> Tensor:
+    """Join per-image token numbers (each from 0, or EMPTY) into numbers of the whole batch."""
+    numbered, first = [], 0
+    for own, size in zip(tokens, sizes):
+        own = own.flatten()
+        numbered.append(torch.where(own == EMPTY, EMPTY, own + first))
+        first += prod(size)
+    return torch.cat(numbered)
+
+
+@lru_cache(maxsize=128)
+def merge_seating(sizes: tuple[Size, ...], device: torch.device) -> Seating:
+    """Four seats for every 2x2 neighbourhood, in the order h0w0, h1w0, h0w1, h1w1.
+
+    An odd height or width leaves seats empty.  The 128 seatings used last are cached.
+    """
+    with torch.inference_mode(False):
+        alike = {size: _neighbours(size) for size in set(sizes)}
+        return Seating.of(_number_on([alike[size] for size in sizes], sizes), device)
+
+
+def _neighbours(size: Size) -> Tensor:
+    """(h', w', 2, 2): the tokens of every 2x2 neighbourhood; the last axis runs down."""
+    height, width = size
+    rows = torch.arange(height + height % 2).view(-1, 1, 1, 2)
+    cols = torch.arange(width + width % 2).view(1, -1, 2, 1)
+    return torch.where((rows < height) & (cols < width), rows * width + cols, EMPTY)
+
+
+def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
+    """The sizes divided by ``stride``, rounded up."""
+    return tuple((-(-height // stride), -(-width // stride)) for height, width in sizes)
+
+
+def pack(maps: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """(B, C, H, W) -> (T, C): the top-left ``sizes[b]`` of every map, row by row."""
+    if all(size == maps.shape[-2:] for size in sizes):
+        return maps.permute(0, 2, 3, 1).flatten(0, 2)
+    return torch.cat([one[:, :h, :w].permute(1, 2, 0).flatten(0, 1)
+                      for one, (h, w) in zip(maps, sizes)])
+
+
+def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
+    """(T, C) -> (B, C, H, W): the inverse of :func:`pack`, zero outside each image's own map."""
+    if all(own == size for own in sizes):
+        return tokens.view(len(sizes), *size, -1).permute(0, 3, 1, 2).contiguous()
+    own = tokens.split([prod(own) for own in sizes])
+    return torch.stack([F.pad(one.view(h, w, -1).permute(2, 0, 1), (0, size[1] - w, 0, size[0] - h))
+                        for one, (h, w) in zip(own, sizes)])
