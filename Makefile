@@ -1,0 +1,43 @@
+# Needs make and Python >= 3.10 with pip and venv; no git, and no compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -c constraints.txt
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help env demo test test-slow lint clean
+
+help:
+	@echo "make env        $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
+	@echo "make demo       train and show a small model"
+	@echo "make test       fast tests"
+	@echo "make test-slow  all tests"
+	@echo "make lint       ruff"
+	@echo "make clean      remove what was built; keeps $(VENV) and downloads"
+
+env: $(INSTALLED)
+
+# Safe to repeat after an interruption: a $(VENV) without a working pip is made anew.
+$(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python >= 3.10 is needed: make env PYTHON=python3.x")'
+	$(BIN)/python -m pip --version || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) setuptools wheel torch torchvision
+	$(PIP) --no-build-isolation -e '.[d2,test]'
+	$(BIN)/python tools/install_detectron2.py
+	touch $@
+
+demo: env
+	$(BIN)/python tools/demo.py
+
+test: env
+	$(BIN)/python -m pytest
+
+test-slow: env
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: env
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf build dist output *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

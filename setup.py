@@ -1,0 +1,42 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).parent / "swinv2_backbone" / "__init__.py"
+
+setup(
+    name="swinv2_backbone",
+    version=re.search(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.M)[1],
+    description="Swin Transformer V2 backbone for Detectron2",
+    author="The swinv2_backbone authors",
+    license="Apache-2.0",
+    packages=find_packages(include=["swinv2_backbone*"]),
+    python_requires=">=3.10",
+    install_requires=["torch>=2.4", "numpy"],
+    extras_require={
+        # What Detectron2 needs. It is not named itself, as it has no release on PyPI under its own
+        # name: tools/install_detectron2.py installs it.
+        "d2": [
+            "black",
+            "cloudpickle",
+            "fvcore>=0.1.5,<0.1.6",
+            "hydra-core>=1.1",
+            "iopath>=0.1.7,<0.1.10",
+            "matplotlib",
+            "omegaconf>=2.1,<2.4",
+            "opencv-python",
+            "packaging",
+            "pillow>=9.1",
+            "pycocotools>=2.0.2",
+            "setuptools<81",  # with pkg_resources
+            "tabulate",
+            "tensorboard",
+            "termcolor>=1.1",
+            "torchvision",
+            "tqdm>4.29.0",
+            "yacs>=0.1.8",
+        ],
+        "test": ["pytest", "ruff", "timm", "transformers"],
+    },
+)

@@ -1,0 +1,118 @@
+"""The same random weights in ours and in timm, Hugging Face transformers and torchvision.
+
+At the image size of each variant nothing is padded, and there the peers' maths is right.
+
+In float32 the features agree to 1e-5, as long as attention is about as sharp as in a fresh model.
+With heads as sharp as the maths allows (logits up to 100 + 16) float32 alone is 2e-4 away from
+float64, in the peers as much as in ours; so such weights are compared in float64, to 1e-10.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import pytest
+import torch
+from oracle import randomise
+from peers import PEERS, in_float64
+from torch import Tensor, nn
+
+from swinv2_backbone import VARIANTS, SwinV2, Variant, build_backbone
+
+FAST = (
+    "swinv2_tiny_window8_256",
+    "swinv2_tiny_window16_256",
+    "swinv2_small_window8_256",
+    "swinv2_base_window12_192",
+    "swinv2_base_window12to16_192to256",
+    "swinv2_base_window12to24_192to384",
+)
+FAST_IN_FLOAT64 = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
+
+
+def peers_of(variant: Variant) -> list[str]:
+    """The peers that have this variant."""
+    if variant.extra_norm_every:
+        return []  # the extra norms of SwinV2-H and -G are in none of them
+    if len(set(variant.window_sizes + variant.pretrained_window_sizes)) > 1:
+        # torchvision has one window for all stages, which it pads small maps to, and normalises
+        # the bias by that window, whatever the weights were trained with.
+        return ["timm", "hugging_face"]
+    return ["timm", "hugging_face", "torchvision"]
+
+
+def cases(fast: tuple[str, ...]) -> list:
+    """Every (variant, peer) there is; all but the fast ones are marked slow."""
+    return [
+        pytest.param(name, peer, marks=() if name in fast else pytest.mark.slow)
+        for name, variant in VARIANTS.items()
+        for peer in peers_of(variant)
+    ]
+
+
+class Run(NamedTuple):
+    """Our model and what it makes of some images."""
+
+    model: SwinV2
+    images: Tensor
+    features: dict[str, Tensor]
+
+
+@lru_cache(maxsize=1)  # the peers of a variant are compared one after the other
+@torch.no_grad()
+def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) -> Run:
+    """Ours on random images, with random weights; in float64 with the sharpest attention."""
+    model = randomise(build_backbone(name), seed=0).eval().to(dtype)
+    if dtype == torch.float32:
+        for key, parameter in model.named_parameters():
+            if key.endswith("logit_scale"):
+                parameter.div_(2)  # exp from 2 to 14 instead of 5 to 200; a fresh model has 10
+    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return Run(model, images, model(images))
+
+
+@torch.no_grad()
+def differences(ours: Run, peer: str, name: str) -> dict[str, float]:
+    """Largest absolute difference of every feature between ours and a peer's.
+
+    The peers know our output norms of res2 to res4 as little as any checkpoint does: those are
+    applied to the outputs of their stages here. That of res5 is their own final norm.
+    """
+    model = PEERS[peer].model(ours.model.state_dict(), name, tuple(ours.images.shape[-2:]))
+    if ours.images.dtype == torch.float64:
+        model = in_float64(model)
+    stages, last = PEERS[peer].features(model, ours.images)
+    norms = ours.model.norms.values()
+    theirs = [normed(maps, norm) for maps, norm in zip(stages, norms, strict=True)][:3] + [last]
+    found = {}
+    for (feature, mine), their in zip(ours.features.items(), theirs, strict=True):
+        assert mine.shape == their.shape
+        found[feature] = (mine - their).abs().max().item()
+    return found
+
+
+def normed(maps: Tensor, norm: nn.Module) -> Tensor:
+    """The LayerNorm over the channels of (B, C, h, w)."""
+    return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("name", "peer"), cases(FAST))
+def test_features_agree_in_float32(name: str, peer: str) -> None:
+    size = (VARIANTS[name].image_size,) * 2
+    found = differences(run(name, size, torch.float32), peer, name)
+    assert all(value <= 1e-5 for value in found.values()), found
+
+
+@pytest.mark.parametrize(("name", "peer"), cases(FAST_IN_FLOAT64))
+def test_features_agree_in_float64_with_the_sharpest_attention(name: str, peer: str) -> None:
+    size = (VARIANTS[name].image_size,) * 2
+    found = differences(run(name, size, torch.float64), peer, name)
+    assert all(value <= 1e-10 for value in found.values()), found
+
+
+# Not Hugging Face: it settles the shift of both axes by the height alone, and so does not shift the
+# width of 16 of the map of stage 4, as the height of 8 fits into one window.
+@pytest.mark.parametrize("peer", ["timm", "torchvision"])
+def test_features_of_wide_images_agree(peer: str) -> None:
+    name = "swinv2_tiny_window8_256"
+    found = differences(run(name, (256, 512), torch.float32, batch=2), peer, name)
+    assert all(value <= 1e-5 for value in found.values()), found

@@ -1,0 +1,224 @@
+"""The job itself, small: train, resume, evaluate, predict, through the tools' own entry points."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+from detectron2.modeling import build_model
+from torch import nn
+
+from swinv2_backbone.d2.checkpoint import Checkpointer
+from swinv2_backbone.d2.config import load_config
+from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
+from swinv2_backbone.d2.trainer import TrainingStep
+
+ROOT = Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "mask_rcnn_swinv2_demo.yaml")
+
+
+def tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> DemoDataset:
+    return generate_demo_dataset(tmp_path_factory.mktemp("data") / "demo", num_train=6, num_val=4,
+                                 image_size=64)
+
+
+@pytest.fixture(scope="module")
+def opts(dataset):
+    """Overrides that make the demo config tiny; its datasets are forgotten afterwards."""
+    yield [
+        "MODEL.DEVICE", "cpu", "MODEL.SWINV2.EMBED_DIM", "16",
+        "MODEL.SWINV2.DEPTHS", "(1, 1, 1, 1)", "MODEL.SWINV2.NUM_HEADS", "(1, 2, 4, 8)",
+        "MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_BOX_HEAD.FC_DIM", "64",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV", "1", "MODEL.ROI_MASK_HEAD.CONV_DIM", "32",
+        "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64",
+        "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2",
+        "DATASETS.CUSTOM.TRAIN.NAME", "tiny_train", "DATASETS.CUSTOM.TEST.NAME", "tiny_test",
+        "DATASETS.CUSTOM.TRAIN.JSON", str(dataset.train_json),
+        "DATASETS.CUSTOM.TRAIN.IMAGES", str(dataset.train_images),
+        # Tested on what it is trained on, so that a few iterations reach a score above 0.
+        "DATASETS.CUSTOM.TEST.JSON", str(dataset.train_json),
+        "DATASETS.CUSTOM.TEST.IMAGES", str(dataset.train_images),
+    ]
+    for name in ("tiny_train", "tiny_test"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def run(opts: list[str], output: Path, *flags: str):
+    args = default_argument_parser().parse_args(
+        ["--config-file", CONFIG, *flags, *opts, "OUTPUT_DIR", str(output)])
+    return tool("train_net").main(args)
+
+
+def metrics(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(opts, tmp_path_factory) -> Path:
+    """The output folder of a run of 120 iterations on six images."""
+    output = tmp_path_factory.mktemp("run")
+    run([*opts, "SOLVER.MAX_ITER", "120", "SOLVER.CHECKPOINT_PERIOD", "60"], output)
+    return output
+
+
+def test_training_loss_falls(trained):
+    losses = [line["total_loss"] for line in metrics(trained) if "total_loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_training_leaves_what_users_look_for(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {"model_final.pth", "last_checkpoint", "config.yaml", "metrics.json", "log.txt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)  # TensorBoard
+
+
+def test_summary_precedes_the_first_iteration(trained):
+    log = (trained / "log.txt").read_text()
+    summary, training = log.index("normalisers"), log.index("Starting training")
+    assert summary < training
+    for words in ("8, 8, 8, 8", "own size: 16 channels", "of them trainable",
+                  "tiny_train: 6 images", "nothing (random initialisation)", "float32"):
+        assert words in log[:training], words
+
+
+def test_eval_only_reproduces_the_last_evaluation_of_training(trained, opts, tmp_path):
+    last = [line for line in metrics(trained) if "bbox/AP" in line][-1]
+    results = run([*opts, "MODEL.WEIGHTS", str(trained / "model_final.pth")], tmp_path, "--eval-only")
+    assert results["bbox"]["AP50"] > 0
+    for kind in ("bbox", "segm"):
+        for name, value in results[kind].items():
+            before = last[f"{kind}/{name}"]
+            assert value == before or math.isnan(value) and math.isnan(before), (kind, name)
+
+
+def test_resume_continues_the_iteration_count(trained, opts, tmp_path):
+    few = [*opts, "SOLVER.CHECKPOINT_PERIOD", "20", "TEST.EVAL_PERIOD", "0"]
+    run([*few, "SOLVER.MAX_ITER", "20"], tmp_path)
+    run([*few, "SOLVER.MAX_ITER", "40"], tmp_path, "--resume")
+    assert [line["iteration"] for line in metrics(tmp_path) if "total_loss" in line] == [19, 39]
+    assert "Starting training from iteration 20" in (tmp_path / "log.txt").read_text()
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 39
+
+
+def test_weights_that_fit_nothing_are_refused(opts, tmp_path):
+    torch.save({"model": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="none of the 1 tensors in .*other.pth.*conv1.weight"):
+        run([*opts, "MODEL.WEIGHTS", str(tmp_path / "other.pth")], tmp_path / "out")
+
+
+def test_loaded_tensors_are_counted(trained, opts):
+    cfg = load_config(CONFIG, [*opts, "MODEL.ROI_HEADS.NUM_CLASSES", "3"])
+    checkpointer = Checkpointer(build_model(cfg))
+    checkpointer.load(str(trained / "model_final.pth"))
+    # Box classes, box deltas and masks, a weight and a bias each, depend on the class count.
+    assert "6 of another shape" in checkpointer.report and "0 missing" in checkpointer.report
+
+
+def test_bfloat16_trains_on_the_cpu(opts, tmp_path):
+    run([*opts, "SOLVER.MAX_ITER", "20", "SOLVER.AMP.ENABLED", "True", "DATASETS.TEST", "()",
+         "DATASETS.CUSTOM.TEST.JSON", ""], tmp_path)
+    assert math.isfinite(metrics(tmp_path)[-1]["total_loss"])
+
+
+class _Quadratic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([4.0]))
+
+    def forward(self, data):
+        return {"loss": (self.a**2 + self.b**2).sum() / 2}
+
+
+@pytest.mark.parametrize(("kind", "expected"), [
+    ("full_model", (0.6, 0.8)), ("norm", (1.0, 1.0)), ("value", (1.0, 1.0)), (None, (3.0, 4.0)),
+])
+def test_gradients_are_clipped_as_the_config_says(kind, expected):
+    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", str(kind is not None),
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind or "value",
+            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "1.0"]
+    cfg = load_config("", ["MODEL.DEVICE", "cpu", *clip])
+    model = _Quadratic()
+    step = TrainingStep(model, [None], torch.optim.SGD(model.parameters(), lr=1.0), cfg)
+    step._write_metrics = lambda *_: None  # needs the storage of a whole training
+    step.run_step()
+    moved = (3 - model.a.item(), 4 - model.b.item())
+    assert moved == pytest.approx(expected, abs=1e-4)
+
+
+def predict(monkeypatch, *args: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, args)])
+    tool("predict").main()
+
+
+def test_predict_draws_pictures_and_writes_detections(trained, dataset, tmp_path, monkeypatch):
+    output = tmp_path / "drawn"
+    predict(monkeypatch, "--config-file", trained / "config.yaml", "--confidence", "0.05",
+            "--input", dataset.train_images, "--output", output,
+            "MODEL.WEIGHTS", trained / "model_final.pth")
+    results = json.loads((output / "detections.json").read_text())
+    assert len(results) == 6 == len(list(output.glob("*.png")))
+    found = [one for image in results for one in image["detections"]]
+    assert found
+    for one in found:
+        assert one["category"] in {"disc", "square", "triangle", "star", "ring"}
+        assert 0.05 <= one["score"] <= 1 and len(one["bbox"]) == 4
+    image = results[0]
+    assert all(one["segmentation"]["size"] == [image["height"], image["width"]]
+               for one in image["detections"])
+    assert cv2.imread(str(output / Path(image["file_name"]).name)) is not None
+
+
+def test_predict_reads_video(trained, tmp_path, monkeypatch):
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10,
+                             (96, 64))
+    for value in (0, 100, 200):
+        writer.write(np.full((64, 96, 3), value, np.uint8))
+    writer.release()
+    predict(monkeypatch, "--config-file", trained / "config.yaml",
+            "--input", tmp_path / "clip.avi", "--output", tmp_path / "drawn",
+            "MODEL.WEIGHTS", trained / "model_final.pth")
+    result, = json.loads((tmp_path / "drawn" / "detections.json").read_text())
+    assert [frame["frame"] for frame in result["frames"]] == [0, 1, 2]
+    video = cv2.VideoCapture(str(tmp_path / "drawn" / "clip.mp4"))
+    assert video.read()[0]
+
+
+def test_predict_never_overwrites_and_never_writes_into_its_input(trained, dataset, tmp_path,
+                                                                  monkeypatch):
+    arguments = ("--config-file", trained / "config.yaml", "--input", dataset.train_images,
+                 "--output")
+    with pytest.raises(ValueError, match="folder of the input"):
+        predict(monkeypatch, *arguments, dataset.train_images)
+    (tmp_path / "detections.json").write_text("mine")
+    with pytest.raises(ValueError, match="--overwrite"):
+        predict(monkeypatch, *arguments, tmp_path)
+    assert (tmp_path / "detections.json").read_text() == "mine"
+
+
+def test_predict_names_what_it_cannot_find_or_read(trained, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="nowhere"):
+        predict(monkeypatch, "--config-file", trained / "config.yaml",
+                "--input", tmp_path / "nowhere", "--output", tmp_path / "drawn")
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(SystemExit, match="broken.png"):
+        predict(monkeypatch, "--config-file", trained / "config.yaml",
+                "--input", tmp_path / "broken.png", "--output", tmp_path / "drawn",
+                "MODEL.WEIGHTS", trained / "model_final.pth")

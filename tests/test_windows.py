@@ -1,0 +1,229 @@
+"""Which token sits where: the layouts against the oracle's statement of who may attend to whom."""
+
+import itertools
+from math import ceil, prod
+
+import pytest
+import torch
+from oracle import concat_neighbours, may_attend
+from torch import Tensor
+
+from swinv2_backbone.windows import (
+    EMPTY,
+    Seating,
+    Size,
+    WindowLayout,
+    merge_seating,
+    pack,
+    shrink,
+    unpack,
+    window_layout,
+)
+
+CPU = torch.device("cpu")
+SIDES = range(1, 10)
+WINDOWS = list(itertools.product(range(1, 6), repeat=2))
+BATCHES = [((5, 7),), ((1, 1),), ((8, 4), (8, 4)), ((3, 9), (7, 2), (1, 1)), ((6, 1), (1, 6))]
+
+
+def layout_of(sizes: tuple[Size, ...], window: Size, shifted: bool) -> WindowLayout:
+    return window_layout(sizes, window, shifted, CPU)
+
+
+def counted(rows: int, columns: int) -> Tensor:
+    """(rows, columns) of 1, 2, 3, ... so that no two entries are equal and none is zero."""
+    return torch.arange(1.0, rows * columns + 1, dtype=torch.float64).view(rows, columns)
+
+
+def allowed_pairs(layout: WindowLayout) -> Tensor:
+    """(T, T) bool: which token attends to which, as the layout says it."""
+    seats = layout.seating.seat_of_token
+    window, place = seats // prod(layout.window), seats % prod(layout.window)
+    allowed = window[:, None] == window[None, :]
+    if (forbidden := layout.forbidden()) is not None:
+        allowed &= ~forbidden[window[:, None], place[:, None], place[None, :]]
+    return allowed
+
+
+def place_in_window(layout: WindowLayout) -> Tensor:
+    """(T, 2): row and column of every token within its window."""
+    place = layout.seating.seat_of_token % prod(layout.window)
+    return torch.stack((place // layout.window[1], place % layout.window[1]), dim=1)
+
+
+def neighbour_seating() -> Seating:
+    return merge_seating(((3, 5), (2, 2)), CPU)
+
+
+def window_seating() -> Seating:
+    return layout_of(((3, 5), (2, 2)), (2, 4), True).seating
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", [(1, 1), (2, 3), (4, 4), (8, 5)])
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_seating_is_a_permutation_with_empty_seats_of_zero(sizes, window, shifted):
+    layout = layout_of(sizes, window, shifted)
+    tokens = counted(sum(map(prod, sizes)), 2)
+    windows = layout.to_windows(tokens)
+    assert windows.shape[1:] == (prod(layout.window), 2)
+    assert torch.equal(layout.to_tokens(windows), tokens)
+    seats = windows.flatten(0, 1)
+    taken = seats[(seats != 0).any(dim=1)]
+    assert torch.equal(taken[taken[:, 0].argsort()], tokens)  # each token once, the rest zero
+    if layout.seating.empty is None:
+        assert len(taken) == len(seats)
+    else:
+        assert torch.equal(layout.seating.empty[:, 0], (seats == 0).all(dim=1))
+
+
+@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
+def test_what_stands_in_empty_seats_never_comes_home(make):
+    seating = make()
+    seats = seating.seat(counted(19, 2))
+    noisy = torch.where(seating.empty, 1e9, seats)
+    assert seating.empty.any() and torch.equal(seating.home(noisy), counted(19, 2))
+
+
+@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
+@pytest.mark.parametrize("way", ["seat", "home"])
+def test_gradient_of_seating_equals_that_of_plain_indexing(make, way):
+    seating = make()
+    empty = seating.empty[:, 0]
+    if way == "seat":
+        move, rows = seating.seat, len(seating.seat_of_token)
+        index = torch.where(empty, rows, seating.token_of_seat)  # row `rows` is zero
+    else:
+        move, rows, index = seating.home, len(empty), seating.seat_of_token
+    ours, plain = (counted(rows, 3).requires_grad_() for _ in range(2))
+    expected = torch.cat((plain, plain.new_zeros(1, 3)))[index]
+    weights = counted(len(index), 3)
+    (move(ours) * weights).sum().backward()
+    (expected * weights).sum().backward()
+    assert torch.equal(move(ours), expected)
+    assert torch.equal(ours.grad, plain.grad)
+
+
+@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
+def test_first_and_second_gradients_of_seating_pass_gradcheck(make):
+    seating = make()
+    for move, rows in ((seating.seat, len(seating.seat_of_token)),
+                       (seating.home, len(seating.token_of_seat))):
+        x = counted(rows, 2).requires_grad_()
+        assert torch.autograd.gradcheck(move, x)
+        assert torch.autograd.gradgradcheck(lambda x: move(x) ** 3, x)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_allowed_pairs_equal_the_oracle_on_every_small_map(window, shifted):
+    for size in itertools.product(SIDES, SIDES):
+        layout = layout_of((size,), window, shifted)
+        assert layout.window == (min(window[0], size[0]), min(window[1], size[1]))
+        allowed = allowed_pairs(layout)
+        assert torch.equal(allowed, may_attend(size, window, shifted)), (size, window)
+        # What attends lies in its window as in its map, so that the bias has the right offset.
+        own = torch.cartesian_prod(*(torch.arange(length) for length in size))
+        place = place_in_window(layout)
+        wrong = (own[:, None] - own[None] != place[:, None] - place[None]).any(dim=-1)
+        assert not (wrong & allowed).any(), (size, window)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_every_seat_has_a_real_key(window):
+    for height, width, shifted in itertools.product(SIDES, SIDES, (False, True)):
+        layout = layout_of(((height, width), (2, 5)), window, shifted)
+        if (forbidden := layout.forbidden()) is None:
+            continue
+        assert not forbidden.all(dim=-1).any(), (height, width)
+        keys = layout.seating.empty
+        if keys is not None:  # and an empty seat is nobody's key
+            empty = keys.view(len(forbidden), 1, -1).expand_as(forbidden)
+            assert forbidden[empty].all(), (height, width)
+
+
+def test_nothing_is_forbidden_where_whole_windows_fill_the_map():
+    assert layout_of(((8, 12),), (4, 4), False).forbidden() is None
+    assert layout_of(((4, 3), (4, 3)), (4, 4), True).forbidden() is None  # fits in one window
+    assert layout_of(((8, 12),), (4, 4), True).forbidden() is not None
+    assert layout_of(((8, 11),), (4, 4), False).forbidden() is not None
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", [(1, 2), (3, 3), (4, 2), (5, 5), (12, 12)])
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_maps_of_a_batch_attend_as_each_alone(sizes, window, shifted):
+    allowed = allowed_pairs(layout_of(sizes, window, shifted))
+    alone = [may_attend(size, window, shifted).int() for size in sizes]
+    assert torch.equal(allowed.int(), torch.block_diag(*alone))
+
+
+def test_a_window_is_as_large_as_the_largest_map_needs():
+    layout = layout_of(((3, 9), (7, 2)), (8, 8), True)
+    assert layout.window == (7, 8)
+    assert layout.tokens_per_image.tolist() == [27, 14]
+    assert len(layout.seating.token_of_seat) == (1 * 2 + 1 * 1) * 7 * 8
+
+
+@pytest.mark.parametrize("size, window", [((9, 7), (4, 4)), ((16, 16), (8, 4)), ((3, 1), (5, 5))])
+def test_layout_has_no_more_windows_than_cover_the_map(size, window):
+    for shifted in (False, True):
+        layout = layout_of((size,), window, shifted)
+        windows = prod(ceil(length / m) for length, m in zip(size, layout.window))
+        assert len(layout.to_windows(torch.zeros(prod(size), 1))) == windows
+
+
+@pytest.mark.parametrize("make", [lambda n: window_layout(((1, n),), (4, 4), True, CPU),
+                                  lambda n: merge_seating(((1, n),), CPU)])
+def test_cache_of_layouts_is_bounded_and_hits(make):
+    cache = window_layout if isinstance(make(1), WindowLayout) else merge_seating
+    limit = cache.cache_info().maxsize
+    assert limit is not None and limit <= 256
+    for n in range(1, limit + 10):
+        make(n)
+    assert cache.cache_info().currsize == limit
+    assert make(limit + 9) is make(limit + 9)
+
+
+def test_layouts_first_made_in_inference_mode_can_be_trained_with():
+    with torch.inference_mode():
+        layout = window_layout(((11, 13),), (3, 4), True, CPU)
+        neighbours = merge_seating(((11, 13),), CPU)
+    x = torch.randn(11 * 13, 2, requires_grad=True)
+    assert layout is window_layout(((11, 13),), (3, 4), True, CPU)
+    (layout.to_windows(x).sum() + neighbours.seat(x).sum()).backward()
+    assert torch.equal(x.grad, torch.full_like(x, 2))
+
+
+def test_merging_seats_neighbours_down_the_column_first():
+    assert merge_seating(((2, 2),), CPU).token_of_seat.tolist() == [0, 2, 1, 3]
+    odd = merge_seating(((3, 1),), CPU)
+    seats = torch.where(odd.empty[:, 0], EMPTY, odd.token_of_seat)
+    assert seats.tolist() == [0, 1, EMPTY, EMPTY, 2, EMPTY, EMPTY, EMPTY]
+
+
+@pytest.mark.parametrize("sizes", [*(((h, w),) for h in range(1, 6) for w in range(1, 6)),
+                                   *BATCHES])
+def test_merging_equals_the_oracles_neighbours(sizes):
+    maps = [counted(prod(size), 3) + 1000 * i for i, size in enumerate(sizes)]
+    merged = merge_seating(sizes, CPU).seat(torch.cat(maps)).view(-1, 12)
+    expected = [concat_neighbours(one.view(*size, 3)) for one, size in zip(maps, sizes)]
+    assert torch.equal(merged, torch.cat([one.flatten(0, 1) for one in expected]))
+
+
+@pytest.mark.parametrize("sizes", [((3, 5), (3, 5)), ((3, 4), (1, 5)), ((1, 1), (2, 2))])
+def test_unpack_is_the_inverse_of_pack_and_zero_outside(sizes):
+    maps = counted(2 * 7, 3 * 5).view(2, 7, 3, 5)
+    tokens = pack(maps, sizes)
+    assert tokens.shape == (sum(map(prod, sizes)), 7)
+    first_row = maps[0, :, 0, :sizes[0][1]].T
+    assert torch.equal(tokens[:sizes[0][1]], first_row)
+    inside = torch.zeros(2, 1, 3, 5, dtype=torch.bool)
+    for one, (h, w) in zip(inside, sizes):
+        one[:, :h, :w] = True
+    assert torch.equal(unpack(tokens, sizes, (3, 5)), maps * inside)
+    assert torch.equal(pack(unpack(tokens, sizes, (3, 5)), sizes), tokens)
+
+
+def test_shrink_rounds_up():
+    assert shrink([(1, 4), (5, 8), (9, 33)], 4) == ((1, 1), (2, 2), (3, 9))

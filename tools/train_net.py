@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector with a SwinV2 backbone.  The flags are Detectron2's own:
+
+  tools/train_net.py --config-file configs/mask_rcnn_swinv2.yaml --num-gpus 8 [KEY VALUE ...]
+  tools/train_net.py --config-file ... --resume
+  tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from swinv2_backbone.d2.checkpoint import Checkpointer
+from swinv2_backbone.d2.config import load_config
+from swinv2_backbone.d2.data.custom import check_masks, register_custom_datasets
+from swinv2_backbone.d2.summary import summarise
+from swinv2_backbone.d2.trainer import Trainer
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    cfg = load_config(args.config_file, args.opts)
+    register_custom_datasets(cfg)
+    if not args.eval_only:
+        check_masks(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    # Detectron2's setup_logger covers its own packages.
+    logging.getLogger("swinv2_backbone").handlers = logging.getLogger("detectron2").handlers
+    logging.getLogger("swinv2_backbone").setLevel(logging.INFO)
+    return cfg
+
+
+def evaluate(cfg: CfgNode, resume: bool) -> dict:
+    model = Trainer.build_model(cfg)
+    checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    logging.getLogger("swinv2_backbone").info("\n" + summarise(cfg, model, checkpointer.report))
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_TTA(cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main(args: argparse.Namespace) -> dict | None:
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate(cfg, args.resume)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
+    except ValueError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
