@@ -20,7 +20,7 @@ env: $(INSTALLED)
 # Safe to repeat after an interruption: a $(VENV) without a working pip is made anew.
 $(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python >= 3.10 is needed: make env PYTHON=python3.x")'
-	$(BIN)/python -m pip --version || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel torch torchvision
 	$(PIP) --no-build-isolation -e '.[d2,test]'
 	$(BIN)/python tools/install_detectron2.py

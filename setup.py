@@ -30,6 +30,7 @@ setup(
             "pillow>=9.1",
             "pycocotools>=2.0.2",
             "setuptools<81",  # with pkg_resources
+            "shapely",  # to crop polygon masks
             "tabulate",
             "tensorboard",
             "termcolor>=1.1",

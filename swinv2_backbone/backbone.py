@@ -216,11 +216,11 @@ def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[
     Raises:
         ValueError: another number of stages, or a window that is not a whole number from 1 up.
     """
-    given = (windows,) * stages if isinstance(windows, int) else tuple(windows)
+    given = tuple(windows) if isinstance(windows, Sequence) else (windows,) * stages
+    pairs = tuple(tuple(w) if isinstance(w, Sequence) else (w, w) for w in given)
     if len(given) != stages:
         raise ValueError(f"{argument} must be one number or one per stage ({stages}), "
                          f"got {windows!r}")
-    pairs = tuple((w, w) if isinstance(w, int) else tuple(w) for w in given)
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(m, int) and m >= 1 for m in pair):
             raise ValueError(f"{argument} must be whole numbers >= 1 or pairs (height, width) of "

@@ -58,8 +58,8 @@ class Seating:
     """Which seat every token takes; every token has one, and some seats may stay empty.
 
     Attributes:
-        token_of_seat: (S,) index of the token in every seat; 0 where the seat is empty.
-        seat_of_token: (T,) index of the seat of every token.
+        token_of_seat: (S,) int32 index of the token in every seat; 0 where the seat is empty.
+        seat_of_token: (T,) int32 index of the seat of every token.
         empty: (S, 1) True where a seat is empty; None if every seat is taken.
     """
 
@@ -74,7 +74,7 @@ class Seating:
         taken = torch.nonzero(~empty).flatten()
         seat_of_token = torch.empty_like(taken)
         seat_of_token[tokens[taken]] = taken
-        return cls(tokens.clamp(min=0).to(device), seat_of_token.to(device),
+        return cls(tokens.clamp(min=0).int().to(device), seat_of_token.int().to(device),
                    empty[:, None].to(device) if empty.any() else None)
 
     def seat(self, tokens: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class WindowLayout:
     Attributes:
         window: (Mh, Mw), the window in tokens.
         seating: the seats of all windows, window after window.
-        regions: (nW, N) the region of the (rolled) map a seat belongs to, EMPTY for an empty one;
+        regions: (nW, N) int8, the region of the (rolled) map a seat belongs to, EMPTY for an empty one;
             None if every token may attend to its whole window.
         tokens_per_image: (B,) how many of the tokens are each image's.
     """
@@ -123,12 +123,12 @@ class WindowLayout:
         return (key == EMPTY) | ((query != key) & (query != EMPTY))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def window_layout(sizes: tuple[Size, ...], window: Size, shifted: bool,
                   device: torch.device) -> WindowLayout:
     """The layout of the maps of ``sizes`` (one an image) in windows of ``window`` tokens.
 
-    The 128 layouts used last are cached.
+    The 64 layouts used last are cached.
     """
     seats = tuple(min(m, max(lengths)) for m, lengths in zip(window, zip(*sizes)))
     # Kept beyond this forward, so not an inference tensor, which autograd could not use later.
@@ -139,7 +139,7 @@ def window_layout(sizes: tuple[Size, ...], window: Size, shifted: bool,
         return WindowLayout(
             window=seats,
             seating=Seating.of(tokens, device),
-            regions=regions.to(device) if regions.any() else None,
+            regions=regions.to(device, torch.int8) if regions.any() else None,
             tokens_per_image=torch.tensor([prod(size) for size in sizes], device=device),
         )
 
@@ -182,11 +182,11 @@ def _number_on(tokens: list[Tensor], sizes: Sequence[Size]) -> Tensor:
     return torch.cat(numbered)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def merge_seating(sizes: tuple[Size, ...], device: torch.device) -> Seating:
     """Four seats for every 2x2 neighbourhood, in the order h0w0, h1w0, h0w1, h1w1.
 
-    An odd height or width leaves seats empty.  The 128 seatings used last are cached.
+    An odd height or width leaves seats empty.  The 64 seatings used last are cached.
     """
     with torch.inference_mode(False):
         alike = {size: _neighbours(size) for size in set(sizes)}

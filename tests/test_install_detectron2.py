@@ -245,6 +245,23 @@ def test_unreachable_official_archive_is_an_error_if_asked_for(bare, monkeypatch
     assert not bare.asked
 
 
+def test_sdist_that_pip_refuses_is_fetched_from_pypi_itself(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "run", answer(1, "refused by this pip"))
+    monkeypatch.setattr(script, "download", lambda url, file: file.write_text(url))
+    file = tmp_path / f"{script.SDIST}.tar.gz"
+    script.download_sdist(file)
+    assert file.read_text() == script.SDIST_URL
+
+
+def test_sdist_out_of_reach_shows_both_errors_and_the_remedy(script, monkeypatch, tmp_path):
+    refuse_network(script, monkeypatch)
+    monkeypatch.setattr(script, "run", answer(1, "pip's own complaint"))
+    with pytest.raises(script.InstallError) as raised:
+        script.download_sdist(tmp_path / "a.tar.gz")
+    message = str(raised.value)
+    assert all(part in message for part in ("pip's own complaint", "no route", "index-url, proxy"))
+
+
 def test_no_index_keeps_off_the_network(bare, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(bare.urllib.request, "urlopen", lambda *_, **__: pytest.fail("network"))

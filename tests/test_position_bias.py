@@ -80,8 +80,10 @@ def test_coordinates_are_those_of_the_formula_at_every_length(pretrained):
 
 
 @pytest.mark.parametrize("heads", [1, 3, 6, 24])
-@pytest.mark.parametrize("small, large", [((8, 8), (24, 24)), ((4, 6), (24, 12)),
-                                          ((12, 12), (24, 24)), ((1, 1), (8, 8)), ((7, 3), (9, 30))])
+@pytest.mark.parametrize("small, large", [
+    ((8, 8), (24, 24)), ((4, 6), (24, 12)), ((12, 12), (24, 24)), ((1, 1), (8, 8)),
+    ((7, 3), (9, 30)),
+])
 def test_growing_the_window_keeps_the_bias_of_every_shared_offset(small, large, heads):
     # The coordinates are the same bit for bit (above).  The biases are so but for the order in
     # which a matrix product of another shape adds up: 1 ulp of a bias below 16 is 9.5e-7.

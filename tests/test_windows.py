@@ -111,7 +111,7 @@ def test_first_and_second_gradients_of_seating_pass_gradcheck(make):
                        (seating.home, len(seating.token_of_seat))):
         x = counted(rows, 2).requires_grad_()
         assert torch.autograd.gradcheck(move, x)
-        assert torch.autograd.gradgradcheck(lambda x: move(x) ** 3, x)
+        assert torch.autograd.gradgradcheck(lambda x, move=move: move(x) ** 3, x)
 
 
 @pytest.mark.parametrize("shifted", [False, True])

@@ -31,6 +31,10 @@ ARCHIVE_URL = f"https://github.com/facebookresearch/detectron2/archive/{COMMIT}.
 TIMEOUT_S = 20
 
 SDIST = "pb1-detectron2-0.6"  # its package files are byte-identical to the official tag v0.6
+SDIST_URL = (
+    "https://files.pythonhosted.org/packages/60/26/"
+    f"48f5bbb7ee492696a21da23303daeecdfe3942c498a70d34108acf63b2bd/{SDIST}.tar.gz"
+)
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 VERSION = "0.6+swinv2.purepython"  # the local label tells it from an official 0.6
 
@@ -45,12 +49,14 @@ class Replacement(NamedTuple):
     reason: str
 
 
+PANOPTICAPI = "https://github.com/cocodataset/panopticapi/archive/master.zip"
 NUMPY = "alias of a Python type, removed in numpy 1.24"
 PILLOW = "old name, removed in Pillow 10"
 SETUPTOOLS = "pkg_resources is not in setuptools >= 81"
 COMPILED = "no compiled part, as the sdist lacks the C++ sources"
 CAFFE2 = "needed for its export to caffe2 alone, and caffe2 is gone"
 MAIN = "as on the main branch"
+URL = "an extra that is a URL, which pip does not allow from PyPI"
 REPLACEMENTS = [
     Replacement("detectron2/data/build.py", "dtype=np.int", "dtype=int", 2, NUMPY),
     Replacement("detectron2/data/datasets/pascal_voc.py", "np.str)", "str)", 1, NUMPY),
@@ -82,6 +88,7 @@ REPLACEMENTS = [
     Replacement("setup.py", '"black==21.4b2"', '"black"', 1, MAIN),
     Replacement("setup.py", '"omegaconf>=2.1"', '"omegaconf>=2.1,<2.4"', 1, MAIN),
     Replacement("setup.py", '"pb1-detectron2"', '"detectron2"', 1, MAIN),
+    Replacement("setup.py", f'"panopticapi @ {PANOPTICAPI}",', "", 1, URL),
     Replacement("detectron2/__init__.py", '"0.6"', f'"{VERSION}"', 1, "not an official 0.6"),
 ]
 STAND_IN = '''"""Stand-in for Detectron2's compiled part, which this pure-Python build lacks."""
@@ -214,7 +221,7 @@ def git_hash(kind: bytes, data: bytes) -> bytes:
 def download(url: str, file: Path) -> None:
     """Fetch a URL, through the proxy if the environment names one."""
     if os.environ.get("PIP_NO_INDEX", "0").lower() not in ("", "0", "false", "no", "off"):
-        raise UnreachableError("PIP_NO_INDEX is set and the archive is not in pip's cache")
+        raise UnreachableError(f"{url}: PIP_NO_INDEX is set, and it is not in pip's cache")
     print(f"Fetching {url}", flush=True)
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, file.open("wb") as out:
@@ -224,15 +231,25 @@ def download(url: str, file: Path) -> None:
 
 
 def download_sdist(file: Path) -> None:
-    """Fetch the sdist with pip, which checks the hash before it runs anything of it."""
+    """Fetch the sdist with pip, or from PyPI itself where pip cannot or will not.
+
+    pip checks the hash before it runs anything of it. Newer ones (26.3 does) refuse this sdist from
+    PyPI, because one of its extras names a URL: an extra that REPLACEMENTS drops.
+    """
     print(f"Fetching {SDIST} from the package index", flush=True)
     requirement = file.parent / "requirement.txt"
     requirement.write_text(f"pb1-detectron2==0.6 --hash=sha256:{SDIST_SHA256}\n")
-    run_pip(
-        *("download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
-        *("--require-hashes", "-r", requirement, "-d", file.parent),
-        remedy="Is the package index reachable (pip's index-url, proxy, find-links)?",
-    )
+    try:
+        run_pip(
+            *("download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
+            *("--require-hashes", "-r", requirement, "-d", file.parent),
+            remedy="Is the package index reachable (pip's index-url, proxy, find-links)?",
+        )
+    except InstallError as pip_error:
+        try:
+            download(SDIST_URL, file)
+        except UnreachableError as error:
+            raise InstallError(f"{pip_error}\n{error}") from error
 
 
 def replace(root: Path, row: Replacement) -> None:
@@ -273,7 +290,9 @@ def install_official(archive: str, folder: Path) -> str:
 def install_sdist(folder: Path) -> str:
     sdist = cached(folder / f"{SDIST}.tar.gz", download_sdist, sha256, SDIST_SHA256)
     with tempfile.TemporaryDirectory() as temporary:
-        shutil.unpack_archive(sdist, temporary)
+        with tarfile.open(sdist) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # newer Pythons ask for it
+            tar.extractall(temporary)
         modernise(Path(temporary, SDIST))
         pip_install(Path(temporary, SDIST), f"Compare your setuptools with {CONSTRAINTS}.")
     return "PyPI sdist pb1-detectron2 0.6, modernised"
