@@ -3,12 +3,15 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-INIT = Path(__file__).parent / "swinv2_backbone" / "__init__.py"
+ROOT = Path(__file__).parent
+INIT = (ROOT / "swinv2_backbone" / "__init__.py").read_text(encoding="utf-8")
 
 setup(
     name="swinv2_backbone",
-    version=re.search(r'^__version__ = "(.+)"$', INIT.read_text(encoding="utf-8"), re.M)[1],
+    version=re.search(r'^__version__ = "(.+)"$', INIT, re.M)[1],
     description="Swin Transformer V2 backbone for Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     author="The swinv2_backbone authors",
     license="Apache-2.0",
     packages=find_packages(include=["swinv2_backbone*"]),

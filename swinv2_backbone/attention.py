@@ -18,8 +18,9 @@ from swinv2_backbone.windows import Size
 MAX_LOGIT_SCALE = math.log(100)
 
 
-def cosine_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor,
-                     forbidden: Tensor | None) -> Tensor:
+def cosine_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor, forbidden: Tensor | None
+) -> Tensor:
     """``softmax(cos(q, k) * scale + bias) v``: the reference that faster ways are tested against.
 
     Args:

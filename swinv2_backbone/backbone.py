@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from swinv2_backbone.block import Stage, SwinV2Block
@@ -44,17 +43,30 @@ class SwinV2(nn.Module):
         ValueError: an argument is out of its range, or the stages do not agree in number.
     """
 
-    def __init__(self, embed_dim: int, depths: Sequence[int], *, num_heads: Sequence[int],
-                 window_size: WindowSizes, pretrained_window_sizes: WindowSizes | None = None,
-                 out_features: Sequence[str] = FEATURES, drop_path_rate: float = 0.0,
-                 frozen_stages: int = -1, activation_checkpointing: bool = False,
-                 extra_norm_every: int = 0, in_channels: int = 3):
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        *,
+        num_heads: Sequence[int],
+        window_size: WindowSizes,
+        pretrained_window_sizes: WindowSizes | None = None,
+        out_features: Sequence[str] = FEATURES,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        activation_checkpointing: bool = False,
+        extra_norm_every: int = 0,
+        in_channels: int = 3,
+    ):
         super().__init__()
         depths, num_heads = tuple(depths), tuple(num_heads)
         widths = _check_stages(embed_dim, depths, num_heads)
         windows = window_per_stage(window_size, len(depths), "window_size")
-        pretrained = windows if pretrained_window_sizes is None else window_per_stage(
-            pretrained_window_sizes, len(depths), "pretrained_window_sizes")
+        pretrained = (
+            windows
+            if pretrained_window_sizes is None
+            else window_per_stage(pretrained_window_sizes, len(depths), "pretrained_window_sizes")
+        )
         _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
 
         self.in_channels = in_channels
@@ -71,26 +83,34 @@ class SwinV2(nn.Module):
         for stage in range(max(stage_of[name] for name in self.out_features) + 1):
             first = sum(depths[:stage])
             blocks = [
-                SwinV2Block(widths[stage], num_heads[stage], pretrained_window=pretrained[stage],
-                            drop_path=drop_path_rate * j / max(sum(depths) - 1, 1),
-                            extra_norm=(extra_norm_every > 0
-                                        and (j - first + 1) % extra_norm_every == 0))
+                SwinV2Block(
+                    widths[stage],
+                    num_heads[stage],
+                    pretrained_window=pretrained[stage],
+                    drop_path=drop_path_rate * j / max(sum(depths) - 1, 1),
+                    extra_norm=(extra_norm_every > 0 and (j - first + 1) % extra_norm_every == 0),
+                )
                 for j in range(first, first + depths[stage])
             ]
-            self.layers.append(Stage(
-                blocks, window_size=windows[stage],
-                downsample=PatchMerging(widths[stage - 1]) if stage else None,
-                activation_checkpointing=activation_checkpointing,
-            ))
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(self.channels[name])
-                                    for name in self.out_features})
+            self.layers.append(
+                Stage(
+                    blocks,
+                    window_size=windows[stage],
+                    downsample=PatchMerging(widths[stage - 1]) if stage else None,
+                    activation_checkpointing=activation_checkpointing,
+                )
+            )
+        self.norms = nn.ModuleDict(
+            {name: nn.LayerNorm(self.channels[name]) for name in self.out_features}
+        )
         self._initialise()
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.train()
 
-    def forward(self, images: Tensor,
-                image_sizes: Sequence[Size] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, image_sizes: Sequence[Size] | None = None
+    ) -> dict[str, Tensor]:
         """Features of a batch of images.
 
         Args:
@@ -148,7 +168,7 @@ class SwinV2(nn.Module):
     def _frozen_parts(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        return [self.patch_embed, *self.layers[:self.frozen_stages]]
+        return [self.patch_embed, *self.layers[: self.frozen_stages]]
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -163,11 +183,14 @@ class SwinV2(nn.Module):
 
     def _check_images(self, images: Tensor, sizes: Sequence[Size] | None) -> tuple[Size, ...]:
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape:
-            raise ValueError(f"images must be (B, {self.in_channels}, H, W) with no axis empty, "
-                             f"got {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be (B, {self.in_channels}, H, W) with no axis empty, "
+                f"got {tuple(images.shape)}"
+            )
         if not images.is_floating_point():
-            raise ValueError(f"images must be floating point (normalised by mean and std), "
-                             f"got {images.dtype}")
+            raise ValueError(
+                f"images must be floating point (normalised by mean and std), got {images.dtype}"
+            )
         height, width = images.shape[-2:]
         if sizes is None:
             return ((height, width),) * len(images)
@@ -180,11 +203,17 @@ class SwinV2(nn.Module):
         return sizes
 
 
-def build_backbone(name: str, *, window_size: WindowSizes | None = None,
-                   pretrained_window_sizes: WindowSizes | None = None,
-                   out_features: Sequence[str] = FEATURES, drop_path_rate: float = 0.0,
-                   frozen_stages: int = -1, activation_checkpointing: bool = False,
-                   in_channels: int = 3) -> SwinV2:
+def build_backbone(
+    name: str,
+    *,
+    window_size: WindowSizes | None = None,
+    pretrained_window_sizes: WindowSizes | None = None,
+    out_features: Sequence[str] = FEATURES,
+    drop_path_rate: float = 0.0,
+    frozen_stages: int = -1,
+    activation_checkpointing: bool = False,
+    in_channels: int = 3,
+) -> SwinV2:
     """A published variant, with random weights.
 
     Args:
@@ -200,13 +229,21 @@ def build_backbone(name: str, *, window_size: WindowSizes | None = None,
         raise ValueError(f"unknown variant {name!r}; there are: {', '.join(VARIANTS)}")
     variant = VARIANTS[name]
     return SwinV2(
-        variant.embed_dim, variant.depths, num_heads=variant.num_heads,
+        variant.embed_dim,
+        variant.depths,
+        num_heads=variant.num_heads,
         window_size=variant.window_sizes if window_size is None else window_size,
-        pretrained_window_sizes=(variant.pretrained_window_sizes if pretrained_window_sizes is None
-                                 else pretrained_window_sizes),
-        out_features=out_features, drop_path_rate=drop_path_rate, frozen_stages=frozen_stages,
+        pretrained_window_sizes=(
+            variant.pretrained_window_sizes
+            if pretrained_window_sizes is None
+            else pretrained_window_sizes
+        ),
+        out_features=out_features,
+        drop_path_rate=drop_path_rate,
+        frozen_stages=frozen_stages,
         activation_checkpointing=activation_checkpointing,
-        extra_norm_every=variant.extra_norm_every, in_channels=in_channels,
+        extra_norm_every=variant.extra_norm_every,
+        in_channels=in_channels,
     )
 
 
@@ -219,37 +256,44 @@ def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[
     given = tuple(windows) if isinstance(windows, Sequence) else (windows,) * stages
     pairs = tuple(tuple(w) if isinstance(w, Sequence) else (w, w) for w in given)
     if len(given) != stages:
-        raise ValueError(f"{argument} must be one number or one per stage ({stages}), "
-                         f"got {windows!r}")
+        raise ValueError(
+            f"{argument} must be one number or one per stage ({stages}), got {windows!r}"
+        )
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(m, int) and m >= 1 for m in pair):
-            raise ValueError(f"{argument} must be whole numbers >= 1 or pairs (height, width) of "
-                             f"them, got {windows!r}")
+            raise ValueError(
+                f"{argument} must be whole numbers >= 1 or pairs (height, width) of "
+                f"them, got {windows!r}"
+            )
     return pairs
 
 
-def _check_stages(embed_dim: int, depths: tuple[int, ...],
-                  num_heads: tuple[int, ...]) -> list[int]:
+def _check_stages(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...]) -> list[int]:
     """Channels of each stage, if the stages are possible."""
     if not 1 <= len(depths) <= len(FEATURES) or len(num_heads) != len(depths):
-        raise ValueError(f"depths and num_heads need one entry for each of 1 to {len(FEATURES)} "
-                         f"stages, got {depths} and {num_heads}")
+        raise ValueError(
+            f"depths and num_heads need one entry for each of 1 to {len(FEATURES)} "
+            f"stages, got {depths} and {num_heads}"
+        )
     if any(d < 1 for d in depths):
         raise ValueError(f"every stage needs at least one block, got depths {depths}")
     widths = [embed_dim * 2**stage for stage in range(len(depths))]
     for width, heads in zip(widths, num_heads):
         if heads < 1 or width < 1 or width % heads:
-            raise ValueError(f"num_heads {num_heads} must divide the channels {tuple(widths)} "
-                             f"of the stages")
+            raise ValueError(
+                f"num_heads {num_heads} must divide the channels {tuple(widths)} of the stages"
+            )
     return widths
 
 
-def _check_options(out_features: Sequence[str], drop_path_rate: float, frozen_stages: int,
-                   stages: int) -> None:
+def _check_options(
+    out_features: Sequence[str], drop_path_rate: float, frozen_stages: int, stages: int
+) -> None:
     allowed = FEATURES[:stages]
     if not out_features or any(name not in allowed for name in out_features):
-        raise ValueError(f"out_features must be some of {', '.join(allowed)}, "
-                         f"got {tuple(out_features)}")
+        raise ValueError(
+            f"out_features must be some of {', '.join(allowed)}, got {tuple(out_features)}"
+        )
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
     if not -1 <= frozen_stages <= stages:

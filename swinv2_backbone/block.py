@@ -5,7 +5,6 @@ Legend: T tokens of the whole batch, packed (see windows.py); C channels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,8 +25,15 @@ class SwinV2Block(nn.Module):
         extra_norm: one more LayerNorm on the main branch, as SwinV2-H and -G have.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, pretrained_window: Size,
-                 drop_path: float = 0.0, extra_norm: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        pretrained_window: Size,
+        drop_path: float = 0.0,
+        extra_norm: bool = False,
+    ):
         super().__init__()
         self.attn = WindowAttention(dim, num_heads, pretrained_window)
         self.norm1 = nn.LayerNorm(dim)
@@ -57,8 +63,14 @@ class Stage(nn.Module):
             its activations.
     """
 
-    def __init__(self, blocks: list[SwinV2Block], *, window_size: Size,
-                 downsample: PatchMerging | None, activation_checkpointing: bool = False):
+    def __init__(
+        self,
+        blocks: list[SwinV2Block],
+        *,
+        window_size: Size,
+        downsample: PatchMerging | None,
+        activation_checkpointing: bool = False,
+    ):
         super().__init__()
         self.window_size = window_size
         self.activation_checkpointing = activation_checkpointing
@@ -69,8 +81,9 @@ class Stage(nn.Module):
         """(T, C) and the sizes of its maps -> (T', C') and theirs."""
         if self.downsample is not None:
             x, sizes = self.downsample(x, merge_seating(sizes, x.device)), shrink(sizes, 2)
-        layouts = [window_layout(sizes, self.window_size, shifted, x.device)
-                   for shifted in (False, True)]
+        layouts = [
+            window_layout(sizes, self.window_size, shifted, x.device) for shifted in (False, True)
+        ]
         forbidden = [layout.forbidden() for layout in layouts]  # once, for all blocks
         for index, block in enumerate(self.blocks):
             args = (x, layouts[index % 2], forbidden[index % 2])

@@ -20,8 +20,9 @@ from swinv2_backbone.windows import Size
 HIDDEN = 512  # width of the MLP in every published model
 
 
-def log_spaced_offsets(length: int, pretrained: int, device: torch.device,
-                       dtype: torch.dtype) -> Tensor:
+def log_spaced_offsets(
+    length: int, pretrained: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """(2 * length - 1,) coordinates t of the offsets d = -(length - 1) .. length - 1 on one axis.
 
     ``t = sign(d) * log2(1 + |8 d / (p - 1)|) / log2(8)`` with p the ``pretrained`` window.
@@ -44,8 +45,9 @@ class PositionBias(nn.Sequential):
     """
 
     def __init__(self, num_heads: int, pretrained_window: Size):
-        super().__init__(nn.Linear(2, HIDDEN), nn.ReLU(inplace=True),
-                         nn.Linear(HIDDEN, num_heads, bias=False))
+        super().__init__(
+            nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, num_heads, bias=False)
+        )
         self.pretrained_window = pretrained_window
         self._cache: dict[Size, Tensor] = {}
         self._cached_for: tuple = ()
@@ -53,8 +55,11 @@ class PositionBias(nn.Sequential):
     def forward(self, window: Size) -> Tensor:
         """(nH, N, N), from query i to key j, for a ``window`` of N = Mh * Mw tokens."""
         learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        cacheable = not self.training and not learning
-        table = self._cached_table(window) if cacheable else self.table(window)
+        if self.training or learning:
+            self._cache.clear()  # an optimiser may follow; fused ones raise no version
+            table = self.table(window)
+        else:
+            table = self._cached_table(window)
         index = offset_index(window, table.device)
         return table.index_select(1, index).view(-1, prod(window), prod(window))
 
@@ -63,8 +68,10 @@ class PositionBias(nn.Sequential):
         device = self[0].weight.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
         precise = torch.promote_types(self[0].weight.dtype, torch.float32)
-        t_h, t_w = (log_spaced_offsets(length, pretrained, device, precise)
-                    for length, pretrained in zip(window, self.pretrained_window))
+        t_h, t_w = (
+            log_spaced_offsets(length, pretrained, device, precise)
+            for length, pretrained in zip(window, self.pretrained_window)
+        )
         fc1_weight, fc1_bias, fc2_weight = (p.to(precise) for p in self.parameters())
         with torch.autocast(device.type, enabled=False):
             hidden = F.relu(F.linear(torch.cartesian_prod(t_h, t_w), fc1_weight, fc1_bias))
@@ -73,7 +80,11 @@ class PositionBias(nn.Sequential):
     def _cached_table(self, window: Size) -> Tensor:
         # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
-        state = tuple((p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+        # (Inference tensors have no version: a model that was loaded in inference mode is final.)
+        state = tuple(
+            (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
+            for p in self.parameters()
+        )
         if state != self._cached_for:
             self._cache.clear()
             self._cached_for = state

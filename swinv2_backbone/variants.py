@@ -35,8 +35,13 @@ class Variant:
     extra_norm_every: int = 0
 
 
-def _variant(size: tuple, window_sizes: tuple[int, ...], pretrained_window_sizes: tuple[int, ...],
-             image_size: int, extra_norm_every: int = 0) -> Variant:
+def _variant(
+    size: tuple,
+    window_sizes: tuple[int, ...],
+    pretrained_window_sizes: tuple[int, ...],
+    image_size: int,
+    extra_norm_every: int = 0,
+) -> Variant:
     return Variant(*size, window_sizes, pretrained_window_sizes, image_size, extra_norm_every)
 
 

@@ -42,8 +42,14 @@ class _Permute(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, index: Tensor, empty: Tensor | None, inverse: Tensor,
-                inverse_empty: Tensor | None) -> Tensor:
+    def forward(
+        ctx,
+        x: Tensor,
+        index: Tensor,
+        empty: Tensor | None,
+        inverse: Tensor,
+        inverse_empty: Tensor | None,
+    ) -> Tensor:
         ctx.save_for_backward(inverse, inverse_empty, index, empty)
         rows = x.index_select(0, index)
         return rows if empty is None else rows.masked_fill_(empty, 0)
@@ -74,8 +80,11 @@ class Seating:
         taken = torch.nonzero(~empty).flatten()
         seat_of_token = torch.empty_like(taken)
         seat_of_token[tokens[taken]] = taken
-        return cls(tokens.clamp(min=0).int().to(device), seat_of_token.int().to(device),
-                   empty[:, None].to(device) if empty.any() else None)
+        return cls(
+            tokens.clamp(min=0).int().to(device),
+            seat_of_token.int().to(device),
+            empty[:, None].to(device) if empty.any() else None,
+        )
 
     def seat(self, tokens: Tensor) -> Tensor:
         """(T, C) -> (S, C); empty seats are zero."""
@@ -124,8 +133,9 @@ class WindowLayout:
 
 
 @lru_cache(maxsize=64)
-def window_layout(sizes: tuple[Size, ...], window: Size, shifted: bool,
-                  device: torch.device) -> WindowLayout:
+def window_layout(
+    sizes: tuple[Size, ...], window: Size, shifted: bool, device: torch.device
+) -> WindowLayout:
     """The layout of the maps of ``sizes`` (one an image) in windows of ``window`` tokens.
 
     The 64 layouts used last are cached.
@@ -210,8 +220,9 @@ def pack(maps: Tensor, sizes: Sequence[Size]) -> Tensor:
     """(B, C, H, W) -> (T, C): the top-left ``sizes[b]`` of every map, row by row."""
     if all(size == maps.shape[-2:] for size in sizes):
         return maps.permute(0, 2, 3, 1).flatten(0, 2)
-    return torch.cat([one[:, :h, :w].permute(1, 2, 0).flatten(0, 1)
-                      for one, (h, w) in zip(maps, sizes)])
+    return torch.cat(
+        [one[:, :h, :w].permute(1, 2, 0).flatten(0, 1) for one, (h, w) in zip(maps, sizes)]
+    )
 
 
 def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
@@ -219,5 +230,9 @@ def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
     if all(own == size for own in sizes):
         return tokens.view(len(sizes), *size, -1).permute(0, 3, 1, 2).contiguous()
     own = tokens.split([prod(own) for own in sizes])
-    return torch.stack([F.pad(one.view(h, w, -1).permute(2, 0, 1), (0, size[1] - w, 0, size[0] - h))
-                        for one, (h, w) in zip(own, sizes)])
+    return torch.stack(
+        [
+            F.pad(one.view(h, w, -1).permute(2, 0, 1), (0, size[1] - w, 0, size[0] - h))
+            for one, (h, w) in zip(own, sizes)
+        ]
+    )

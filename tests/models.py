@@ -13,10 +13,14 @@ from swinv2_backbone.windows import Size
 
 FEATURES = ("res2", "res3", "res4", "res5")
 
-TWO_STAGES = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4,
-              "out_features": ("res2", "res3")}
-FOUR_STAGES = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 8),
-               "window_size": 4}
+TWO_STAGES = {
+    "embed_dim": 16,
+    "depths": (2, 2),
+    "num_heads": (2, 4),
+    "window_size": 4,
+    "out_features": ("res2", "res3"),
+}
+FOUR_STAGES = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 8), "window_size": 4}
 
 
 def backbone(shape: dict = TWO_STAGES, **options) -> SwinV2:
@@ -29,18 +33,27 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def oracle_features(model: SwinV2, images: Tensor, *, window_sizes: Sequence,
-                    pretrained_window_sizes: Sequence | None = None,
-                    image_sizes: Sequence[Size] | None = None,
-                    extra_norm_every: int = 0) -> dict[str, Tensor]:
+def oracle_features(
+    model: SwinV2,
+    images: Tensor,
+    *,
+    window_sizes: Sequence,
+    pretrained_window_sizes: Sequence | None = None,
+    image_sizes: Sequence[Size] | None = None,
+    extra_norm_every: int = 0,
+) -> dict[str, Tensor]:
     """The features of the brute-force reference for the weights of ``model``, in float64.
 
     The windows are given again rather than read from the model, which might have them wrong.
     """
     return reference_features(
-        model.state_dict(), images, depths=[len(stage.blocks) for stage in model.layers],
-        window_sizes=window_sizes, pretrained_window_sizes=pretrained_window_sizes or window_sizes,
-        image_sizes=image_sizes, extra_norm_every=extra_norm_every,
+        model.state_dict(),
+        images,
+        depths=[len(stage.blocks) for stage in model.layers],
+        window_sizes=window_sizes,
+        pretrained_window_sizes=pretrained_window_sizes or window_sizes,
+        image_sizes=image_sizes,
+        extra_norm_every=extra_norm_every,
     )
 
 
@@ -48,20 +61,22 @@ def padded(images: Sequence[Tensor], height: int, width: int) -> Tensor:
     """(C, h, w) each -> (B, C, height, width), zeros at the bottom and right."""
     batch = images[0].new_zeros(len(images), len(images[0]), height, width)
     for one, image in zip(batch, images, strict=True):
-        one[:, :image.shape[1], :image.shape[2]] = image
+        one[:, : image.shape[1], : image.shape[2]] = image
     return batch
 
 
 def total(features: dict[str, Tensor]) -> Tensor:
     """One number that weighs every feature differently: something to differentiate."""
-    return sum((value.double() * pictures(*value.shape, seed=1)).mean()
-               for value in features.values())
+    return sum(
+        (value.double() * pictures(*value.shape, seed=1)).mean() for value in features.values()
+    )
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor | None]:
     """A copy of the gradient of every parameter, by name."""
-    return {name: None if p.grad is None else p.grad.clone()
-            for name, p in module.named_parameters()}
+    return {
+        name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()
+    }
 
 
 def largest_difference(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -69,5 +84,7 @@ def largest_difference(actual: dict[str, Tensor], expected: dict[str, Tensor]) -
     assert actual.keys() == expected.keys()
     for name in expected:
         assert actual[name].shape == expected[name].shape, name
-    return max(((actual[name].double() - value.double()).abs().max() / value.abs().max()).item()
-               for name, value in expected.items())
+    return max(
+        ((actual[name].double() - value.double()).abs().max() / value.abs().max()).item()
+        for name, value in expected.items()
+    )

@@ -58,7 +58,7 @@ def reference_features(
         features[name] = first.new_zeros(batch, first.shape[0], *full)
         for b, (h, w) in enumerate(sizes):
             own = (slice(math.ceil(h / stride)), slice(math.ceil(w / stride)))
-            features[name][b, :, *own] = alone[b][name]
+            features[name][(b, slice(None), *own)] = alone[b][name]
     return features
 
 

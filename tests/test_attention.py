@@ -78,10 +78,12 @@ def test_window_attention_equals_the_oracle(forbidden):
     windows = pictures(WINDOWS, TOKENS, 8).double()
     state = {f"a.{name}": value for name, value in module.state_dict().items()}
     coords = torch.cartesian_prod(*(torch.arange(length) for length in window)).double()
-    allowed = torch.ones(WINDOWS, TOKENS, TOKENS, dtype=torch.bool) if forbidden is None \
-        else ~forbidden
-    expected = torch.stack([attention(state, "a", own, coords, may, window)
-                            for own, may in zip(windows, allowed)])
+    allowed = (
+        torch.ones(WINDOWS, TOKENS, TOKENS, dtype=torch.bool) if forbidden is None else ~forbidden
+    )
+    expected = torch.stack(
+        [attention(state, "a", own, coords, may, window) for own, may in zip(windows, allowed)]
+    )
     torch.testing.assert_close(module(windows, window, forbidden), expected, rtol=0, atol=1e-12)
 
 

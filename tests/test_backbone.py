@@ -40,12 +40,20 @@ def compare_with_oracle(shape: dict, images: Tensor, image_sizes: list[Size] | N
     stages = len(shape["depths"])
     windows, pretrained = (
         [given] * stages if isinstance(given, int) else given
-        for given in (shape["window_size"], shape.get("pretrained_window_sizes",
-                                                      shape["window_size"])))
+        for given in (
+            shape["window_size"],
+            shape.get("pretrained_window_sizes", shape["window_size"]),
+        )
+    )
     model = backbone(shape).eval()
     expected = oracle_features(
-        model, images, window_sizes=windows, pretrained_window_sizes=pretrained,
-        image_sizes=image_sizes, extra_norm_every=shape.get("extra_norm_every", 0))
+        model,
+        images,
+        window_sizes=windows,
+        pretrained_window_sizes=pretrained,
+        image_sizes=image_sizes,
+        extra_norm_every=shape.get("extra_norm_every", 0),
+    )
     with torch.no_grad():
         assert largest_difference(model(images, image_sizes), expected) < FLOAT32
         actual = model.double()(images.double(), image_sizes)
@@ -58,23 +66,31 @@ def test_four_stages_equal_the_oracle(size):
 
 
 @pytest.mark.parametrize("size", [(45, 70), (33, 9), (1, 64), (64, 1), (1, 1), (64, 64)])
-@pytest.mark.parametrize("windows", [
-    {"window_size": ((4, 7), (3, 2))},
-    {"window_size": (5, 2)},
-    {"window_size": (1, (1, 3))},
-    {"window_size": 16},
-    {"window_size": ((4, 7), 6), "pretrained_window_sizes": ((8, 5), (1, 3))},
-    {"window_size": 3, "extra_norm_every": 2},
-    {"window_size": 3, "extra_norm_every": 1},
-], ids=str)
+@pytest.mark.parametrize(
+    "windows",
+    [
+        {"window_size": ((4, 7), (3, 2))},
+        {"window_size": (5, 2)},
+        {"window_size": (1, (1, 3))},
+        {"window_size": 16},
+        {"window_size": ((4, 7), 6), "pretrained_window_sizes": ((8, 5), (1, 3))},
+        {"window_size": 3, "extra_norm_every": 2},
+        {"window_size": 3, "extra_norm_every": 1},
+    ],
+    ids=str,
+)
 def test_windows_of_every_form_equal_the_oracle(windows, size):
     compare_with_oracle(TWO_STAGES | windows, pictures(1, 3, *size))
 
 
-@pytest.mark.parametrize("shape", [FOUR_STAGES, TWO_STAGES | {"window_size": ((4, 7), (3, 2))}],
-                         ids=["four", "two"])
-@pytest.mark.parametrize("sizes", [[(45, 50), (16, 9), (1, 33)], [(32, 32), (32, 32)],
-                                   [(1, 1), (7, 50), (45, 1), (45, 1)]], ids=str)
+@pytest.mark.parametrize(
+    "shape", [FOUR_STAGES, TWO_STAGES | {"window_size": ((4, 7), (3, 2))}], ids=["four", "two"]
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [[(45, 50), (16, 9), (1, 33)], [(32, 32), (32, 32)], [(1, 1), (7, 50), (45, 1), (45, 1)]],
+    ids=str,
+)
 def test_a_batch_with_image_sizes_equals_the_oracle(shape, sizes):
     images = [pictures(3, *size, seed=i) for i, size in enumerate(sizes)]
     compare_with_oracle(shape, padded(images, 45, 50), sizes)
@@ -88,8 +104,9 @@ def test_other_numbers_of_channels_and_blocks_equal_the_oracle():
 def test_set_window_size_equals_the_oracle_with_the_old_normaliser():
     model, images = backbone().double(), pictures(1, 3, 45, 70).double()
     model.set_window_size(((5, 9), 3))
-    expected = oracle_features(model, images, window_sizes=((5, 9), 3),
-                               pretrained_window_sizes=(4, 4))
+    expected = oracle_features(
+        model, images, window_sizes=((5, 9), 3), pretrained_window_sizes=(4, 4)
+    )
     assert largest_difference(model(images), expected) < FLOAT64
 
 
@@ -139,8 +156,9 @@ def test_padding_that_is_not_zero_changes_only_the_patches_it_shares_with_the_im
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("sizes", [[(45, 70), (96, 40)], [(9, 70), (33, 33), (120, 5)],
-                                   [(64, 64), (64, 64)]], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [[(45, 70), (96, 40)], [(9, 70), (33, 33), (120, 5)], [(64, 64), (64, 64)]], ids=str
+)
 def test_features_do_not_depend_on_the_batch(sizes, dtype):
     images = [pictures(3, *size, seed=i) for i, size in enumerate(sizes)]
     check_features_as_alone(images, padded(images, 120, 72), dtype)
@@ -214,7 +232,7 @@ def test_activation_checkpointing_keeps_eval_as_it_is():
 @pytest.mark.parametrize("frozen", range(-1, 5))
 def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(frozen):
     model = backbone(FOUR_STAGES, frozen_stages=frozen, drop_path_rate=0.3)
-    parts = ["patch_embed.", *(f"layers.{stage}." for stage in range(4))][:frozen + 1]
+    parts = ["patch_embed.", *(f"layers.{stage}." for stage in range(4))][: frozen + 1]
     assert model.train() is model and model.training
     assert model.eval() is model and not any(m.training for m in model.modules())
     model.train()
@@ -229,8 +247,9 @@ def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(frozen):
 
 def test_frozen_stages_beyond_the_last_output_freeze_what_there_is():
     model = backbone(FOUR_STAGES, out_features=("res2", "res3"), frozen_stages=4)
-    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} \
-        == {"norms"}
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {
+        "norms"
+    }
 
 
 def test_drop_path_of_frozen_stages_is_off():
@@ -261,8 +280,9 @@ def test_a_dropped_branch_contributes_exactly_nothing_and_is_dropped_by_image():
     x = pictures(sum(h * w for h, w in sizes), 32)
     torch.manual_seed(0)
     with torch.no_grad():
-        expected = [own.split(layout.tokens_per_image.tolist())
-                    for own in kept_branches(block, x, layout)]
+        expected = [
+            own.split(layout.tokens_per_image.tolist()) for own in kept_branches(block, x, layout)
+        ]
         actual = block(x, layout, layout.forbidden()).split(layout.tokens_per_image.tolist())
     seen = []
     for image, own in enumerate(actual):
@@ -290,8 +310,9 @@ def test_drop_path_is_by_image_and_keeps_the_expectation():
 
 def test_drop_path_rate_rises_linearly_over_all_blocks():
     for out_features in (FEATURES, ("res3",)):
-        model = backbone(FOUR_STAGES, depths=(2, 1, 3, 2), out_features=out_features,
-                         drop_path_rate=0.7)
+        model = backbone(
+            FOUR_STAGES, depths=(2, 1, 3, 2), out_features=out_features, drop_path_rate=0.7
+        )
         rates = [block.drop_path.rate for stage in model.layers for block in stage.blocks]
         assert len(rates) == (8 if out_features == FEATURES else 3)
         assert rates == pytest.approx([0.1 * block for block in range(len(rates))])
@@ -338,32 +359,38 @@ def test_a_fresh_block_is_the_identity():
     assert torch.equal(scale, torch.full((2, 1, 1), 10.0).log())
 
 
-@pytest.mark.parametrize("changes, words", [
-    (dict(window_size=0), ["window_size", "0"]),
-    (dict(window_size=(4, 4, -3, 4)), ["window_size", "-3"]),
-    (dict(window_size=(4, (4, 0), 4, 4)), ["window_size", "(4, 0)"]),
-    (dict(window_size=(4, (4, 5, 6), 4, 4)), ["window_size", "(4, 5, 6)"]),
-    (dict(window_size=(4, 4, 4)), ["window_size", "(4, 4, 4)", "4"]),
-    (dict(window_size=7.5), ["window_size", "7.5"]),
-    (dict(window_size=(8, 8, None, 8)), ["window_size", "None"]),
-    (dict(pretrained_window_sizes=(9, 9)), ["pretrained_window_sizes", "(9, 9)", "4"]),
-    (dict(pretrained_window_sizes=-1), ["pretrained_window_sizes", "-1"]),
-    (dict(out_features=("res2", "res6")), ["out_features", "res6", "res2, res3, res4, res5"]),
-    (dict(out_features=()), ["out_features", "()"]),
-    (dict(depths=(2, 2), num_heads=(2, 4), out_features=("res4",)),
-     ["out_features", "res4", "res2, res3"]),
-    (dict(drop_path_rate=1.0), ["drop_path_rate", "1.0"]),
-    (dict(drop_path_rate=-0.1), ["drop_path_rate", "-0.1"]),
-    (dict(drop_path_rate=float("nan")), ["drop_path_rate", "nan"]),
-    (dict(frozen_stages=5), ["frozen_stages", "5", "-1 .. 4"]),
-    (dict(frozen_stages=-2), ["frozen_stages", "-2"]),
-    (dict(num_heads=(3, 2, 4, 8)), ["num_heads", "(3, 2, 4, 8)", "(16, 32, 64, 128)"]),
-    (dict(num_heads=(0, 2, 4, 8)), ["num_heads", "(0, 2, 4, 8)"]),
-    (dict(num_heads=(2, 2, 4)), ["num_heads", "(2, 2, 4)"]),
-    (dict(depths=(2, 0, 2, 2)), ["depths", "(2, 0, 2, 2)"]),
-    (dict(depths=()), ["depths", "()"]),
-    (dict(depths=(1,) * 5, num_heads=(1,) * 5), ["depths", "(1, 1, 1, 1, 1)"]),
-], ids=str)
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(window_size=0), ["window_size", "0"]),
+        (dict(window_size=(4, 4, -3, 4)), ["window_size", "-3"]),
+        (dict(window_size=(4, (4, 0), 4, 4)), ["window_size", "(4, 0)"]),
+        (dict(window_size=(4, (4, 5, 6), 4, 4)), ["window_size", "(4, 5, 6)"]),
+        (dict(window_size=(4, 4, 4)), ["window_size", "(4, 4, 4)", "4"]),
+        (dict(window_size=7.5), ["window_size", "7.5"]),
+        (dict(window_size=(8, 8, None, 8)), ["window_size", "None"]),
+        (dict(pretrained_window_sizes=(9, 9)), ["pretrained_window_sizes", "(9, 9)", "4"]),
+        (dict(pretrained_window_sizes=-1), ["pretrained_window_sizes", "-1"]),
+        (dict(out_features=("res2", "res6")), ["out_features", "res6", "res2, res3, res4, res5"]),
+        (dict(out_features=()), ["out_features", "()"]),
+        (
+            dict(depths=(2, 2), num_heads=(2, 4), out_features=("res4",)),
+            ["out_features", "res4", "res2, res3"],
+        ),
+        (dict(drop_path_rate=1.0), ["drop_path_rate", "1.0"]),
+        (dict(drop_path_rate=-0.1), ["drop_path_rate", "-0.1"]),
+        (dict(drop_path_rate=float("nan")), ["drop_path_rate", "nan"]),
+        (dict(frozen_stages=5), ["frozen_stages", "5", "-1 .. 4"]),
+        (dict(frozen_stages=-2), ["frozen_stages", "-2"]),
+        (dict(num_heads=(3, 2, 4, 8)), ["num_heads", "(3, 2, 4, 8)", "(16, 32, 64, 128)"]),
+        (dict(num_heads=(0, 2, 4, 8)), ["num_heads", "(0, 2, 4, 8)"]),
+        (dict(num_heads=(2, 2, 4)), ["num_heads", "(2, 2, 4)"]),
+        (dict(depths=(2, 0, 2, 2)), ["depths", "(2, 0, 2, 2)"]),
+        (dict(depths=()), ["depths", "()"]),
+        (dict(depths=(1,) * 5, num_heads=(1,) * 5), ["depths", "(1, 1, 1, 1, 1)"]),
+    ],
+    ids=str,
+)
 def test_an_impossible_model_is_refused_with_the_value(changes, words):
     with pytest.raises(ValueError) as error:
         SwinV2(**FOUR_STAGES | changes)
@@ -378,8 +405,9 @@ def test_an_unknown_variant_is_refused_with_the_names_of_all():
         assert name in str(error.value)
 
 
-@pytest.mark.parametrize("windows, words", [(0, ["0"]), ((4, 4, 4), ["(4, 4, 4)", "2"]),
-                                            (((4, -1), 4), ["(4, -1)"])])
+@pytest.mark.parametrize(
+    "windows, words", [(0, ["0"]), ((4, 4, 4), ["(4, 4, 4)", "2"]), (((4, -1), 4), ["(4, -1)"])]
+)
 def test_an_impossible_new_window_is_refused_and_changes_nothing(windows, words):
     model = SwinV2(**TWO_STAGES)
     with pytest.raises(ValueError) as error:
@@ -389,20 +417,24 @@ def test_an_impossible_new_window_is_refused_and_changes_nothing(windows, words)
     assert model.window_sizes == ((4, 4), (4, 4))
 
 
-@pytest.mark.parametrize("images, image_sizes, words", [
-    (torch.zeros(1, 4, 32, 32), None, ["(1, 4, 32, 32)", "3"]),
-    (torch.zeros(3, 32, 32), None, ["(3, 32, 32)"]),
-    (torch.zeros(0, 3, 32, 32), None, ["(0, 3, 32, 32)"]),
-    (torch.zeros(1, 3, 0, 32), None, ["(1, 3, 0, 32)"]),
-    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None, ["uint8"]),
-    (torch.zeros(1, 3, 32, 32, dtype=torch.int64), None, ["int64"]),
-    (torch.zeros(2, 3, 32, 32), [(32, 32)], ["1 image_sizes", "2 images"]),
-    (torch.zeros(2, 3, 32, 32), [], ["0 image_sizes", "2 images"]),
-    (torch.zeros(2, 3, 30, 32), [(30, 32), (31, 32)], ["(31, 32)", "(30, 32)"]),
-    (torch.zeros(2, 3, 30, 32), [(30, 33), (30, 32)], ["(30, 33)", "(30, 32)"]),
-    (torch.zeros(1, 3, 30, 32), [(0, 32)], ["(0, 32)"]),
-    (torch.zeros(1, 3, 30, 32), [(30, -2)], ["(30, -2)"]),
-], ids=lambda value: "" if isinstance(value, Tensor) else str(value))
+@pytest.mark.parametrize(
+    "images, image_sizes, words",
+    [
+        (torch.zeros(1, 4, 32, 32), None, ["(1, 4, 32, 32)", "3"]),
+        (torch.zeros(3, 32, 32), None, ["(3, 32, 32)"]),
+        (torch.zeros(0, 3, 32, 32), None, ["(0, 3, 32, 32)"]),
+        (torch.zeros(1, 3, 0, 32), None, ["(1, 3, 0, 32)"]),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), None, ["uint8"]),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.int64), None, ["int64"]),
+        (torch.zeros(2, 3, 32, 32), [(32, 32)], ["1 image_sizes", "2 images"]),
+        (torch.zeros(2, 3, 32, 32), [], ["0 image_sizes", "2 images"]),
+        (torch.zeros(2, 3, 30, 32), [(30, 32), (31, 32)], ["(31, 32)", "(30, 32)"]),
+        (torch.zeros(2, 3, 30, 32), [(30, 33), (30, 32)], ["(30, 33)", "(30, 32)"]),
+        (torch.zeros(1, 3, 30, 32), [(0, 32)], ["(0, 32)"]),
+        (torch.zeros(1, 3, 30, 32), [(30, -2)], ["(30, -2)"]),
+    ],
+    ids=lambda value: "" if isinstance(value, Tensor) else str(value),
+)
 def test_impossible_images_are_refused_with_the_value(images, image_sizes, words):
     with pytest.raises(ValueError) as error:
         SwinV2(**TWO_STAGES)(images, image_sizes)
@@ -410,8 +442,11 @@ def test_impossible_images_are_refused_with_the_value(images, image_sizes, words
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
-                         ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
+    ids=["deepcopy", "pickle"],
+)
 def test_a_copy_computes_the_same_and_shares_nothing(duplicate):
     model, images = backbone(drop_path_rate=0.1, frozen_stages=1), pictures(1, 3, 45, 40)
     with torch.no_grad():

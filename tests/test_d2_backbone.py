@@ -16,22 +16,44 @@ from swinv2_backbone.d2.backbone import true_sizes
 from swinv2_backbone.d2.config import load_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
-SMALL = ["MODEL.SWINV2.EMBED_DIM", "16", "MODEL.SWINV2.DEPTHS", "(1, 2, 1, 1)",
-         "MODEL.SWINV2.NUM_HEADS", "(1, 2, 4, 8)", "MODEL.SWINV2.WINDOW_SIZE", "4"]
+SMALL = [
+    "MODEL.SWINV2.EMBED_DIM",
+    "16",
+    "MODEL.SWINV2.DEPTHS",
+    "(1, 2, 1, 1)",
+    "MODEL.SWINV2.NUM_HEADS",
+    "(1, 2, 4, 8)",
+    "MODEL.SWINV2.WINDOW_SIZE",
+    "4",
+]
 
 
 def small_config(name: str, *opts: str):
-    return load_config("", ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", name,
-                            "MODEL.FPN.IN_FEATURES", "['res2', 'res3', 'res4', 'res5']",
-                            "MODEL.FPN.OUT_CHANNELS", "8", *SMALL, *opts])
+    return load_config(
+        "",
+        [
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.BACKBONE.NAME",
+            name,
+            "MODEL.FPN.IN_FEATURES",
+            "['res2', 'res3', 'res4', 'res5']",
+            "MODEL.FPN.OUT_CHANNELS",
+            "8",
+            *SMALL,
+            *opts,
+        ],
+    )
 
 
 def build(name: str, *opts: str):
     return build_backbone(small_config(name, *opts), ShapeSpec(channels=3))
 
 
-@pytest.mark.parametrize("name", ["build_swinv2_backbone", "build_swinv2_fpn_backbone",
-                                  "build_retinanet_swinv2_fpn_backbone"])
+@pytest.mark.parametrize(
+    "name",
+    ["build_swinv2_backbone", "build_swinv2_fpn_backbone", "build_retinanet_swinv2_fpn_backbone"],
+)
 def test_importing_the_plugin_registers(name):
     assert name in BACKBONE_REGISTRY
 
@@ -43,10 +65,13 @@ def test_add_swinv2_config_adds_one_node_to_a_plain_config():
     assert set(cfg.MODEL) - before == {"SWINV2"}
 
 
-@pytest.mark.parametrize(("name", "features", "strides"), [
-    ("build_swinv2_backbone", ["res2", "res3", "res4", "res5"], [4, 8, 16, 32]),
-    ("build_swinv2_fpn_backbone", ["p2", "p3", "p4", "p5", "p6"], [4, 8, 16, 32, 64]),
-])
+@pytest.mark.parametrize(
+    ("name", "features", "strides"),
+    [
+        ("build_swinv2_backbone", ["res2", "res3", "res4", "res5"], [4, 8, 16, 32]),
+        ("build_swinv2_fpn_backbone", ["p2", "p3", "p4", "p5", "p6"], [4, 8, 16, 32, 64]),
+    ],
+)
 def test_output_shape_is_what_comes_out(name, features, strides):
     backbone = build(name)
     outputs = backbone(torch.randn(2, 3, 64, 96))
@@ -59,8 +84,9 @@ def test_output_shape_is_what_comes_out(name, features, strides):
 
 
 def test_retinanet_backbone_makes_p6_and_p7_from_res5():
-    backbone = build("build_retinanet_swinv2_fpn_backbone",
-                     "MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']")
+    backbone = build(
+        "build_retinanet_swinv2_fpn_backbone", "MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"
+    )
     assert list(backbone(torch.randn(1, 3, 64, 64))) == ["p3", "p4", "p5", "p6", "p7"]
     assert backbone.top_block.p6.in_channels == 128
 
@@ -71,11 +97,21 @@ def test_size_divisibility_is_readable_with_and_without_an_fpn():
 
 
 def test_config_reaches_the_model():
-    backbone = build("build_swinv2_backbone", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES", "(8, 8, 8, 4)",
-                     "MODEL.SWINV2.DROP_PATH_RATE", "0.4", "MODEL.SWINV2.FROZEN_STAGES", "1",
-                     "MODEL.SWINV2.ACTIVATION_CHECKPOINTING", "True",
-                     "MODEL.SWINV2.OUT_FEATURES", "['res3', 'res5']",
-                     "MODEL.SWINV2.MASK_PADDING", "False")
+    backbone = build(
+        "build_swinv2_backbone",
+        "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES",
+        "(8, 8, 8, 4)",
+        "MODEL.SWINV2.DROP_PATH_RATE",
+        "0.4",
+        "MODEL.SWINV2.FROZEN_STAGES",
+        "1",
+        "MODEL.SWINV2.ACTIVATION_CHECKPOINTING",
+        "True",
+        "MODEL.SWINV2.OUT_FEATURES",
+        "['res3', 'res5']",
+        "MODEL.SWINV2.MASK_PADDING",
+        "False",
+    )
     model = backbone.swinv2
     assert model.window_sizes == ((4, 4),) * 4
     assert model.pretrained_window_sizes == ((8, 8), (8, 8), (8, 8), (4, 4))
@@ -94,9 +130,19 @@ def test_window_size_changes_form_by_one_override(value):
 
 
 def test_variant_keeps_its_normaliser_at_another_window():
-    cfg = load_config("", ["MODEL.DEVICE", "cpu", "MODEL.SWINV2.VARIANT", "swinv2_tiny_window16_256",
-                           "MODEL.SWINV2.WINDOW_SIZE", "32",
-                           "MODEL.BACKBONE.NAME", "build_swinv2_backbone"])
+    cfg = load_config(
+        "",
+        [
+            "MODEL.DEVICE",
+            "cpu",
+            "MODEL.SWINV2.VARIANT",
+            "swinv2_tiny_window16_256",
+            "MODEL.SWINV2.WINDOW_SIZE",
+            "32",
+            "MODEL.BACKBONE.NAME",
+            "build_swinv2_backbone",
+        ],
+    )
     model = build_backbone(cfg, ShapeSpec(channels=3)).swinv2
     assert model.window_sizes == ((32, 32),) * 4
     assert model.pretrained_window_sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
@@ -104,28 +150,40 @@ def test_variant_keeps_its_normaliser_at_another_window():
 
 def test_stock_fpn_wires_itself_in_a_lazy_config():
     config = L(FPN)(
-        bottom_up=L(SwinV2)(embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8),
-                            window_size=4, out_features=("res3", "res4", "res5")),
-        in_features="${.bottom_up.out_features}", out_channels=8, top_block=L(LastLevelMaxPool)(),
+        bottom_up=L(SwinV2)(
+            embed_dim=16,
+            depths=(1, 1, 1, 1),
+            num_heads=(1, 2, 4, 8),
+            window_size=4,
+            out_features=("res3", "res4", "res5"),
+        ),
+        in_features="${.bottom_up.out_features}",
+        out_channels=8,
+        top_block=L(LastLevelMaxPool)(),
     )
     assert list(instantiate(config)(torch.randn(1, 3, 64, 64))) == ["p3", "p4", "p5", "p6"]
 
 
 def test_lazy_and_yacs_backbones_have_the_same_state_dict():
-    lazy = instantiate(L(SwinV2)(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8),
-                                 window_size=4))
+    lazy = instantiate(
+        L(SwinV2)(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
+    )
     yacs = build("build_swinv2_backbone")
-    shapes = [{name: value.shape for name, value in model.state_dict().items()}
-              for model in (lazy, yacs)]
+    shapes = [
+        {name: value.shape for name, value in model.state_dict().items()} for model in (lazy, yacs)
+    ]
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize(("opts", "words"), [
-    (["MODEL.FPN.IN_FEATURES", "['res1', 'res2']"], ["res1", "MODEL.FPN.IN_FEATURES"]),
-    (["MODEL.SWINV2.OUT_FEATURES", "['res4', 'res5']"], ["res2", "MODEL.SWINV2.OUT_FEATURES"]),
-    (["MODEL.SWINV2.VARIANT", "swinv2_tiny_window8_256"], ["EMBED_DIM".lower(), "either"]),
-    (["MODEL.SWINV2.NUM_HEADS", "None"], ["num_heads"]),
-])
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL.FPN.IN_FEATURES", "['res1', 'res2']"], ["res1", "MODEL.FPN.IN_FEATURES"]),
+        (["MODEL.SWINV2.OUT_FEATURES", "['res4', 'res5']"], ["res2", "MODEL.SWINV2.OUT_FEATURES"]),
+        (["MODEL.SWINV2.VARIANT", "swinv2_tiny_window8_256"], ["EMBED_DIM".lower(), "either"]),
+        (["MODEL.SWINV2.NUM_HEADS", "None"], ["num_heads"]),
+    ],
+)
 def test_contradictions_in_the_config_are_named(opts, words):
     with pytest.raises(ValueError) as error:
         build("build_swinv2_fpn_backbone", *opts)

@@ -20,10 +20,20 @@ def write(folder: Path, **changes) -> Path:
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(images / "a.png"), np.zeros((8, 10, 3), np.uint8))
-    annotation = {"id": 31, "image_id": 7, "category_id": 9, "iscrowd": 0, "bbox": [1, 1, 4, 4],
-                  "area": 16, "segmentation": SQUARE}
-    content = {"images": [{"id": 7, "file_name": "a.png", "height": 8, "width": 10}],
-               "annotations": [annotation], "categories": CATEGORIES}
+    annotation = {
+        "id": 31,
+        "image_id": 7,
+        "category_id": 9,
+        "iscrowd": 0,
+        "bbox": [1, 1, 4, 4],
+        "area": 16,
+        "segmentation": SQUARE,
+    }
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 8, "width": 10}],
+        "annotations": [annotation],
+        "categories": CATEGORIES,
+    }
     path = folder / "all.json"
     path.write_text(json.dumps(content | changes))
     return path
@@ -36,11 +46,22 @@ def config(tmp_path):
 
     def build(json_file: Path, *opts: str, classes: int = 2, split: str = "TRAIN"):
         names.append(f"{tmp_path.name}_{split}")
-        return load_config("", [
-            "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", str(classes),
-            f"DATASETS.CUSTOM.{split}.NAME", names[-1],
-            f"DATASETS.CUSTOM.{split}.JSON", str(json_file),
-            f"DATASETS.CUSTOM.{split}.IMAGES", str(json_file.parent / "images"), *opts])
+        return load_config(
+            "",
+            [
+                "MODEL.DEVICE",
+                "cpu",
+                "MODEL.ROI_HEADS.NUM_CLASSES",
+                str(classes),
+                f"DATASETS.CUSTOM.{split}.NAME",
+                names[-1],
+                f"DATASETS.CUSTOM.{split}.JSON",
+                str(json_file),
+                f"DATASETS.CUSTOM.{split}.IMAGES",
+                str(json_file.parent / "images"),
+                *opts,
+            ],
+        )
 
     yield build
     for name in names:
@@ -52,9 +73,9 @@ def config(tmp_path):
 def test_dataset_is_registered_and_selected_with_classes_in_id_order(tmp_path, config):
     cfg = config(write(tmp_path))
     register_custom_datasets(cfg)
-    name, = cfg.DATASETS.TRAIN
+    (name,) = cfg.DATASETS.TRAIN
     assert cfg.DATASETS.CUSTOM.CLASSES == ["date", "fig"]
-    image, = DatasetCatalog.get(name)
+    (image,) = DatasetCatalog.get(name)
     assert Path(image["file_name"]).is_file()
     assert image["annotations"][0]["category_id"] == 1  # fig, id 9, the second
     assert class_names(cfg) == ["date", "fig"]
@@ -66,11 +87,16 @@ def test_registering_twice_is_no_error(tmp_path, config):
     register_custom_datasets(config(path))
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"categories": []}, ["no categories"]),
-    ({"images": [{"id": 7, "file_name": "b.png", "height": 8, "width": 10}]},
-     ["1 of the 1 images", "b.png"]),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"categories": []}, ["no categories"]),
+        (
+            {"images": [{"id": 7, "file_name": "b.png", "height": 8, "width": 10}]},
+            ["1 of the 1 images", "b.png"],
+        ),
+    ],
+)
 def test_faults_of_the_file_are_named(tmp_path, config, changes, words):
     with pytest.raises(ValueError) as error:
         register_custom_datasets(config(write(tmp_path, **changes)))
@@ -101,30 +127,45 @@ def test_a_file_that_is_missing_or_not_coco_is_named(tmp_path, config):
 
 def test_a_builtin_name_is_not_taken_over(tmp_path, config):
     with pytest.raises(ValueError, match="coco_2017_train"):
-        register_custom_datasets(config(write(tmp_path), "DATASETS.CUSTOM.TRAIN.NAME",
-                                        "coco_2017_train"))
+        register_custom_datasets(
+            config(write(tmp_path), "DATASETS.CUSTOM.TRAIN.NAME", "coco_2017_train")
+        )
 
 
 def test_training_and_test_must_agree_about_the_classes(tmp_path, config):
     train = write(tmp_path / "train")
     test = write(tmp_path / "test", categories=[{"id": 1, "name": "fig"}, {"id": 2, "name": "nut"}])
-    cfg = config(train, "DATASETS.CUSTOM.TEST.NAME", f"{tmp_path.name}_TEST",
-                 "DATASETS.CUSTOM.TEST.JSON", str(test),
-                 "DATASETS.CUSTOM.TEST.IMAGES", str(test.parent / "images"))
+    cfg = config(
+        train,
+        "DATASETS.CUSTOM.TEST.NAME",
+        f"{tmp_path.name}_TEST",
+        "DATASETS.CUSTOM.TEST.JSON",
+        str(test),
+        "DATASETS.CUSTOM.TEST.IMAGES",
+        str(test.parent / "images"),
+    )
     with pytest.raises(ValueError, match="fig, nut.*date, fig"):
         register_custom_datasets(cfg)
 
 
 def test_masks_the_mask_head_could_not_use_are_found_before_training(tmp_path, config):
     rle = {"size": [8, 10], "counts": [9, 2, 69]}
-    annotation = {"id": 31, "image_id": 7, "category_id": 9, "iscrowd": 0, "bbox": [1, 1, 4, 4],
-                  "area": 16, "segmentation": rle}
+    annotation = {
+        "id": 31,
+        "image_id": 7,
+        "category_id": 9,
+        "iscrowd": 0,
+        "bbox": [1, 1, 4, 4],
+        "area": 16,
+        "segmentation": rle,
+    }
     path = write(tmp_path, annotations=[annotation])
     with pytest.raises(ValueError, match="annotation 31.*INPUT.MASK_FORMAT bitmask"):
         check_masks(config(path, "MODEL.MASK_ON", "True"))
     check_masks(config(path, "MODEL.MASK_ON", "True", "INPUT.MASK_FORMAT", "bitmask"))
-    path = write(tmp_path, annotations=[{k: v for k, v in annotation.items()
-                                         if k != "segmentation"}])
+    path = write(
+        tmp_path, annotations=[{k: v for k, v in annotation.items() if k != "segmentation"}]
+    )
     with pytest.raises(ValueError, match="annotation 31.*MODEL.MASK_ON False"):
         check_masks(config(path, "MODEL.MASK_ON", "True"))
     check_masks(config(path))

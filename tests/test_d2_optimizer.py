@@ -13,14 +13,34 @@ from swinv2_backbone.d2.optimizer import (
     parameter_groups,
 )
 
-BASE = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_swinv2_fpn_backbone",
-        "MODEL.FPN.IN_FEATURES", "['res2', 'res3', 'res4', 'res5']", "MODEL.FPN.OUT_CHANNELS", "8",
-        "MODEL.SWINV2.EMBED_DIM", "16", "MODEL.SWINV2.DEPTHS", "(1, 1, 2, 1)",
-        "MODEL.SWINV2.NUM_HEADS", "(1, 2, 4, 8)", "MODEL.SWINV2.WINDOW_SIZE", "4",
-        "MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.IN_FEATURES",
-        "['p2', 'p3', 'p4', 'p5', 'p6']",
-        "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32], [64], [128]]",
-        "SOLVER.BASE_LR", "0.01", "SOLVER.WEIGHT_DECAY", "0.05"]
+BASE = [
+    "MODEL.DEVICE",
+    "cpu",
+    "MODEL.BACKBONE.NAME",
+    "build_swinv2_fpn_backbone",
+    "MODEL.FPN.IN_FEATURES",
+    "['res2', 'res3', 'res4', 'res5']",
+    "MODEL.FPN.OUT_CHANNELS",
+    "8",
+    "MODEL.SWINV2.EMBED_DIM",
+    "16",
+    "MODEL.SWINV2.DEPTHS",
+    "(1, 1, 2, 1)",
+    "MODEL.SWINV2.NUM_HEADS",
+    "(1, 2, 4, 8)",
+    "MODEL.SWINV2.WINDOW_SIZE",
+    "4",
+    "MODEL.META_ARCHITECTURE",
+    "RetinaNet",
+    "MODEL.RETINANET.IN_FEATURES",
+    "['p2', 'p3', 'p4', 'p5', 'p6']",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "[[8], [16], [32], [64], [128]]",
+    "SOLVER.BASE_LR",
+    "0.01",
+    "SOLVER.WEIGHT_DECAY",
+    "0.05",
+]
 
 
 def config(*opts: str):
@@ -53,16 +73,31 @@ def test_names_belong_to_their_parameters(model):
 def test_weight_decay_is_zero_for_exactly_these_names(model):
     groups = by_name(parameter_groups(config(), model))
     block = "backbone.bottom_up.swinv2.layers.2.blocks.1."
-    free = {name.removeprefix(block) for name, group in groups.items()
-            if name.startswith(block) and group["weight_decay"] == 0}
-    assert free == {
-        "attn.logit_scale", "attn.q_bias", "attn.v_bias", "attn.proj.bias",
-        "attn.cpb_mlp.0.weight", "attn.cpb_mlp.0.bias", "attn.cpb_mlp.2.weight",
-        "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias",
-        "mlp.fc1.bias", "mlp.fc2.bias",
+    free = {
+        name.removeprefix(block)
+        for name, group in groups.items()
+        if name.startswith(block) and group["weight_decay"] == 0
     }
-    decayed = {name.removeprefix(block) for name, group in groups.items()
-               if name.startswith(block) and group["weight_decay"] == 0.05}
+    assert free == {
+        "attn.logit_scale",
+        "attn.q_bias",
+        "attn.v_bias",
+        "attn.proj.bias",
+        "attn.cpb_mlp.0.weight",
+        "attn.cpb_mlp.0.bias",
+        "attn.cpb_mlp.2.weight",
+        "norm1.weight",
+        "norm1.bias",
+        "norm2.weight",
+        "norm2.bias",
+        "mlp.fc1.bias",
+        "mlp.fc2.bias",
+    }
+    decayed = {
+        name.removeprefix(block)
+        for name, group in groups.items()
+        if name.startswith(block) and group["weight_decay"] == 0.05
+    }
     assert decayed == {"attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"}
 
 
@@ -121,12 +156,25 @@ def test_optimizer_is_the_one_named(model, name, kind):
     assert type(build_optimizer(config("SOLVER.OPTIMIZER", name), model)) is kind
 
 
-@pytest.mark.parametrize(("name", "at_middle", "at_end"), [
-    ("WarmupPolyLR", 0.5, 0.01), ("WarmupCosineLR", 0.5, 0.00025), ("WarmupMultiStepLR", 0.1, 0.01),
-])
+@pytest.mark.parametrize(
+    ("name", "at_middle", "at_end"),
+    [
+        ("WarmupPolyLR", 0.5, 0.01),
+        ("WarmupCosineLR", 0.5, 0.00025),
+        ("WarmupMultiStepLR", 0.1, 0.01),
+    ],
+)
 def test_schedule_warms_up_and_decays(name, at_middle, at_end):
-    cfg = config("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.MAX_ITER", "100",
-                 "SOLVER.WARMUP_ITERS", "10", "SOLVER.STEPS", "(40, 80)")
+    cfg = config(
+        "SOLVER.LR_SCHEDULER_NAME",
+        name,
+        "SOLVER.MAX_ITER",
+        "100",
+        "SOLVER.WARMUP_ITERS",
+        "10",
+        "SOLVER.STEPS",
+        "(40, 80)",
+    )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = build_lr_scheduler(cfg, optimizer)
     rates = []
@@ -140,8 +188,16 @@ def test_schedule_warms_up_and_decays(name, at_middle, at_end):
 
 
 def test_poly_power_bends_the_schedule():
-    cfg = config("SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR", "SOLVER.POLY_POWER", "2.0",
-                 "SOLVER.MAX_ITER", "100", "SOLVER.WARMUP_ITERS", "0")
+    cfg = config(
+        "SOLVER.LR_SCHEDULER_NAME",
+        "WarmupPolyLR",
+        "SOLVER.POLY_POWER",
+        "2.0",
+        "SOLVER.MAX_ITER",
+        "100",
+        "SOLVER.WARMUP_ITERS",
+        "0",
+    )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = build_lr_scheduler(cfg, optimizer)
     for _ in range(50):

@@ -288,7 +288,7 @@ def test_a_file_as_root_is_refused(tmp_path):
 
 def test_the_command_line_tool_says_what_it_made(tmp_path, capsys):
     tool = Path(__file__).parents[1] / "tools" / "make_demo_dataset.py"
-    arguments = "--seed 5 --num-train 16 --num-val 1 --image-size 64".split()
+    arguments = ["--seed", "5", "--num-train", "16", "--num-val", "1", "--image-size", "64"]
     runpy.run_path(str(tool))["main"]([str(tmp_path), *arguments])
     printed = capsys.readouterr().out
     coco = json.loads((tmp_path / "train.json").read_text())

@@ -13,8 +13,18 @@ import swinv2_backbone
 
 PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-FLOORS = ("windows", "position_bias", "attention", "layers", "block", "variants", "backbone",
-          "classifier", "checkpoints", "d2")  # from the ground up
+FLOORS = (
+    "windows",
+    "position_bias",
+    "attention",
+    "layers",
+    "block",
+    "variants",
+    "backbone",
+    "classifier",
+    "checkpoints",
+    "d2",
+)  # from the ground up
 CORE_NEEDS = {"torch", "numpy", "swinv2_backbone", *sys.stdlib_module_names}
 PLUGIN_ONLY = {"detectron2", "fvcore"}
 
@@ -48,14 +58,15 @@ def floors_imported(file: Path) -> set[str]:
 
 def test_every_file_is_on_a_floor():
     assert {floor_of(file) for file in FILES} <= {*FLOORS, "__init__"}
-    assert {"windows", "position_bias", "attention", "layers", "block", "variants",
-            "backbone"} <= {floor_of(file) for file in FILES}
+    assert {"windows", "position_bias", "attention", "layers", "block", "variants", "backbone"} <= {
+        floor_of(file) for file in FILES
+    }
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f != PACKAGE / "__init__.py"], ids=name_of)
 def test_a_file_imports_only_from_floors_below(file):
     own = floor_of(file)
-    below = set(FLOORS[:FLOORS.index(own)])
+    below = set(FLOORS[: FLOORS.index(own)])
     if file.parent != PACKAGE:  # within a folder, its files may import each other
         below.add(own)
     assert floors_imported(file) <= below
@@ -68,8 +79,11 @@ def test_the_core_imports_torch_and_the_standard_library_alone(file):
 
 
 def test_only_the_plugin_imports_detectron2():
-    users = {floor_of(file) for file in FILES
-             if PLUGIN_ONLY & {name.split(".")[0] for name in imports_of(file)}}
+    users = {
+        floor_of(file)
+        for file in FILES
+        if PLUGIN_ONLY & {name.split(".")[0] for name in imports_of(file)}
+    }
     assert users <= {"d2"}
 
 
@@ -91,8 +105,13 @@ print([tuple(feature.shape) for feature in features.values()])
 
 
 def test_the_core_works_with_torch_alone():
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE], text=True,
-                            capture_output=True, env={"PYTHONPATH": str(PACKAGE.parent)})
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ALONE],
+        text=True,
+        capture_output=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+    )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == str([(1, 96, 9, 10), (1, 192, 5, 5), (1, 384, 3, 3),
-                                         (1, 768, 2, 2)])
+    assert result.stdout.strip() == str(
+        [(1, 96, 9, 10), (1, 192, 5, 5), (1, 384, 3, 3), (1, 768, 2, 2)]
+    )

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from swinv2_backbone import SwinV2
 from swinv2_backbone.windows import Size
 
-MODES = [(torch.float32, False), (torch.bfloat16, False), (torch.float16, False),
-         (torch.bfloat16, True), (torch.float16, True)]  # dtype, autocast or else .to(dtype)
+MODES = [
+    (torch.float32, False),
+    (torch.bfloat16, False),
+    (torch.float16, False),
+    (torch.bfloat16, True),
+    (torch.float16, True),
+]  # dtype, autocast or else .to(dtype)
 SIZES = [64, 72]  # with windows of 8: maps of 16, 8, 4, 2 without, of 18, 9, 5, 3 with padding
 LOSS_SCALE = 2.0**10
 
@@ -36,8 +41,13 @@ def model_of_scale(logit_scale: float | None) -> SwinV2:
     return model
 
 
-def run(model: SwinV2, images: Tensor, dtype: torch.dtype, autocast: bool,
-        image_sizes: list[Size] | None = None) -> dict[str, Tensor]:
+def run(
+    model: SwinV2,
+    images: Tensor,
+    dtype: torch.dtype,
+    autocast: bool,
+    image_sizes: list[Size] | None = None,
+) -> dict[str, Tensor]:
     if autocast:
         with torch.autocast("cpu", dtype=dtype):
             return model(images, image_sizes)

@@ -33,26 +33,52 @@ def tool(name: str):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> DemoDataset:
-    return generate_demo_dataset(tmp_path_factory.mktemp("data") / "demo", num_train=6, num_val=4,
-                                 image_size=64)
+    return generate_demo_dataset(
+        tmp_path_factory.mktemp("data") / "demo", num_train=6, num_val=4, image_size=64
+    )
 
 
 @pytest.fixture(scope="module")
 def opts(dataset):
     """Overrides that make the demo config tiny; its datasets are forgotten afterwards."""
     yield [
-        "MODEL.DEVICE", "cpu", "MODEL.SWINV2.EMBED_DIM", "16",
-        "MODEL.SWINV2.DEPTHS", "(1, 1, 1, 1)", "MODEL.SWINV2.NUM_HEADS", "(1, 2, 4, 8)",
-        "MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_BOX_HEAD.FC_DIM", "64",
-        "MODEL.ROI_MASK_HEAD.NUM_CONV", "1", "MODEL.ROI_MASK_HEAD.CONV_DIM", "32",
-        "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64",
-        "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2",
-        "DATASETS.CUSTOM.TRAIN.NAME", "tiny_train", "DATASETS.CUSTOM.TEST.NAME", "tiny_test",
-        "DATASETS.CUSTOM.TRAIN.JSON", str(dataset.train_json),
-        "DATASETS.CUSTOM.TRAIN.IMAGES", str(dataset.train_images),
+        "MODEL.DEVICE",
+        "cpu",
+        "MODEL.SWINV2.EMBED_DIM",
+        "16",
+        "MODEL.SWINV2.DEPTHS",
+        "(1, 1, 1, 1)",
+        "MODEL.SWINV2.NUM_HEADS",
+        "(1, 2, 4, 8)",
+        "MODEL.FPN.OUT_CHANNELS",
+        "32",
+        "MODEL.ROI_BOX_HEAD.FC_DIM",
+        "64",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV",
+        "1",
+        "MODEL.ROI_MASK_HEAD.CONV_DIM",
+        "32",
+        "INPUT.MIN_SIZE_TRAIN",
+        "(64,)",
+        "INPUT.MIN_SIZE_TEST",
+        "64",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "SOLVER.WARMUP_ITERS",
+        "2",
+        "DATASETS.CUSTOM.TRAIN.NAME",
+        "tiny_train",
+        "DATASETS.CUSTOM.TEST.NAME",
+        "tiny_test",
+        "DATASETS.CUSTOM.TRAIN.JSON",
+        str(dataset.train_json),
+        "DATASETS.CUSTOM.TRAIN.IMAGES",
+        str(dataset.train_images),
         # Tested on what it is trained on, so that a few iterations reach a score above 0.
-        "DATASETS.CUSTOM.TEST.JSON", str(dataset.train_json),
-        "DATASETS.CUSTOM.TEST.IMAGES", str(dataset.train_images),
+        "DATASETS.CUSTOM.TEST.JSON",
+        str(dataset.train_json),
+        "DATASETS.CUSTOM.TEST.IMAGES",
+        str(dataset.train_images),
     ]
     for name in ("tiny_train", "tiny_test"):
         if name in DatasetCatalog:
@@ -62,7 +88,8 @@ def opts(dataset):
 
 def run(opts: list[str], output: Path, *flags: str):
     args = default_argument_parser().parse_args(
-        ["--config-file", CONFIG, *flags, *opts, "OUTPUT_DIR", str(output)])
+        ["--config-file", CONFIG, *flags, *opts, "OUTPUT_DIR", str(output)]
+    )
     return tool("train_net").main(args)
 
 
@@ -93,14 +120,22 @@ def test_summary_precedes_the_first_iteration(trained):
     log = (trained / "log.txt").read_text()
     summary, training = log.index("normalisers"), log.index("Starting training")
     assert summary < training
-    for words in ("8, 8, 8, 8", "own size: 16 channels", "of them trainable",
-                  "tiny_train: 6 images", "nothing (random initialisation)", "float32"):
+    for words in (
+        "8, 8, 8, 8",
+        "own size: 16 channels",
+        "of them trainable",
+        "tiny_train: 6 images",
+        "nothing (random initialisation)",
+        "float32",
+    ):
         assert words in log[:training], words
 
 
 def test_eval_only_reproduces_the_last_evaluation_of_training(trained, opts, tmp_path):
     last = [line for line in metrics(trained) if "bbox/AP" in line][-1]
-    results = run([*opts, "MODEL.WEIGHTS", str(trained / "model_final.pth")], tmp_path, "--eval-only")
+    results = run(
+        [*opts, "MODEL.WEIGHTS", str(trained / "model_final.pth")], tmp_path, "--eval-only"
+    )
     assert results["bbox"]["AP50"] > 0
     for kind in ("bbox", "segm"):
         for name, value in results[kind].items():
@@ -133,8 +168,20 @@ def test_loaded_tensors_are_counted(trained, opts):
 
 
 def test_bfloat16_trains_on_the_cpu(opts, tmp_path):
-    run([*opts, "SOLVER.MAX_ITER", "20", "SOLVER.AMP.ENABLED", "True", "DATASETS.TEST", "()",
-         "DATASETS.CUSTOM.TEST.JSON", ""], tmp_path)
+    run(
+        [
+            *opts,
+            "SOLVER.MAX_ITER",
+            "20",
+            "SOLVER.AMP.ENABLED",
+            "True",
+            "DATASETS.TEST",
+            "()",
+            "DATASETS.CUSTOM.TEST.JSON",
+            "",
+        ],
+        tmp_path,
+    )
     assert math.isfinite(metrics(tmp_path)[-1]["total_loss"])
 
 
@@ -147,13 +194,24 @@ class _Quadratic(nn.Module):
         return {"loss": (self.a**2 + self.b**2).sum() / 2}
 
 
-@pytest.mark.parametrize(("kind", "expected"), [
-    ("full_model", (0.6, 0.8)), ("norm", (1.0, 1.0)), ("value", (1.0, 1.0)), (None, (3.0, 4.0)),
-])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("full_model", (0.6, 0.8)),
+        ("norm", (1.0, 1.0)),
+        ("value", (1.0, 1.0)),
+        (None, (3.0, 4.0)),
+    ],
+)
 def test_gradients_are_clipped_as_the_config_says(kind, expected):
-    clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", str(kind is not None),
-            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind or "value",
-            "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "1.0"]
+    clip = [
+        "SOLVER.CLIP_GRADIENTS.ENABLED",
+        str(kind is not None),
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        kind or "value",
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+        "1.0",
+    ]
     cfg = load_config("", ["MODEL.DEVICE", "cpu", *clip])
     model = _Quadratic()
     step = TrainingStep(model, [None], torch.optim.SGD(model.parameters(), lr=1.0), cfg)
@@ -170,9 +228,19 @@ def predict(monkeypatch, *args: str) -> None:
 
 def test_predict_draws_pictures_and_writes_detections(trained, dataset, tmp_path, monkeypatch):
     output = tmp_path / "drawn"
-    predict(monkeypatch, "--config-file", trained / "config.yaml", "--confidence", "0.05",
-            "--input", dataset.train_images, "--output", output,
-            "MODEL.WEIGHTS", trained / "model_final.pth")
+    predict(
+        monkeypatch,
+        "--config-file",
+        trained / "config.yaml",
+        "--confidence",
+        "0.05",
+        "--input",
+        dataset.train_images,
+        "--output",
+        output,
+        "MODEL.WEIGHTS",
+        trained / "model_final.pth",
+    )
     results = json.loads((output / "detections.json").read_text())
     assert len(results) == 6 == len(list(output.glob("*.png")))
     found = [one for image in results for one in image["detections"]]
@@ -181,30 +249,47 @@ def test_predict_draws_pictures_and_writes_detections(trained, dataset, tmp_path
         assert one["category"] in {"disc", "square", "triangle", "star", "ring"}
         assert 0.05 <= one["score"] <= 1 and len(one["bbox"]) == 4
     image = results[0]
-    assert all(one["segmentation"]["size"] == [image["height"], image["width"]]
-               for one in image["detections"])
+    assert all(
+        one["segmentation"]["size"] == [image["height"], image["width"]]
+        for one in image["detections"]
+    )
     assert cv2.imread(str(output / Path(image["file_name"]).name)) is not None
 
 
 def test_predict_reads_video(trained, tmp_path, monkeypatch):
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10,
-                             (96, 64))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64)
+    )
     for value in (0, 100, 200):
         writer.write(np.full((64, 96, 3), value, np.uint8))
     writer.release()
-    predict(monkeypatch, "--config-file", trained / "config.yaml",
-            "--input", tmp_path / "clip.avi", "--output", tmp_path / "drawn",
-            "MODEL.WEIGHTS", trained / "model_final.pth")
-    result, = json.loads((tmp_path / "drawn" / "detections.json").read_text())
+    predict(
+        monkeypatch,
+        "--config-file",
+        trained / "config.yaml",
+        "--input",
+        tmp_path / "clip.avi",
+        "--output",
+        tmp_path / "drawn",
+        "MODEL.WEIGHTS",
+        trained / "model_final.pth",
+    )
+    (result,) = json.loads((tmp_path / "drawn" / "detections.json").read_text())
     assert [frame["frame"] for frame in result["frames"]] == [0, 1, 2]
     video = cv2.VideoCapture(str(tmp_path / "drawn" / "clip.mp4"))
     assert video.read()[0]
 
 
-def test_predict_never_overwrites_and_never_writes_into_its_input(trained, dataset, tmp_path,
-                                                                  monkeypatch):
-    arguments = ("--config-file", trained / "config.yaml", "--input", dataset.train_images,
-                 "--output")
+def test_predict_never_overwrites_and_never_writes_into_its_input(
+    trained, dataset, tmp_path, monkeypatch
+):
+    arguments = (
+        "--config-file",
+        trained / "config.yaml",
+        "--input",
+        dataset.train_images,
+        "--output",
+    )
     with pytest.raises(ValueError, match="folder of the input"):
         predict(monkeypatch, *arguments, dataset.train_images)
     (tmp_path / "detections.json").write_text("mine")
@@ -215,10 +300,25 @@ def test_predict_never_overwrites_and_never_writes_into_its_input(trained, datas
 
 def test_predict_names_what_it_cannot_find_or_read(trained, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="nowhere"):
-        predict(monkeypatch, "--config-file", trained / "config.yaml",
-                "--input", tmp_path / "nowhere", "--output", tmp_path / "drawn")
+        predict(
+            monkeypatch,
+            "--config-file",
+            trained / "config.yaml",
+            "--input",
+            tmp_path / "nowhere",
+            "--output",
+            tmp_path / "drawn",
+        )
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(SystemExit, match="broken.png"):
-        predict(monkeypatch, "--config-file", trained / "config.yaml",
-                "--input", tmp_path / "broken.png", "--output", tmp_path / "drawn",
-                "MODEL.WEIGHTS", trained / "model_final.pth")
+        predict(
+            monkeypatch,
+            "--config-file",
+            trained / "config.yaml",
+            "--input",
+            tmp_path / "broken.png",
+            "--output",
+            tmp_path / "drawn",
+            "MODEL.WEIGHTS",
+            trained / "model_final.pth",
+        )

@@ -107,8 +107,10 @@ def test_gradient_of_seating_equals_that_of_plain_indexing(make, way):
 @pytest.mark.parametrize("make", [window_seating, neighbour_seating])
 def test_first_and_second_gradients_of_seating_pass_gradcheck(make):
     seating = make()
-    for move, rows in ((seating.seat, len(seating.seat_of_token)),
-                       (seating.home, len(seating.token_of_seat))):
+    for move, rows in (
+        (seating.seat, len(seating.seat_of_token)),
+        (seating.home, len(seating.token_of_seat)),
+    ):
         x = counted(rows, 2).requires_grad_()
         assert torch.autograd.gradcheck(move, x)
         assert torch.autograd.gradgradcheck(lambda x, move=move: move(x) ** 3, x)
@@ -173,8 +175,13 @@ def test_layout_has_no_more_windows_than_cover_the_map(size, window):
         assert len(layout.to_windows(torch.zeros(prod(size), 1))) == windows
 
 
-@pytest.mark.parametrize("make", [lambda n: window_layout(((1, n),), (4, 4), True, CPU),
-                                  lambda n: merge_seating(((1, n),), CPU)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: window_layout(((1, n),), (4, 4), True, CPU),
+        lambda n: merge_seating(((1, n),), CPU),
+    ],
+)
 def test_cache_of_layouts_is_bounded_and_hits(make):
     cache = window_layout if isinstance(make(1), WindowLayout) else merge_seating
     limit = cache.cache_info().maxsize
@@ -202,8 +209,9 @@ def test_merging_seats_neighbours_down_the_column_first():
     assert seats.tolist() == [0, 1, EMPTY, EMPTY, 2, EMPTY, EMPTY, EMPTY]
 
 
-@pytest.mark.parametrize("sizes", [*(((h, w),) for h in range(1, 6) for w in range(1, 6)),
-                                   *BATCHES])
+@pytest.mark.parametrize(
+    "sizes", [*(((h, w),) for h in range(1, 6) for w in range(1, 6)), *BATCHES]
+)
 def test_merging_equals_the_oracles_neighbours(sizes):
     maps = [counted(prod(size), 3) + 1000 * i for i, size in enumerate(sizes)]
     merged = merge_seating(sizes, CPU).seat(torch.cat(maps)).view(-1, 12)
@@ -216,8 +224,8 @@ def test_unpack_is_the_inverse_of_pack_and_zero_outside(sizes):
     maps = counted(2 * 7, 3 * 5).view(2, 7, 3, 5)
     tokens = pack(maps, sizes)
     assert tokens.shape == (sum(map(prod, sizes)), 7)
-    first_row = maps[0, :, 0, :sizes[0][1]].T
-    assert torch.equal(tokens[:sizes[0][1]], first_row)
+    first_row = maps[0, :, 0, : sizes[0][1]].T
+    assert torch.equal(tokens[: sizes[0][1]], first_row)
     inside = torch.zeros(2, 1, 3, 5, dtype=torch.bool)
     for one, (h, w) in zip(inside, sizes):
         one[:, :h, :w] = True

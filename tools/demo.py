@@ -47,16 +47,18 @@ def draw(opts: list[str], folder: Path, count: int) -> None:
     images = [image for image in DatasetCatalog.get(cfg.DATASETS.TEST[0]) if image["annotations"]]
     for image in images[:count]:
         picture = read_image(image["file_name"], format="BGR")
-        drawn = beside(predictor.draw_truth(picture, image),
-                       predictor.draw(picture, predictor(picture)))
+        drawn = beside(
+            predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
+        )
         cv2.imwrite(str(folder / Path(image["file_name"]).name), np.ascontiguousarray(drawn))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=16, help="how many to draw")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="changes of config keys")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes of config keys"
+    )
     args = parser.parse_args()
     opts = ["MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *args.opts]
     generate_demo_dataset("datasets/demo")

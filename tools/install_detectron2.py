@@ -31,11 +31,8 @@ ARCHIVE_URL = f"https://github.com/facebookresearch/detectron2/archive/{COMMIT}.
 TIMEOUT_S = 20
 
 SDIST = "pb1-detectron2-0.6"  # its package files are byte-identical to the official tag v0.6
-SDIST_URL = (
-    "https://files.pythonhosted.org/packages/60/26/"
-    f"48f5bbb7ee492696a21da23303daeecdfe3942c498a70d34108acf63b2bd/{SDIST}.tar.gz"
-)
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+OLDER_PIP = "pip==25.3"
 VERSION = "0.6+swinv2.purepython"  # the local label tells it from an official 0.6
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
@@ -116,14 +113,19 @@ class UnreachableError(InstallError):
     """The official archive cannot be fetched from here."""
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run this Python with arguments."""
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=cwd)
+def run(
+    *command: str | Path, cwd: Path | None = None, python_path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python with arguments; it finds what is in ``python_path`` first."""
+    env = os.environ | {"PYTHONPATH": str(python_path)} if python_path else None
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=cwd, env=env
+    )
 
 
-def run_pip(*command: str | Path, remedy: str) -> None:
+def run_pip(*command: str | Path, remedy: str, python_path: Path | None = None) -> None:
     """Run pip for this Python; if it fails, raise with the end of its log and the remedy."""
-    done = run("-m", "pip", *command)
+    done = run("-m", "pip", *command, python_path=python_path)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
         raise InstallError(f"{tail}\n`pip {command[0]}` failed, see above. {remedy}")
@@ -135,7 +137,7 @@ def installed_version() -> str | None:
     done = run("-c", code, cwd=Path(__file__).parent)  # away from a clone in the current folder
     if done.returncode == 0:
         return done.stdout.split()[-1]
-    error = done.stderr.strip().splitlines()[-1]
+    error = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
     if error.endswith("No module named 'detectron2'"):
         return None
     raise InstallError(
@@ -231,25 +233,25 @@ def download(url: str, file: Path) -> None:
 
 
 def download_sdist(file: Path) -> None:
-    """Fetch the sdist with pip, or from PyPI itself where pip cannot or will not.
+    """Fetch the sdist with pip, which checks the hash before it runs anything of it.
 
-    pip checks the hash before it runs anything of it. Newer ones (26.3 does) refuse this sdist from
-    PyPI, because one of its extras names a URL: an extra that REPLACEMENTS drops.
+    pip 26.3 and later refuse it, because one of its extras names a URL (an extra that REPLACEMENTS
+    drops); then an older pip fetches it, from a folder of its own.
     """
     print(f"Fetching {SDIST} from the package index", flush=True)
     requirement = file.parent / "requirement.txt"
     requirement.write_text(f"pb1-detectron2==0.6 --hash=sha256:{SDIST_SHA256}\n")
+    command = [
+        *("download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
+        *("--require-hashes", "-r", requirement, "-d", file.parent),
+    ]
+    remedy = "Is the package index reachable (pip's index-url, proxy, find-links)?"
     try:
-        run_pip(
-            *("download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
-            *("--require-hashes", "-r", requirement, "-d", file.parent),
-            remedy="Is the package index reachable (pip's index-url, proxy, find-links)?",
-        )
-    except InstallError as pip_error:
-        try:
-            download(SDIST_URL, file)
-        except UnreachableError as error:
-            raise InstallError(f"{pip_error}\n{error}") from error
+        run_pip(*command, remedy=remedy)
+    except InstallError:
+        older = file.parent / "older_pip"
+        run_pip("install", "--target", older, OLDER_PIP, remedy=remedy)
+        run_pip(*command, remedy=remedy, python_path=older)
 
 
 def replace(root: Path, row: Replacement) -> None:
@@ -291,7 +293,7 @@ def install_sdist(folder: Path) -> str:
     sdist = cached(folder / f"{SDIST}.tar.gz", download_sdist, sha256, SDIST_SHA256)
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(sdist) as tar:
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # newer Pythons ask for it
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.12 asks for it
             tar.extractall(temporary)
         modernise(Path(temporary, SDIST))
         pip_install(Path(temporary, SDIST), f"Compare your setuptools with {CONSTRAINTS}.")

@@ -36,7 +36,9 @@ def find_inputs(given: list[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for entry in given:
         if Path(entry).is_dir():
-            matches = sorted(p for p in Path(entry).iterdir() if p.suffix.lower() in IMAGES | VIDEOS)
+            matches = sorted(
+                p for p in Path(entry).iterdir() if p.suffix.lower() in IMAGES | VIDEOS
+            )
         elif Path(entry).is_file():
             matches = [Path(entry)]
         else:
@@ -46,8 +48,10 @@ def find_inputs(given: list[str]) -> list[Path]:
         found.update(dict.fromkeys(matches))
     for path in found:
         if path.suffix.lower() not in IMAGES | VIDEOS:
-            raise ValueError(f"--input {str(path)!r} is neither an image ({' '.join(sorted(IMAGES))})"
-                             f" nor a video ({' '.join(sorted(VIDEOS))})")
+            raise ValueError(
+                f"--input {str(path)!r} is neither an image ({' '.join(sorted(IMAGES))})"
+                f" nor a video ({' '.join(sorted(VIDEOS))})"
+            )
     return list(found)
 
 
@@ -68,8 +72,10 @@ def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path
         outputs[path] = target
     there = [str(p) for p in (*outputs.values(), folder / RESULTS) if p.exists()]
     if there and not overwrite:
-        raise ValueError(f"{len(there)} output files exist, the first: {there[0]!r}; choose another "
-                         "folder or add --overwrite")
+        raise ValueError(
+            f"{len(there)} output files exist, the first: {there[0]!r}; choose another "
+            "folder or add --overwrite"
+        )
     return outputs
 
 
@@ -78,8 +84,12 @@ def predict_image(predictor: Predictor, source: Path, target: Path) -> dict:
     found = predictor(picture)
     if not cv2.imwrite(str(target), predictor.draw(picture, found)):
         raise OSError(f"cannot write {target}")
-    return {"file_name": str(source), "height": picture.shape[0], "width": picture.shape[1],
-            "detections": predictor.records(found)}
+    return {
+        "file_name": str(source),
+        "height": picture.shape[0],
+        "width": picture.shape[1],
+        "detections": predictor.records(found),
+    }
 
 
 def predict_video(predictor: Predictor, source: Path, target: Path) -> dict:
@@ -103,8 +113,12 @@ def predict_video(predictor: Predictor, source: Path, target: Path) -> dict:
             writer.release()
     if not frames:
         raise OSError(f"the video {source} has no frames")
-    return {"file_name": str(source), "height": frame.shape[0], "width": frame.shape[1],
-            "frames": frames}
+    return {
+        "file_name": str(source),
+        "height": frame.shape[0],
+        "width": frame.shape[1],
+        "frames": frames,
+    }
 
 
 def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
@@ -116,16 +130,26 @@ def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--input", required=True, nargs="+", metavar="PATH",
-                        help="images, videos, folders of them, or glob patterns")
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="images, videos, folders of them, or glob patterns",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--confidence", type=float, default=0.5, help="lowest score to show")
     parser.add_argument("--overwrite", action="store_true", help="replace existing output files")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="changes of config keys, at the end of the command")
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="changes of config keys, at the end of the command",
+    )
     return parser.parse_args()
 
 

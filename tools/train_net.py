@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Train or evaluate a detector with a SwinV2 backbone.  The flags are Detectron2's own:
 
-  tools/train_net.py --config-file configs/mask_rcnn_swinv2.yaml --num-gpus 8 [KEY VALUE ...]
-  tools/train_net.py --config-file ... --resume
-  tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+tools/train_net.py --config-file configs/mask_rcnn_swinv2.yaml --num-gpus 8 [KEY VALUE ...]
+tools/train_net.py --config-file ... --resume
+tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
 """
 
 from __future__ import annotations

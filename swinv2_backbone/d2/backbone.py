@@ -34,18 +34,31 @@ class SwinV2(Backbone):
         ValueError: both or neither of a variant and a size are given, or an argument is wrong.
     """
 
-    def __init__(self, variant: str | None = None, *, embed_dim: int | None = None,
-                 depths: Sequence[int] | None = None, num_heads: Sequence[int] | None = None,
-                 window_size: core.WindowSizes | None = None,
-                 pretrained_window_sizes: core.WindowSizes | None = None,
-                 out_features: Sequence[str] = core.FEATURES, drop_path_rate: float = 0.0,
-                 frozen_stages: int = -1, activation_checkpointing: bool = False,
-                 in_channels: int = 3, mask_padding: bool = True):
+    def __init__(
+        self,
+        variant: str | None = None,
+        *,
+        embed_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
+        window_size: core.WindowSizes | None = None,
+        pretrained_window_sizes: core.WindowSizes | None = None,
+        out_features: Sequence[str] = core.FEATURES,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        activation_checkpointing: bool = False,
+        in_channels: int = 3,
+        mask_padding: bool = True,
+    ):
         super().__init__()
         options = dict(
-            window_size=window_size, pretrained_window_sizes=pretrained_window_sizes,
-            out_features=out_features, drop_path_rate=drop_path_rate, frozen_stages=frozen_stages,
-            activation_checkpointing=activation_checkpointing, in_channels=in_channels,
+            window_size=window_size,
+            pretrained_window_sizes=pretrained_window_sizes,
+            out_features=out_features,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            activation_checkpointing=activation_checkpointing,
+            in_channels=in_channels,
         )
         size = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
         given = [name for name, value in size.items() if value is not None]
@@ -54,8 +67,10 @@ class SwinV2(Backbone):
                 raise ValueError(f"variant {variant!r} fixes {', '.join(given)}: give either")
             self.swinv2 = core.build_backbone(variant, **options)
         elif len(given) < len(size) or window_size is None:
-            raise ValueError("without a variant, embed_dim, depths, num_heads and window_size are "
-                             f"needed, got only {given or 'none of them'}")
+            raise ValueError(
+                "without a variant, embed_dim, depths, num_heads and window_size are "
+                f"needed, got only {given or 'none of them'}"
+            )
         else:
             self.swinv2 = core.SwinV2(embed_dim, depths, num_heads=num_heads, **options)
         self.variant = variant
@@ -66,9 +81,10 @@ class SwinV2(Backbone):
         return self.swinv2(images, true_sizes(images) if self.mask_padding else None)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        return {name: ShapeSpec(channels=self.swinv2.channels[name],
-                                stride=self.swinv2.strides[name])
-                for name in self.swinv2.out_features}
+        return {
+            name: ShapeSpec(channels=self.swinv2.channels[name], stride=self.swinv2.strides[name])
+            for name in self.swinv2.out_features
+        }
 
     @property
     def size_divisibility(self) -> int:
@@ -88,8 +104,10 @@ def true_sizes(images: Tensor) -> list[Size]:
     rows = content.any(dim=2).flip(1).to(torch.uint8).argmax(dim=1)
     cols = content.any(dim=1).flip(1).to(torch.uint8).argmax(dim=1)
     height, width = images.shape[-2:]
-    return [(height - bottom, width - right)
-            for bottom, right in torch.stack((rows, cols), dim=1).tolist()]
+    return [
+        (height - bottom, width - right)
+        for bottom, right in torch.stack((rows, cols), dim=1).tolist()
+    ]
 
 
 @BACKBONE_REGISTRY.register()
@@ -97,12 +115,18 @@ def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
     """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says."""
     node = cfg.MODEL.SWINV2
     return SwinV2(
-        node.VARIANT, embed_dim=node.EMBED_DIM, depths=node.DEPTHS, num_heads=node.NUM_HEADS,
-        window_size=node.WINDOW_SIZE, pretrained_window_sizes=node.PRETRAINED_WINDOW_SIZES,
-        out_features=node.OUT_FEATURES, drop_path_rate=node.DROP_PATH_RATE,
+        node.VARIANT,
+        embed_dim=node.EMBED_DIM,
+        depths=node.DEPTHS,
+        num_heads=node.NUM_HEADS,
+        window_size=node.WINDOW_SIZE,
+        pretrained_window_sizes=node.PRETRAINED_WINDOW_SIZES,
+        out_features=node.OUT_FEATURES,
+        drop_path_rate=node.DROP_PATH_RATE,
         frozen_stages=node.FROZEN_STAGES,
         activation_checkpointing=node.ACTIVATION_CHECKPOINTING,
-        in_channels=input_shape.channels, mask_padding=node.MASK_PADDING,
+        in_channels=input_shape.channels,
+        mask_padding=node.MASK_PADDING,
     )
 
 
@@ -117,8 +141,10 @@ def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
     """SwinV2 under RetinaNet's FPN with p3 ... p7, p6 made from res5."""
     bottom_up = build_swinv2_backbone(cfg, input_shape)
     if "res5" not in bottom_up.output_shape():
-        raise ValueError("RetinaNet's p6 is made from res5: add it to MODEL.SWINV2.OUT_FEATURES "
-                         f"{list(bottom_up.output_shape())}")
+        raise ValueError(
+            "RetinaNet's p6 is made from res5: add it to MODEL.SWINV2.OUT_FEATURES "
+            f"{list(bottom_up.output_shape())}"
+        )
     channels = bottom_up.output_shape()["res5"].channels
     return _build_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS))
 
@@ -126,9 +152,15 @@ def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 def _build_fpn(cfg: CfgNode, bottom_up: SwinV2, top_block: torch.nn.Module) -> FPN:
     in_features, available = cfg.MODEL.FPN.IN_FEATURES, list(bottom_up.output_shape())
     if not in_features or any(name not in available for name in in_features):
-        raise ValueError(f"MODEL.FPN.IN_FEATURES {list(in_features)} must be some of "
-                         f"MODEL.SWINV2.OUT_FEATURES {available}")
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES {list(in_features)} must be some of "
+            f"MODEL.SWINV2.OUT_FEATURES {available}"
+        )
     return FPN(
-        bottom_up=bottom_up, in_features=in_features, out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM, top_block=top_block, fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        bottom_up=bottom_up,
+        in_features=in_features,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

@@ -29,8 +29,11 @@ class Checkpointer(DetectionCheckpointer):
             raise ValueError(
                 f"none of the {len(given)} tensors in {self._path} fits this model, which expects "
                 f"names like {next(iter(self.model.state_dict()))!r}; the file has names like "
-                f"{(given or [None])[0]!r}")
-        self.report = (f"{loaded} of {expected} tensors from {self._path}; {len(missing)} missing, "
-                       f"{len(wrong_shape)} of another shape, "
-                       f"{len(incompatible.unexpected_keys)} unexpected")
+                f"{(given or [None])[0]!r}"
+            )
+        self.report = (
+            f"{loaded} of {expected} tensors from {self._path}; {len(missing)} missing, "
+            f"{len(wrong_shape)} of another shape, "
+            f"{len(incompatible.unexpected_keys)} unexpected"
+        )
         return incompatible

@@ -88,15 +88,22 @@ def check_config(cfg: CfgNode) -> None:
     """Raise ValueError for what could not work, before any work starts."""
     _one_of(cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"), "SOLVER.OPTIMIZER")
     _one_of(cfg.SOLVER.AMP.DTYPE, ("bfloat16", "float16"), "SOLVER.AMP.DTYPE")
-    _one_of(cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, ("value", "norm", "full_model"),
-            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
+    _one_of(
+        cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE,
+        ("value", "norm", "full_model"),
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+    )
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "
-                         "to run on the CPU, add: MODEL.DEVICE cpu")
+        raise ValueError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "
+            "to run on the CPU, add: MODEL.DEVICE cpu"
+        )
     if cfg.SOLVER.AMP.ENABLED and device.type == "cpu" and cfg.SOLVER.AMP.DTYPE == "float16":
-        raise ValueError("SOLVER.AMP.DTYPE float16 trains on a GPU only; on the CPU, "
-                         "use SOLVER.AMP.DTYPE bfloat16")
+        raise ValueError(
+            "SOLVER.AMP.DTYPE float16 trains on a GPU only; on the CPU, "
+            "use SOLVER.AMP.DTYPE bfloat16"
+        )
     if not 0 < cfg.SOLVER.LAYER_DECAY <= 1:
         raise ValueError(f"SOLVER.LAYER_DECAY must be in (0, 1], got {cfg.SOLVER.LAYER_DECAY}")
 

@@ -15,16 +15,24 @@ from torch import nn
 
 from swinv2_backbone.backbone import SwinV2
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm,
-         nn.modules.instancenorm._InstanceNorm)
+NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD over the groups of :func:`parameter_groups`, as ``cfg.SOLVER`` says."""
     groups = parameter_groups(cfg, model)
     if cfg.SOLVER.OPTIMIZER == "SGD":
-        return torch.optim.SGD(groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM,
-                               nesterov=cfg.SOLVER.NESTEROV)
+        return torch.optim.SGD(
+            groups,
+            lr=cfg.SOLVER.BASE_LR,
+            momentum=cfg.SOLVER.MOMENTUM,
+            nesterov=cfg.SOLVER.NESTEROV,
+        )
     return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
 
 
@@ -33,8 +41,10 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
     Each group also has the full ``names`` of its parameters, in their order.
     """
-    solver, scales = cfg.SOLVER, learning_rate_scales(
-        model, cfg.SOLVER.BACKBONE_LR_FACTOR, cfg.SOLVER.LAYER_DECAY)
+    solver, scales = (
+        cfg.SOLVER,
+        learning_rate_scales(model, cfg.SOLVER.BACKBONE_LR_FACTOR, cfg.SOLVER.LAYER_DECAY),
+    )
     groups: dict[tuple[float, float], dict] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in model.named_modules():
@@ -52,8 +62,9 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             elif last in ("bias", "q_bias", "v_bias"):
                 decay = solver.WEIGHT_DECAY_BIAS
                 lr *= solver.BIAS_LR_FACTOR
-            group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr,
-                                                    "weight_decay": decay})
+            group = groups.setdefault(
+                (lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay}
+            )
             group["params"].append(parameter)
             group["names"].append(name)
     return list(groups.values())
@@ -69,8 +80,10 @@ def learning_rate_scales(model: nn.Module, factor: float, decay: float) -> dict[
     for prefix, backbone in model.named_modules():
         if not isinstance(backbone, SwinV2):
             continue
-        first = [sum(len(stage.blocks) for stage in backbone.layers[:i])
-                 for i in range(len(backbone.layers) + 1)]
+        first = [
+            sum(len(stage.blocks) for stage in backbone.layers[:i])
+            for i in range(len(backbone.layers) + 1)
+        ]
         for name, _ in backbone.named_parameters():
             parts = name.split(".")
             height = 0  # of the patch embedding; a block's is its number from 1
@@ -84,13 +97,17 @@ def learning_rate_scales(model: nn.Module, factor: float, decay: float) -> dict[
     return scales
 
 
-def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer
-                       ) -> torch.optim.lr_scheduler.LRScheduler:
+def build_lr_scheduler(
+    cfg: CfgNode, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
     """Warm-up, then steps, cosine (Detectron2's own) or polynomial decay."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
         return build_detectron2_lr_scheduler(cfg, optimizer)
     schedule = WarmupParamScheduler(
-        PolynomialDecayParamScheduler(1.0, solver.POLY_POWER), solver.WARMUP_FACTOR,
-        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0), solver.WARMUP_METHOD)
+        PolynomialDecayParamScheduler(1.0, solver.POLY_POWER),
+        solver.WARMUP_FACTOR,
+        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+        solver.WARMUP_METHOD,
+    )
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)

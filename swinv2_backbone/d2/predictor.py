@@ -61,9 +61,11 @@ class Predictor:
         """Detections as plain data: category, score, bbox (x, y, w, h), segmentation (RLE)."""
         records = []
         for index, (x0, y0, x1, y1) in enumerate(found.pred_boxes.tensor.tolist()):
-            record = {"category": self.classes[int(found.pred_classes[index])],
-                      "score": float(found.scores[index]),
-                      "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            record = {
+                "category": self.classes[int(found.pred_classes[index])],
+                "score": float(found.scores[index]),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+            }
             if found.has("pred_masks"):
                 rle = coco_mask.encode(np.asfortranarray(found.pred_masks[index].numpy(), np.uint8))
                 record["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
@@ -89,6 +91,10 @@ def _canvas(picture: np.ndarray, classes: list[str]) -> Visualizer:
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Two pictures side by side, with a white line between them."""
     height = max(left.shape[0], right.shape[0])
-    padded = [cv2.copyMakeBorder(one, 0, height - one.shape[0], 0, 8, cv2.BORDER_CONSTANT,
-                                 value=(255, 255, 255)) for one in (left, right)]
+    padded = [
+        cv2.copyMakeBorder(
+            one, 0, height - one.shape[0], 0, 8, cv2.BORDER_CONSTANT, value=(255, 255, 255)
+        )
+        for one in (left, right)
+    ]
     return np.concatenate(padded, axis=1)

@@ -33,8 +33,10 @@ def summarise(cfg: CfgNode, model: nn.Module, loaded: str, start_iter: int = 0) 
 
 def _own_size(cfg: CfgNode) -> str:
     node = cfg.MODEL.SWINV2
-    return (f"own size: {node.EMBED_DIM} channels, depths {tuple(node.DEPTHS)}, "
-            f"heads {tuple(node.NUM_HEADS)}")
+    return (
+        f"own size: {node.EMBED_DIM} channels, depths {tuple(node.DEPTHS)}, "
+        f"heads {tuple(node.NUM_HEADS)}"
+    )
 
 
 def _sizes(sizes: tuple[Size, ...]) -> str:
@@ -56,5 +58,7 @@ def _dataset(name: str) -> str:
 
 def _schedule(cfg: CfgNode, start_iter: int) -> str:
     solver = cfg.SOLVER
-    return (f"iterations {start_iter} to {solver.MAX_ITER} of {solver.IMS_PER_BATCH} images, "
-            f"{solver.OPTIMIZER} at {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}")
+    return (
+        f"iterations {start_iter} to {solver.MAX_ITER} of {solver.IMS_PER_BATCH} images, "
+        f"{solver.OPTIMIZER} at {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"
+    )

@@ -41,8 +41,9 @@ class TrainingStep(SimpleTrainer):
         cfg: reads ``SOLVER.AMP``, ``SOLVER.CLIP_GRADIENTS`` and ``MODEL.DEVICE``.
     """
 
-    def __init__(self, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer,
-                 cfg: CfgNode):
+    def __init__(
+        self, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer, cfg: CfgNode
+    ):
         super().__init__(model, data_loader, optimizer)
         self.amp, self.clip = cfg.SOLVER.AMP, cfg.SOLVER.CLIP_GRADIENTS
         self.device_type = torch.device(cfg.MODEL.DEVICE).type
@@ -72,7 +73,9 @@ class TrainingStep(SimpleTrainer):
         if self.clip.CLIP_TYPE == "value":
             nn.utils.clip_grad_value_(parameters, self.clip.CLIP_VALUE)
             return
-        together = [parameters] if self.clip.CLIP_TYPE == "full_model" else [[p] for p in parameters]
+        together = (
+            [parameters] if self.clip.CLIP_TYPE == "full_model" else [[p] for p in parameters]
+        )
         for some in together:
             nn.utils.clip_grad_norm_(some, self.clip.CLIP_VALUE, self.clip.NORM_TYPE)
 
@@ -108,7 +111,8 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
         logging.getLogger(__name__).info(
-            "\n" + summarise(self.cfg, self.model, self.checkpointer.report, self.start_iter))
+            "\n" + summarise(self.cfg, self.model, self.checkpointer.report, self.start_iter)
+        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -119,10 +123,12 @@ class Trainer(DefaultTrainer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str,
-                        output_folder: str | None = None) -> DatasetEvaluator:
-        return build_evaluator(dataset_name,
-                               output_folder or os.path.join(cfg.OUTPUT_DIR, "inference"))
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        return build_evaluator(
+            dataset_name, output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        )
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
@@ -143,9 +149,11 @@ class Trainer(DefaultTrainer):
 def build_evaluator(dataset_name: str, output_folder: str) -> DatasetEvaluator:
     """What Detectron2's benchmarks use for the dataset's kind (its ``evaluator_type``)."""
     kind = MetadataCatalog.get(dataset_name).evaluator_type
-    whole = {"cityscapes_instance": CityscapesInstanceEvaluator,
-             "cityscapes_sem_seg": CityscapesSemSegEvaluator,
-             "pascal_voc": PascalVOCDetectionEvaluator}
+    whole = {
+        "cityscapes_instance": CityscapesInstanceEvaluator,
+        "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+        "pascal_voc": PascalVOCDetectionEvaluator,
+    }
     if kind in whole:
         return whole[kind](dataset_name)
     evaluators = []
@@ -153,8 +161,9 @@ def build_evaluator(dataset_name: str, output_folder: str) -> DatasetEvaluator:
         evaluators.append(SemSegEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
         # The reference implementation of pycocotools, not Detectron2's compiled one.
-        evaluators.append(COCOEvaluator(dataset_name, output_dir=output_folder,
-                                        use_fast_impl=False))
+        evaluators.append(
+            COCOEvaluator(dataset_name, output_dir=output_folder, use_fast_impl=False)
+        )
     if kind == "coco_panoptic_seg":
         evaluators.append(COCOPanopticEvaluator(dataset_name, output_folder))
     if kind == "lvis":

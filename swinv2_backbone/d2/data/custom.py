@@ -28,8 +28,10 @@ def register_custom_datasets(cfg: CfgNode) -> None:
             continue
         classes = _register(node.NAME, node.JSON, node.IMAGES, f"DATASETS.CUSTOM.{split}")
         if known and known[1] != classes:
-            raise ValueError(f"the categories of {node.JSON} ({', '.join(classes)}) are not those "
-                             f"of {known[0]} ({', '.join(known[1])})")
+            raise ValueError(
+                f"the categories of {node.JSON} ({', '.join(classes)}) are not those "
+                f"of {known[0]} ({', '.join(known[1])})"
+            )
         known = (node.JSON, classes)
         cfg.DATASETS[split] = (node.NAME,)
     if known:
@@ -43,10 +45,12 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
     node = "RETINANET" if retinanet else "ROI_HEADS"
     configured = cfg.MODEL[node].NUM_CLASSES
     if configured != len(classes):
-        raise ValueError(f"MODEL.{node}.NUM_CLASSES is {configured}, but {source} has "
-                         f"{len(classes)} classes ({', '.join(classes[:10])}"
-                         f"{', ...' if len(classes) > 10 else ''}); "
-                         f"set MODEL.{node}.NUM_CLASSES {len(classes)}")
+        raise ValueError(
+            f"MODEL.{node}.NUM_CLASSES is {configured}, but {source} has "
+            f"{len(classes)} classes ({', '.join(classes[:10])}"
+            f"{', ...' if len(classes) > 10 else ''}); "
+            f"set MODEL.{node}.NUM_CLASSES {len(classes)}"
+        )
 
 
 def check_masks(cfg: CfgNode) -> None:
@@ -59,8 +63,9 @@ def check_masks(cfg: CfgNode) -> None:
             continue  # Detectron2 does not train on crowds
         mask = annotation.get("segmentation")
         if not mask:
-            raise ValueError(f"{where} has no segmentation; to train without masks, set "
-                             "MODEL.MASK_ON False")
+            raise ValueError(
+                f"{where} has no segmentation; to train without masks, set MODEL.MASK_ON False"
+            )
         if isinstance(mask, dict) and cfg.INPUT.MASK_FORMAT == "polygon":
             raise ValueError(f"{where} is an RLE mask; set INPUT.MASK_FORMAT bitmask")
 
@@ -70,11 +75,16 @@ def _register(name: str, json_file: str, images: str, key: str) -> list[str]:
     content = _read(json_file, key)
     if not Path(images).is_dir():
         raise ValueError(f"{key}.IMAGES {images!r} is not a folder")
-    missing = [image["file_name"] for image in content["images"]
-               if not Path(images, image["file_name"]).is_file()]
+    missing = [
+        image["file_name"]
+        for image in content["images"]
+        if not Path(images, image["file_name"]).is_file()
+    ]
     if missing:
-        raise ValueError(f"{len(missing)} of the {len(content['images'])} images of {json_file} "
-                         f"are not in {key}.IMAGES {images!r}, the first: {missing[0]!r}")
+        raise ValueError(
+            f"{len(missing)} of the {len(content['images'])} images of {json_file} "
+            f"are not in {key}.IMAGES {images!r}, the first: {missing[0]!r}"
+        )
     classes = _classes(content)
     if not classes:
         raise ValueError(f"{json_file} has no categories")
@@ -94,8 +104,11 @@ def _read(json_file: str, key: str) -> dict:
         raise ValueError(f"{key}.JSON {json_file!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{key}.JSON {json_file!r} is not JSON: {error}") from error
-    absent = [part for part in ("images", "annotations", "categories")
-              if not isinstance(content, dict) or part not in content]
+    absent = [
+        part
+        for part in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or part not in content
+    ]
     if absent:
         raise ValueError(f"{key}.JSON {json_file!r} is not COCO-format: no {', '.join(absent)}")
     return content
@@ -111,14 +124,18 @@ def class_names(cfg: CfgNode) -> list[str]:
     source, names = "DATASETS.CUSTOM.CLASSES", list(custom.CLASSES)
     for split in ("TEST", "TRAIN"):
         if not names and custom[split].JSON:
-            source, names = custom[split].JSON, _classes(
-                _read(custom[split].JSON, f"DATASETS.CUSTOM.{split}"))
+            source, names = (
+                custom[split].JSON,
+                _classes(_read(custom[split].JSON, f"DATASETS.CUSTOM.{split}")),
+            )
     if not names and cfg.DATASETS.TEST:
         source = cfg.DATASETS.TEST[0]
         names = list(MetadataCatalog.get(source).get("thing_classes", ()))
     if not names:
-        raise ValueError("the class names are not known: use the config.yaml of the training's "
-                         "OUTPUT_DIR, or give DATASETS.CUSTOM.TEST.JSON")
+        raise ValueError(
+            "the class names are not known: use the config.yaml of the training's "
+            "OUTPUT_DIR, or give DATASETS.CUSTOM.TEST.JSON"
+        )
     check_class_count(cfg, names, source)
     return names
 
