@@ -38,7 +38,7 @@ test-slow: env
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: env
-	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

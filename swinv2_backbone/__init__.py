@@ -1,4 +1,4 @@
-"""Swin Transformer V2 as a multi-scale backbone; ``swinv2_backbone.d2`` plugs it into Detectron2."""
+"""Swin Transformer V2 as a multi-scale backbone; ``swinv2_backbone.d2`` is for Detectron2."""
 
 from swinv2_backbone.backbone import SwinV2, build_backbone
 from swinv2_backbone.variants import VARIANTS, Variant

@@ -1,4 +1,4 @@
-"""SwinV2: images -> {"res2": ..., "res3": ..., "res4": ..., "res5": ...} at strides 4, 8, 16, 32."""
+"""SwinV2: images -> {"res2": ..., "res3": ..., "res4": ..., "res5": ...}, strides 4, 8, 16, 32."""
 
 from __future__ import annotations
 

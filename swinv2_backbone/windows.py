@@ -102,8 +102,8 @@ class WindowLayout:
     Attributes:
         window: (Mh, Mw), the window in tokens.
         seating: the seats of all windows, window after window.
-        regions: (nW, N) int8, the region of the (rolled) map a seat belongs to, EMPTY for an empty one;
-            None if every token may attend to its whole window.
+        regions: (nW, N) int8, the region of the (rolled) map a seat belongs to, EMPTY if it is
+            empty; None if every token may attend to its whole window.
         tokens_per_image: (B,) how many of the tokens are each image's.
     """
 
