@@ -38,19 +38,23 @@ def last_results(metrics: Path) -> dict:
     return [line for line in lines if "bbox/AP" in line][-1]
 
 
-def draw(opts: list[str], folder: Path, count: int) -> None:
-    """Truth (left) beside prediction (right) for the first test images that have objects."""
+def draw(opts: list[str], folder: Path, count: int) -> int:
+    """Truth (left) beside prediction (right) for the first test images that have objects.
+
+    Returns how many test images there are.
+    """
     cfg = load_config(str(CONFIG), [*opts, "MODEL.WEIGHTS", str(folder.parent / "model_final.pth")])
     register_custom_datasets(cfg)
     predictor = Predictor(cfg)
     folder.mkdir(exist_ok=True)
-    images = [image for image in DatasetCatalog.get(cfg.DATASETS.TEST[0]) if image["annotations"]]
-    for image in images[:count]:
+    images = DatasetCatalog.get(cfg.DATASETS.TEST[0])
+    for image in [image for image in images if image["annotations"]][:count]:
         picture = read_image(image["file_name"], format="BGR")
         drawn = beside(
             predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
         )
         cv2.imwrite(str(folder / Path(image["file_name"]).name), np.ascontiguousarray(drawn))
+    return len(images)
 
 
 def main() -> None:
@@ -64,9 +68,9 @@ def main() -> None:
     generate_demo_dataset("datasets/demo")
     train(opts)
     output = Path(load_config(str(CONFIG), opts).OUTPUT_DIR)
-    draw(opts, output / "pictures", args.pictures)
+    tested = draw(opts, output / "pictures", args.pictures)
     results = last_results(output / "metrics.json")
-    print("\nDemo, on 200 images that were not trained on:")
+    print(f"\nDemo, on {tested} images that were not trained on:")
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         print(f"  {name} AP {results[f'{kind}/AP']:.1f}, AP50 {results[f'{kind}/AP50']:.1f}")
     print(f"  truth (left) and prediction (right): {output / 'pictures'}")

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
@@ -31,9 +32,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_masks(cfg)
     cfg.freeze()
     default_setup(cfg, args)
-    # Detectron2's setup_logger covers its own packages.
-    logging.getLogger("swinv2_backbone").handlers = logging.getLogger("detectron2").handlers
-    logging.getLogger("swinv2_backbone").setLevel(logging.INFO)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
     return cfg
 
 
@@ -51,7 +50,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    cfg = setup(args)
+    try:
+        cfg = setup(args)
+    except ValueError as error:  # something the user can mend, so no traceback
+        sys.exit(f"{type(error).__name__}: {error}")
     if args.eval_only:
         return evaluate(cfg, args.resume)
     trainer = Trainer(cfg)
@@ -61,7 +63,4 @@ def main(args: argparse.Namespace) -> dict | None:
 
 if __name__ == "__main__":
     args = default_argument_parser(epilog=__doc__).parse_args()
-    try:
-        launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
-    except ValueError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
