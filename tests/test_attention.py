@@ -149,6 +149,15 @@ def test_half_precision_attention_is_as_exact_as_its_inputs(dtype):
     assert error < 8 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", HALF)
+def test_autocast_does_not_reach_the_logits(dtype):
+    q, k, v, scale, bias = inputs(dtype)
+    expected = cosine_attention(q, k, v, 14 * scale, bias, some_forbidden())
+    with torch.autocast("cpu", dtype=dtype):
+        actual = cosine_attention(q, k, v, 14 * scale, bias, some_forbidden())
+    assert torch.equal(actual, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
 def test_forbidden_keys_have_exactly_no_influence_and_no_gradient(dtype):
     forbidden = some_forbidden()
