@@ -194,6 +194,8 @@ class SwinV2(nn.Module):
         height, width = images.shape[-2:]
         if sizes is None:
             return ((height, width),) * len(images)
+        if any(not isinstance(size, Sequence) or len(size) != 2 for size in sizes):
+            raise ValueError(f"image_sizes must be (height, width) pairs, got {sizes!r}")
         sizes = tuple((int(h), int(w)) for h, w in sizes)
         if len(sizes) != len(images):
             raise ValueError(f"{len(sizes)} image_sizes for {len(images)} images")

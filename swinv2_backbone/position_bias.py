@@ -37,7 +37,8 @@ class PositionBias(nn.Sequential):
 
     A Sequential, so that its parameters are named as in the published files (``cpb_mlp.0.*``,
     ``cpb_mlp.2.weight``).  In training the table of offsets goes through the MLP once a call; in
-    eval once ever, until the weights change or the module moves.
+    eval once ever, until the weights change, the module moves or its mode is set again.  (A write
+    through ``parameter.data`` leaves no trace: call ``eval()`` after it.)
 
     Args:
         num_heads: one bias a head.
@@ -65,17 +66,23 @@ class PositionBias(nn.Sequential):
 
     def table(self, window: Size) -> Tensor:
         """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset, row by row."""
-        device = self[0].weight.device
+        fc1, fc2 = self[0], self[2]
+        device = fc1.weight.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
-        precise = torch.promote_types(self[0].weight.dtype, torch.float32)
+        dtype = torch.promote_types(fc1.weight.dtype, torch.float32)
+        # A product sums in another order in a table of another size.  In float64, which is cheap
+        # here, that is far below the last bit of the float32 result.
+        inner = dtype if device.type == "mps" else torch.float64  # which mps lacks
         t_h, t_w = (
-            log_spaced_offsets(length, pretrained, device, precise)
+            log_spaced_offsets(length, pretrained, device, inner)
             for length, pretrained in zip(window, self.pretrained_window)
         )
-        fc1_weight, fc1_bias, fc2_weight = (p.to(precise) for p in self.parameters())
         with torch.autocast(device.type, enabled=False):
-            hidden = F.relu(F.linear(torch.cartesian_prod(t_h, t_w), fc1_weight, fc1_bias))
-            return 16 * torch.sigmoid(F.linear(hidden, fc2_weight)).t().contiguous()
+            hidden = F.linear(
+                torch.cartesian_prod(t_h, t_w), fc1.weight.to(inner), fc1.bias.to(inner)
+            )
+            table = 16 * torch.sigmoid(F.linear(hidden.relu(), fc2.weight.to(inner)))
+        return table.to(dtype).t().contiguous()
 
     def _cached_table(self, window: Size) -> Tensor:
         # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
