@@ -322,3 +322,13 @@ def test_predict_names_what_it_cannot_find_or_read(trained, tmp_path, monkeypatc
             "MODEL.WEIGHTS",
             trained / "model_final.pth",
         )
+
+
+def test_demo_draws_truth_beside_prediction_and_finds_the_last_evaluation(trained, opts, tmp_path):
+    demo = tool("demo")
+    (tmp_path / "model_final.pth").symlink_to(trained / "model_final.pth")
+    assert demo.draw(opts, tmp_path / "pictures", count=2) == 6  # test images
+    drawn = [cv2.imread(str(path)) for path in sorted((tmp_path / "pictures").iterdir())]
+    assert len(drawn) == 2
+    assert all(picture.shape[1] > picture.shape[0] for picture in drawn)
+    assert demo.last_results(trained / "metrics.json")["bbox/AP50"] > 0
