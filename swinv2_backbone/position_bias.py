@@ -55,8 +55,8 @@ class PositionBias(nn.Sequential):
 
     def forward(self, window: Size) -> Tensor:
         """(nH, N, N), from query i to key j, for a ``window`` of N = Mh * Mw tokens."""
-        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        if self.training or learning:
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self._weights())
+        if self.training or learning or getattr(self, "_is_replica", False):  # of a DataParallel
             self._cache.clear()  # an optimiser may follow; fused ones raise no version
             table = self.table(window)
         else:
@@ -84,13 +84,15 @@ class PositionBias(nn.Sequential):
             table = 16 * torch.sigmoid(F.linear(hidden.relu(), fc2.weight.to(inner)))
         return table.to(dtype).t().contiguous()
 
+    def _weights(self) -> tuple[Tensor, ...]:
+        return self[0].weight, self[0].bias, self[2].weight
+
     def _cached_table(self, window: Size) -> Tensor:
         # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
         # (Inference tensors have no version: a model that was loaded in inference mode is final.)
         state = tuple(
-            (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
-            for p in self.parameters()
+            (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in self._weights()
         )
         if state != self._cached_for:
             self._cache.clear()

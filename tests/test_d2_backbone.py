@@ -238,3 +238,19 @@ def test_the_main_config_is_tiny_at_window_16_on_window_8_weights():
     assert model.pretrained_window_sizes == ((8, 8),) * 4
     # RGB, in units of 0 to 255
     assert cfg.INPUT.FORMAT == "RGB" and cfg.MODEL.PIXEL_MEAN[0] > cfg.MODEL.PIXEL_MEAN[2] > 100
+
+
+def test_backbone_returns_what_the_fpn_takes_so_that_no_weight_is_unused():
+    backbone = build(
+        "build_retinanet_swinv2_fpn_backbone", "MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"
+    )
+    assert list(backbone.bottom_up.output_shape()) == ["res3", "res4", "res5"]
+    sum(feature.sum() for feature in backbone(torch.randn(1, 3, 64, 64)).values()).backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_a_mean_that_pixels_can_equal_is_refused_where_zeros_mean_padding():
+    whole = ["MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]"]
+    with pytest.raises(ValueError, match="MODEL.SWINV2.MASK_PADDING False"):
+        build("build_swinv2_backbone", *whole)
+    build("build_swinv2_backbone", *whole, "MODEL.SWINV2.MASK_PADDING", "False")

@@ -87,9 +87,16 @@ def test_registering_twice_is_no_error(tmp_path, config):
     register_custom_datasets(config(path))
 
 
+ANNOTATION = {"id": 31, "image_id": 7, "category_id": 9, "bbox": [1, 1, 4, 4]}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"annotations": [ANNOTATION | {"category_id": 1}]}, ["31", "category_id 1"]),
+        ({"annotations": [ANNOTATION | {"image_id": 8}]}, ["31", "image_id 8"]),
+        ({"annotations": [{"id": 31, "image_id": 7, "category_id": 9}]}, ["31", "no bbox"]),
+        ({"images": [{"id": 7, "height": 8, "width": 10}]}, ["images[0]", "no file_name"]),
         ({"categories": []}, ["no categories"]),
         (
             {"images": [{"id": 7, "file_name": "b.png", "height": 8, "width": 10}]},
@@ -134,7 +141,11 @@ def test_a_builtin_name_is_not_taken_over(tmp_path, config):
 
 def test_training_and_test_must_agree_about_the_classes(tmp_path, config):
     train = write(tmp_path / "train")
-    test = write(tmp_path / "test", categories=[{"id": 1, "name": "fig"}, {"id": 2, "name": "nut"}])
+    test = write(
+        tmp_path / "test",
+        annotations=[],
+        categories=[{"id": 1, "name": "fig"}, {"id": 2, "name": "nut"}],
+    )
     cfg = config(
         train,
         "DATASETS.CUSTOM.TEST.NAME",
@@ -184,3 +195,26 @@ def test_unknown_class_names_are_an_error_with_the_remedy():
     cfg = load_config("", ["MODEL.DEVICE", "cpu"])
     with pytest.raises(ValueError, match="DATASETS.CUSTOM.TEST.JSON"):
         class_names(cfg)
+
+
+def test_a_split_that_is_not_given_is_empty_rather_than_the_one_of_coco(tmp_path, config):
+    coco = ["DATASETS.TRAIN", "('coco_2017_train',)", "DATASETS.TEST", "('coco_2017_val',)"]
+    cfg = config(write(tmp_path), *coco)
+    register_custom_datasets(cfg)
+    assert cfg.DATASETS.TEST == () and len(cfg.DATASETS.TRAIN) == 1
+    untouched = load_config("", ["MODEL.DEVICE", "cpu", *coco])
+    register_custom_datasets(untouched)
+    assert untouched.DATASETS.TEST == ("coco_2017_val",)
+
+
+def test_evaluation_needs_no_training_set(tmp_path, config):
+    cfg = config(write(tmp_path), "DATASETS.CUSTOM.TRAIN.JSON", "nowhere.json", split="TEST")
+    register_custom_datasets(cfg, ("TEST",))
+    assert len(cfg.DATASETS.TEST) == 1
+
+
+def test_keys_that_the_evaluation_reads_are_asked_for_before_training(tmp_path, config):
+    path = write(tmp_path, annotations=[ANNOTATION])
+    with pytest.raises(ValueError, match="id 31.*no iscrowd, area"):
+        register_custom_datasets(config(path, split="TEST"))
+    register_custom_datasets(config(path))  # training does without

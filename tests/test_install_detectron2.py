@@ -207,6 +207,7 @@ def bare(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "pip_install", lambda source, _: script.asked.append(source.name))
     monkeypatch.setattr(script, "run", answer(0, str(tmp_path)))  # pip cache dir
     monkeypatch.setattr(script, "require", lambda *_: None)
+    monkeypatch.setattr(script, "can_compile", lambda: True)
     return script
 
 
@@ -301,3 +302,18 @@ def test_missing_torch_says_how_to_install_it(script, monkeypatch):
     monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(script.InstallError, match="needs torch .*pip install -c .* torch"):
         script.require("torch", "torchvision")
+
+
+def test_without_a_compiler_the_sdist_is_taken_and_the_line_says_so(bare, monkeypatch, tmp_path):
+    monkeypatch.setattr(bare, "can_compile", lambda: False)
+    monkeypatch.setattr(bare.urllib.request, "urlopen", lambda *_, **__: pytest.fail("network"))
+    make_sdist(bare, monkeypatch, tmp_path / "swinv2_backbone")
+    assert bare.install("auto", bare.ARCHIVE_URL).endswith(
+        "as there is no C++ compiler (or no Python.h) for the official one"
+    )
+
+
+def test_a_compiler_is_looked_for_on_the_path(script, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(script.shutil, "which", lambda name: None)
+    assert not script.can_compile()

@@ -350,3 +350,17 @@ def test_cache_of_indices_is_bounded():
     assert offset_index.cache_info().maxsize is not None
     with torch.inference_mode():
         assert not offset_index((5, 11), CPU).is_inference()
+
+
+def test_replicas_of_a_data_parallel_model_do_not_share_the_cache():
+    bias = random_bias().eval()
+    with torch.no_grad():
+        bias((4, 4))
+        replica = bias._replicate_for_data_parallel()
+        for own, copied in zip(bias, replica):
+            copied = own._replicate_for_data_parallel()
+            replica._modules[str(list(bias).index(own))] = copied
+            for name, value in own._parameters.items():
+                setattr(copied, name, None if value is None else value * 2)
+        different = replica((4, 4))
+        assert (different - bias((4, 4))).abs().max() > 0.01

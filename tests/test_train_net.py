@@ -18,6 +18,7 @@ from torch import nn
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
+from swinv2_backbone.d2.predictor import Predictor
 from swinv2_backbone.d2.trainer import TrainingStep
 
 ROOT = Path(__file__).parent.parent
@@ -332,3 +333,30 @@ def test_demo_draws_truth_beside_prediction_and_finds_the_last_evaluation(traine
     assert len(drawn) == 2
     assert all(picture.shape[1] > picture.shape[0] for picture in drawn)
     assert demo.last_results(trained / "metrics.json")["bbox/AP50"] > 0
+
+
+def test_evaluation_and_prediction_refuse_weights_that_are_not_the_models(trained, opts, tmp_path):
+    state = torch.load(trained / "model_final.pth", weights_only=True)["model"]
+    part = {name: value for name, value in state.items() if "patch_embed" in name}
+    torch.save({"model": part}, tmp_path / "part.pth")
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "part.pth")]
+    with pytest.raises(ValueError, match="4 of .* tensors from .*part.pth"):
+        run([*opts, *weights], tmp_path / "out", "--eval-only")
+    with pytest.raises(ValueError, match="4 of .* tensors from .*part.pth"):
+        Predictor(load_config(str(trained / "config.yaml"), weights))
+
+
+def test_evaluation_without_weights_is_refused(opts, tmp_path):
+    with pytest.raises(SystemExit, match="MODEL.WEIGHTS"):
+        run(opts, tmp_path, "--eval-only")
+
+
+def test_a_run_without_gradient_scaling_can_be_resumed_with_it():
+    cfg = load_config("", ["MODEL.DEVICE", "cpu"])
+    model = _Quadratic()
+    step = TrainingStep(model, [None], torch.optim.SGD(model.parameters(), lr=1.0), cfg)
+    state = step.state_dict()
+    assert state["grad_scaler"] == {}
+    step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    step.load_state_dict(state)
+    assert step.grad_scaler.get_scale() == 8

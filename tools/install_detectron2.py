@@ -1,9 +1,10 @@
 """Install Detectron2, which has no release on PyPI under its own name; needs torch and torchvision.
 
 In this order: what is there already; the official repository at a pinned commit (compiles C++);
-where that cannot be reached, the one sdist of Detectron2 0.6 on PyPI, brought up to date by the
-table REPLACEMENTS and installed as a pure-Python wheel. An archive is used only if its hash is
-right, and is kept in a folder of pip's cache, so that the next installation works offline.
+where that cannot be reached, or nothing can compile, the one sdist of Detectron2 0.6 on PyPI,
+brought up to date by the table REPLACEMENTS and installed as a pure-Python wheel. An archive is
+used only if its hash is right, and is kept in a folder of pip's cache, so that the next
+installation works offline.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import urllib.request
@@ -144,6 +146,13 @@ def installed_version() -> str | None:
         f"Detectron2 is installed but cannot be imported: {error}\n"
         "Repair what that names, or `pip uninstall detectron2` and run this again."
     )
+
+
+def can_compile() -> bool:
+    """Whether there are a C++ compiler and Python's headers, which the official build needs."""
+    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return headers.exists() and any(shutil.which(compiler) for compiler in compilers)
 
 
 def require(*modules: str) -> None:
@@ -307,6 +316,8 @@ def install(source: str, archive: str) -> str:
         return f"already installed ({version})"
     require("torch", "torchvision", "setuptools")
     why = "as --source asked for it"
+    if source == "auto" and not can_compile():
+        source, why = "sdist", "as there is no C++ compiler (or no Python.h) for the official one"
     with download_folder() as folder:
         if source != "sdist":
             try:

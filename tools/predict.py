@@ -44,7 +44,10 @@ def find_inputs(given: list[str]) -> list[Path]:
         else:
             matches = [Path(match) for match in sorted(glob.glob(entry, recursive=True))]
         if not matches:
-            raise ValueError(f"--input {entry!r}: no image or video there")
+            raise ValueError(
+                f"--input {entry!r}: no image or video there (KEY VALUE "
+                "pairs go last, after another option than --input)"
+            )
         found.update(dict.fromkeys(matches))
     for path in found:
         if path.suffix.lower() not in IMAGES | VIDEOS:
@@ -105,6 +108,8 @@ def predict_video(predictor: Predictor, source: Path, target: Path) -> dict:
             if writer is None:
                 size, rate = (drawn.shape[1], drawn.shape[0]), video.get(cv2.CAP_PROP_FPS) or 25
                 writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+                if not writer.isOpened():
+                    raise OSError(f"OpenCV cannot write the video {target}")
             writer.write(drawn)
             frames.append({"frame": len(frames), "detections": predictor.records(found)})
     finally:

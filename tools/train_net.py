@@ -27,9 +27,15 @@ from swinv2_backbone.d2.trainer import Trainer
 
 def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
-    register_custom_datasets(cfg)
-    if not args.eval_only:
+    if args.eval_only:
+        register_custom_datasets(cfg, ("TEST",))
+        if not cfg.MODEL.WEIGHTS and not args.resume:
+            raise ValueError("nothing to evaluate: give MODEL.WEIGHTS output/model_final.pth")
+    else:
+        register_custom_datasets(cfg)
         check_masks(cfg)
+        if not cfg.DATASETS.TRAIN:
+            raise ValueError("nothing to train on: give DATASETS.CUSTOM.TRAIN.JSON")
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
@@ -40,7 +46,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    logging.getLogger("swinv2_backbone").info("\n" + summarise(cfg, model, checkpointer.report))
+    checkpointer.require_complete()
+    if comm.is_main_process():
+        summary = summarise(cfg, model, checkpointer.report)
+        logging.getLogger("swinv2_backbone").info(f"\n{summary}")
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_TTA(cfg, model))

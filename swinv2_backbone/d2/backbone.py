@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinv2_backbone import backbone as core
 from swinv2_backbone.windows import Size
@@ -112,8 +112,38 @@ def true_sizes(images: Tensor) -> list[Size]:
 
 @BACKBONE_REGISTRY.register()
 def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
-    """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says."""
+    """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says; by default with all four features."""
+    return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or core.FEATURES)
+
+
+@BACKBONE_REGISTRY.register()
+def build_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """SwinV2 under an FPN with p2 ... p6."""
+    return _build_fpn(cfg, input_shape, lambda bottom_up: LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """SwinV2 under RetinaNet's FPN with p3 ... p7, p6 made from res5."""
+    if "res5" not in cfg.MODEL.FPN.IN_FEATURES:
+        raise ValueError(
+            "RetinaNet's p6 is made from res5: add it to MODEL.FPN.IN_FEATURES "
+            f"{list(cfg.MODEL.FPN.IN_FEATURES)}"
+        )
+
+    def p6_and_p7(bottom_up: SwinV2) -> LastLevelP6P7:
+        return LastLevelP6P7(bottom_up.output_shape()["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
+
+    return _build_fpn(cfg, input_shape, p6_and_p7)
+
+
+def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> SwinV2:
     node = cfg.MODEL.SWINV2
+    if node.MASK_PADDING and all(float(mean).is_integer() for mean in cfg.MODEL.PIXEL_MEAN):
+        raise ValueError(
+            f"with MODEL.PIXEL_MEAN {list(cfg.MODEL.PIXEL_MEAN)} a pixel can be exactly 0 and look "
+            "like padding: set MODEL.SWINV2.MASK_PADDING False"
+        )
     return SwinV2(
         node.VARIANT,
         embed_dim=node.EMBED_DIM,
@@ -121,7 +151,7 @@ def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
         num_heads=node.NUM_HEADS,
         window_size=node.WINDOW_SIZE,
         pretrained_window_sizes=node.PRETRAINED_WINDOW_SIZES,
-        out_features=node.OUT_FEATURES,
+        out_features=out_features,
         drop_path_rate=node.DROP_PATH_RATE,
         frozen_stages=node.FROZEN_STAGES,
         activation_checkpointing=node.ACTIVATION_CHECKPOINTING,
@@ -130,37 +160,28 @@ def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
     )
 
 
-@BACKBONE_REGISTRY.register()
-def build_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """SwinV2 under an FPN with p2 ... p6."""
-    return _build_fpn(cfg, build_swinv2_backbone(cfg, input_shape), LastLevelMaxPool())
-
-
-@BACKBONE_REGISTRY.register()
-def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """SwinV2 under RetinaNet's FPN with p3 ... p7, p6 made from res5."""
-    bottom_up = build_swinv2_backbone(cfg, input_shape)
-    if "res5" not in bottom_up.output_shape():
+def _build_fpn(
+    cfg: CfgNode, input_shape: ShapeSpec, top_block: Callable[[SwinV2], nn.Module]
+) -> FPN:
+    in_features = cfg.MODEL.FPN.IN_FEATURES
+    if not in_features or any(name not in core.FEATURES for name in in_features):
         raise ValueError(
-            "RetinaNet's p6 is made from res5: add it to MODEL.SWINV2.OUT_FEATURES "
-            f"{list(bottom_up.output_shape())}"
+            f"MODEL.FPN.IN_FEATURES {list(in_features)} must be some of {', '.join(core.FEATURES)}"
         )
-    channels = bottom_up.output_shape()["res5"].channels
-    return _build_fpn(cfg, bottom_up, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS))
-
-
-def _build_fpn(cfg: CfgNode, bottom_up: SwinV2, top_block: torch.nn.Module) -> FPN:
-    in_features, available = cfg.MODEL.FPN.IN_FEATURES, list(bottom_up.output_shape())
-    if not in_features or any(name not in available for name in in_features):
+    out_features = cfg.MODEL.SWINV2.OUT_FEATURES or in_features
+    # A feature that the FPN leaves unused has weights without gradients, which distributed
+    # training does not survive; one that the backbone does not have cannot be used.
+    if set(in_features) != set(out_features):
         raise ValueError(
-            f"MODEL.FPN.IN_FEATURES {list(in_features)} must be some of "
-            f"MODEL.SWINV2.OUT_FEATURES {available}"
+            f"MODEL.FPN.IN_FEATURES {list(in_features)} must be MODEL.SWINV2.OUT_FEATURES "
+            f"{list(out_features)} (which follows by itself if it is None)"
         )
+    bottom_up = _build_swinv2(cfg, input_shape, out_features)
     return FPN(
         bottom_up=bottom_up,
         in_features=in_features,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=top_block,
+        top_block=top_block(bottom_up),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

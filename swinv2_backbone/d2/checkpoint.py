@@ -13,10 +13,16 @@ class Checkpointer(DetectionCheckpointer):
     """
 
     report = "nothing (random initialisation)"
+    _complete = False
 
     def load(self, path: str, *args, **kwargs) -> dict:
         self._path = path
         return super().load(path, *args, **kwargs)
+
+    def require_complete(self) -> None:
+        """Raise ValueError unless the last load gave every tensor: a use without training."""
+        if not self._complete:
+            raise ValueError(f"the weights are not those of this model: {self.report}")
 
     def _load_model(self, checkpoint: dict):
         given = list(checkpoint["model"])
@@ -31,6 +37,7 @@ class Checkpointer(DetectionCheckpointer):
                 f"names like {next(iter(self.model.state_dict()))!r}; the file has names like "
                 f"{(given or [None])[0]!r}"
             )
+        self._complete = not missing and not wrong_shape
         self.report = (
             f"{loaded} of {expected} tensors from {self._path}; {len(missing)} missing, "
             f"{len(wrong_shape)} of another shape, "

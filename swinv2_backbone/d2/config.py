@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from swinv2_backbone.backbone import FEATURES
-
 # Keys that take one number or several: yacs would refuse to change the one for the other.
 NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES")
 
@@ -29,7 +27,8 @@ def add_swinv2_config(cfg: CfgNode) -> None:
     # forms.  None: the variant's; for a size of one's own, WINDOW_SIZE.
     node.PRETRAINED_WINDOW_SIZES = None
     node.DROP_PATH_RATE = 0.0
-    node.OUT_FEATURES = list(FEATURES)
+    # None: what the FPN takes (MODEL.FPN.IN_FEATURES); all four without an FPN.
+    node.OUT_FEATURES = None
     # -1: nothing is frozen; 0: the patch embedding; k: also the first k stages.
     node.FROZEN_STAGES = -1
     node.ACTIVATION_CHECKPOINTING = False
@@ -68,18 +67,18 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_swinv2_config(cfg)
     add_training_config(cfg)
-    if config_file:
-        cfg.merge_from_file(config_file)
-    opts = list(opts)
+    opts = [opt for opt in opts if opt != "--"]
     if len(opts) % 2:
         raise ValueError(f"overrides come in pairs KEY VALUE, got {' '.join(opts)}")
     try:
+        if config_file:
+            cfg.merge_from_file(config_file)
         for key, value in zip(opts[::2], opts[1::2]):
             if key in NUMBER_OR_SEVERAL:
                 cfg.MODEL.SWINV2[key.rsplit(".", 1)[1]] = None
             cfg.merge_from_list([key, value])
     except (AssertionError, KeyError) as error:  # yacs's words for an unknown key
-        raise ValueError(f"{error} (in the overrides {' '.join(opts)})") from error
+        raise ValueError(f"{error} (in {config_file or 'the config'}, {' '.join(opts)})") from error
     check_config(cfg)
     return cfg
 
@@ -93,7 +92,10 @@ def check_config(cfg: CfgNode) -> None:
         ("value", "norm", "full_model"),
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
     )
-    device = torch.device(cfg.MODEL.DEVICE)
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE {cfg.MODEL.DEVICE!r}: {error}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "

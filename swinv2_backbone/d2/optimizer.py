@@ -60,7 +60,8 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             elif isinstance(module, NORMS):
                 decay = solver.WEIGHT_DECAY_NORM
             elif last in ("bias", "q_bias", "v_bias"):
-                decay = solver.WEIGHT_DECAY_BIAS
+                if solver.WEIGHT_DECAY_BIAS is not None:  # None, in Detectron2: as weights
+                    decay = solver.WEIGHT_DECAY_BIAS
                 lr *= solver.BIAS_LR_FACTOR
             group = groups.setdefault(
                 (lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay}

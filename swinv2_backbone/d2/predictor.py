@@ -42,7 +42,9 @@ class Predictor:
         self.classes = class_names(cfg)
         self.confidence = confidence
         self.model = build_model(cfg).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        checkpointer = Checkpointer(self.model)
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+        checkpointer.require_complete()
         self.format = cfg.INPUT.FORMAT
         self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 

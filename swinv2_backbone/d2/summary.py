@@ -10,8 +10,11 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.windows import Size
 
 
-def summarise(cfg: CfgNode, model: nn.Module, loaded: str, start_iter: int = 0) -> str:
-    """Variant, windows and normalisers, parameters, datasets, weights and schedule of a run."""
+def summarise(cfg: CfgNode, model: nn.Module, loaded: str, start_iter: int | None = None) -> str:
+    """Variant, windows and normalisers, parameters, weights, datasets and schedule of a run.
+
+    Without a ``start_iter`` it is an evaluation: no training set, no schedule.
+    """
     rows = [("model", f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}")]
     for backbone in (m for m in model.modules() if isinstance(m, SwinV2)):
         rows += [
@@ -22,12 +25,16 @@ def summarise(cfg: CfgNode, model: nn.Module, loaded: str, start_iter: int = 0) 
     rows += [
         ("parameters", _parameters(model)),
         ("weights", loaded),
-        *[("train", _dataset(name)) for name in cfg.DATASETS.TRAIN],
         *[("test", _dataset(name)) for name in cfg.DATASETS.TEST],
-        ("schedule", _schedule(cfg, start_iter)),
-        ("precision", cfg.SOLVER.AMP.DTYPE + " (mixed)" if cfg.SOLVER.AMP.ENABLED else "float32"),
         ("output", cfg.OUTPUT_DIR),
     ]
+    if start_iter is not None:
+        amp = cfg.SOLVER.AMP
+        rows += [
+            *[("train", _dataset(name)) for name in cfg.DATASETS.TRAIN],
+            ("schedule", _schedule(cfg, start_iter)),
+            ("precision", f"{amp.DTYPE} (mixed)" if amp.ENABLED else "float32"),
+        ]
     return "\n".join(f"  {title:<12} {text}" for title, text in rows)
 
 

@@ -58,6 +58,8 @@ class TrainingStep(SimpleTrainer):
         data_time = time.perf_counter() - start
         with torch.autocast(self.device_type, getattr(torch, self.amp.DTYPE), self.amp.ENABLED):
             losses = self.model(data)
+        if isinstance(losses, torch.Tensor):
+            losses = {"total_loss": losses}
         self.optimizer.zero_grad()
         self.grad_scaler.scale(sum(losses.values())).backward()
         self._write_metrics(losses, data_time)  # raises if a loss is not finite
@@ -84,7 +86,8 @@ class TrainingStep(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        if state_dict.get("grad_scaler"):  # empty after a run that needed no scaling
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 class Trainer(DefaultTrainer):
@@ -110,9 +113,9 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
-        logging.getLogger(__name__).info(
-            "\n" + summarise(self.cfg, self.model, self.checkpointer.report, self.start_iter)
-        )
+        if comm.is_main_process():
+            summary = summarise(self.cfg, self.model, self.checkpointer.report, self.start_iter)
+            logging.getLogger(__name__).info(f"\n{summary}")
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

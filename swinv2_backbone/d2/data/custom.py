@@ -9,12 +9,15 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+EVALUATED = ("iscrowd", "area")
 
-def register_custom_datasets(cfg: CfgNode) -> None:
+
+def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
     """Register what ``cfg.DATASETS.CUSTOM`` describes, and select it for training and testing.
 
-    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the name of the dataset whose JSON is given;
-    ``DATASETS.CUSTOM.CLASSES`` its class names, in the order of the category ids.
+    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the name of the dataset whose JSON is given,
+    and empty where none is; ``DATASETS.CUSTOM.CLASSES`` its class names, in the order of the
+    category ids.  Without any JSON among ``splits`` nothing changes.
 
     Raises:
         ValueError: a file is missing, is not COCO-format, its images are not there, training and
@@ -22,11 +25,16 @@ def register_custom_datasets(cfg: CfgNode) -> None:
     """
     custom = cfg.DATASETS.CUSTOM
     known: tuple[str, list[str]] | None = None
-    for split in ("TRAIN", "TEST"):
+    if not any(custom[split].JSON for split in splits):
+        return
+    for split in splits:
         node = custom[split]
+        cfg.DATASETS[split] = ()
         if not node.JSON:
             continue
-        classes = _register(node.NAME, node.JSON, node.IMAGES, f"DATASETS.CUSTOM.{split}")
+        # What pycocotools reads in evaluation, beyond what training needs.
+        keys = EVALUATED if split == "TEST" else ()
+        classes = _register(node.NAME, node.JSON, node.IMAGES, f"DATASETS.CUSTOM.{split}", keys)
         if known and known[1] != classes:
             raise ValueError(
                 f"the categories of {node.JSON} ({', '.join(classes)}) are not those "
@@ -34,9 +42,8 @@ def register_custom_datasets(cfg: CfgNode) -> None:
             )
         known = (node.JSON, classes)
         cfg.DATASETS[split] = (node.NAME,)
-    if known:
-        custom.CLASSES = known[1]
-        check_class_count(cfg, known[1], known[0])
+    custom.CLASSES = known[1]
+    check_class_count(cfg, known[1], known[0])
 
 
 def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
@@ -70,9 +77,14 @@ def check_masks(cfg: CfgNode) -> None:
             raise ValueError(f"{where} is an RLE mask; set INPUT.MASK_FORMAT bitmask")
 
 
-def _register(name: str, json_file: str, images: str, key: str) -> list[str]:
+def _register(
+    name: str, json_file: str, images: str, key: str, annotation_keys: tuple[str, ...]
+) -> list[str]:
     """Register one dataset under ``name``; returns its class names."""
     content = _read(json_file, key)
+    if not content["categories"]:
+        raise ValueError(f"{json_file} has no categories")
+    _check_keys(content, json_file, annotation_keys)
     if not Path(images).is_dir():
         raise ValueError(f"{key}.IMAGES {images!r} is not a folder")
     missing = [
@@ -86,8 +98,6 @@ def _register(name: str, json_file: str, images: str, key: str) -> list[str]:
             f"are not in {key}.IMAGES {images!r}, the first: {missing[0]!r}"
         )
     classes = _classes(content)
-    if not classes:
-        raise ValueError(f"{json_file} has no categories")
     if name in DatasetCatalog:
         if MetadataCatalog.get(name).get("json_file") == json_file:
             return classes
@@ -95,6 +105,31 @@ def _register(name: str, json_file: str, images: str, key: str) -> list[str]:
     register_coco_instances(name, {}, json_file, images)
     MetadataCatalog.get(name).thing_classes = classes
     return classes
+
+
+def _check_keys(content: dict, json_file: str, annotation_keys: tuple[str, ...]) -> None:
+    """Raise ValueError for an entry that lacks a key, or names an image or class there is not."""
+    for part, keys in (
+        ("images", ("id", "file_name", "height", "width")),
+        ("categories", ("id", "name")),
+        ("annotations", ("id", "image_id", "category_id", "bbox", *annotation_keys)),
+    ):
+        for number, entry in enumerate(content[part]):
+            absent = [key for key in keys if key not in entry]
+            if absent:
+                raise ValueError(
+                    f"{part}[{number}] of {json_file} (id {entry.get('id')}) has no "
+                    f"{', '.join(absent)}"
+                )
+    images = {image["id"] for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    for annotation in content["annotations"]:
+        for key, known in (("image_id", images), ("category_id", categories)):
+            if annotation[key] not in known:
+                raise ValueError(
+                    f"annotation {annotation['id']} of {json_file} has the unknown {key} "
+                    f"{annotation[key]!r}"
+                )
 
 
 def _read(json_file: str, key: str) -> dict:
