@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
-from swinv2_backbone.variants import VARIANTS
 from swinv2_backbone.windows import Size, shrink, unpack
 
 FEATURES = ("res2", "res3", "res4", "res5")  # Detectron2's names of the outputs of the stages
@@ -38,6 +37,8 @@ class SwinV2(nn.Module):
     Attributes:
         channels: channels of each output, by name.
         strides: stride of each output in pixels, by name.
+        normaliser_assumed: nobody said what normalises the position bias, so that a checkpoint
+            that does may set it.
 
     Raises:
         ValueError: an argument is out of its range, or the stages do not agree in number.
@@ -69,6 +70,7 @@ class SwinV2(nn.Module):
         )
         _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
 
+        self.normaliser_assumed = pretrained_window_sizes is None
         self.in_channels = in_channels
         self.num_stages = len(depths)
         self.frozen_stages = frozen_stages
@@ -149,6 +151,21 @@ class SwinV2(nn.Module):
         for stage, window in zip(self.layers, windows):
             stage.window_size = window
 
+    def set_pretrained_window_sizes(self, window_size: WindowSizes) -> None:
+        """Say which windows the weights were trained with, which normalise the position bias.
+
+        Args:
+            window_size: one number, one per stage, or one (height, width) per stage.
+
+        Raises:
+            ValueError: a window is smaller than 1 or their number is not that of the stages.
+        """
+        windows = window_per_stage(window_size, self.num_stages, "pretrained_window_sizes")
+        for stage, window in zip(self.layers, windows):
+            for block in stage.blocks:
+                block.attn.cpb_mlp.pretrained_window = window
+        self.normaliser_assumed = False
+
     @property
     def window_sizes(self) -> tuple[Size, ...]:
         """(height, width) of the window of each stage, in tokens."""
@@ -203,50 +220,6 @@ class SwinV2(nn.Module):
             if not (1 <= h <= height and 1 <= w <= width):
                 raise ValueError(f"image size ({h}, {w}) is not within (1, 1) .. {height, width}")
         return sizes
-
-
-def build_backbone(
-    name: str,
-    *,
-    window_size: WindowSizes | None = None,
-    pretrained_window_sizes: WindowSizes | None = None,
-    out_features: Sequence[str] = FEATURES,
-    drop_path_rate: float = 0.0,
-    frozen_stages: int = -1,
-    activation_checkpointing: bool = False,
-    in_channels: int = 3,
-) -> SwinV2:
-    """A published variant, with random weights.
-
-    Args:
-        name: a key of ``VARIANTS``.
-        window_size: default: the windows of the variant.
-        pretrained_window_sizes: default: those of the variant, whatever ``window_size`` is.
-        others: see :class:`SwinV2`.
-
-    Raises:
-        ValueError: the name is unknown, or an argument is out of its range.
-    """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; there are: {', '.join(VARIANTS)}")
-    variant = VARIANTS[name]
-    return SwinV2(
-        variant.embed_dim,
-        variant.depths,
-        num_heads=variant.num_heads,
-        window_size=variant.window_sizes if window_size is None else window_size,
-        pretrained_window_sizes=(
-            variant.pretrained_window_sizes
-            if pretrained_window_sizes is None
-            else pretrained_window_sizes
-        ),
-        out_features=out_features,
-        drop_path_rate=drop_path_rate,
-        frozen_stages=frozen_stages,
-        activation_checkpointing=activation_checkpointing,
-        extra_norm_every=variant.extra_norm_every,
-        in_channels=in_channels,
-    )
 
 
 def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[Size, ...]:

@@ -91,8 +91,12 @@ class PositionBias(nn.Sequential):
         # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
         # (Inference tensors have no version: a model that was loaded in inference mode is final.)
-        state = tuple(
-            (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in self._weights()
+        state = (
+            self.pretrained_window,
+            *(
+                (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
+                for p in self._weights()
+            ),
         )
         if state != self._cached_for:
             self._cache.clear()

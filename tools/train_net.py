@@ -17,7 +17,9 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
+from swinv2_backbone.checkpoints.download import check_source
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.custom import check_masks, register_custom_datasets
@@ -36,13 +38,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_masks(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ValueError("nothing to train on: give DATASETS.CUSTOM.TRAIN.JSON")
+    check_source(cfg.MODEL.WEIGHTS)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
     return cfg
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> dict:
+def load_for_evaluation(cfg: CfgNode, resume: bool) -> nn.Module:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
@@ -50,6 +53,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
     if comm.is_main_process():
         summary = summarise(cfg, model, checkpointer.report)
         logging.getLogger("swinv2_backbone").info(f"\n{summary}")
+    return model
+
+
+def evaluate(cfg: CfgNode, model: nn.Module) -> dict:
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_TTA(cfg, model))
@@ -61,13 +68,14 @@ def evaluate(cfg: CfgNode, resume: bool) -> dict:
 def main(args: argparse.Namespace) -> dict | None:
     try:
         cfg = setup(args)
-    except ValueError as error:  # something the user can mend, so no traceback
+        if args.eval_only:
+            model = load_for_evaluation(cfg, args.resume)
+        else:
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+    except (OSError, ValueError) as error:  # something the user can mend, so no traceback
         sys.exit(f"{type(error).__name__}: {error}")
-    if args.eval_only:
-        return evaluate(cfg, args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    return evaluate(cfg, model) if args.eval_only else trainer.train()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 from swinv2_backbone import backbone as core
+from swinv2_backbone.build import build_backbone
 from swinv2_backbone.windows import Size
 
 
@@ -23,7 +24,8 @@ class SwinV2(Backbone):
     padding or on the other images of the batch.
 
     Args:
-        variant: a key of ``swinv2_backbone.VARIANTS``; or None, for a size of one's own.
+        variant: a key of ``swinv2_backbone.VARIANTS`` or a seed name; or None, for a size of one's
+            own.
         embed_dim, depths, num_heads: the size of one's own; only without ``variant``.
         window_size: one number, one per stage, or one (height, width) per stage.  Default: the
             variant's; a size of one's own must give it.
@@ -65,7 +67,7 @@ class SwinV2(Backbone):
         if variant is not None:
             if given:
                 raise ValueError(f"variant {variant!r} fixes {', '.join(given)}: give either")
-            self.swinv2 = core.build_backbone(variant, **options)
+            self.swinv2 = build_backbone(variant, **options)
         elif len(given) < len(size) or window_size is None:
             raise ValueError(
                 "without a variant, embed_dim, depths, num_heads and window_size are "

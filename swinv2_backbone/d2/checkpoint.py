@@ -1,46 +1,124 @@
-"""Loading weights with a plain account of what was loaded."""
+"""Detectron2's checkpointer, with weights of any layout and nothing unsafe."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import nn
+
+from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.files import METADATA, check_archive
+from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint
+from swinv2_backbone.checkpoints.normaliser import apply_normaliser, check_normaliser, from_metadata
+from swinv2_backbone.checkpoints.save import notes_of
+
+OURS = ("swinv2://", "http://", "https://")  # other schemes are Detectron2's
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, but a file of which nothing fits the model is an error.
+    """Loads weights as :func:`swinv2_backbone.load_checkpoint` does; saves and resumes safely.
+
+    ``load(path, checkpointables=[])``, which is what ``resume_or_load`` does with
+    ``MODEL.WEIGHTS``, takes weights of any layout and for any part of the detector.  ``load(path)``
+    resumes a training of one's own, and demands every tensor.  A detector without a SwinV2 is left
+    to Detectron2's ways, but for .pkl files, which are refused.
+
+    Args:
+        model, save_dir, save_to_disk, checkpointables: as for Detectron2's.
+        partial: see :func:`swinv2_backbone.load_checkpoint`.
 
     Attributes:
         report: one line on what the last load took from which file.
     """
 
-    report = "nothing (random initialisation)"
-    _complete = False
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        partial: bool = False,
+        **checkpointables,
+    ):
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.partial = partial
+        self.report = "nothing (random initialisation)"
+        self._complete = False
 
-    def load(self, path: str, *args, **kwargs) -> dict:
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """Load weights (``checkpointables=[]``) or resume (None: everything in the file).
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: the file is refused; see :func:`swinv2_backbone.load_checkpoint`.
+        """
         self._path = path
-        return super().load(path, *args, **kwargs)
+        if not path or checkpointables != [] or not self._has_swinv2():
+            return super().load(path, checkpointables)
+        if comm.get_local_rank() == 0:
+            self._local(path)  # one process of a machine fetches, the others find it
+        comm.synchronize()
+        report = load_checkpoint(self.model, self._local(path), partial=self.partial)
+        logging.getLogger(__name__).info(f"\n{report}")
+        self._complete = report.complete
+        self.report = (
+            f"{len(report.used)} tensors from {path} (layout: {report.layout}); "
+            f"{len(report.new)} new, {len(report.missing)} missing, "
+            f"{len(report.reshaped)} of another shape"
+        )
+        return {}
 
     def require_complete(self) -> None:
         """Raise ValueError unless the last load gave every tensor: a use without training."""
         if not self._complete:
             raise ValueError(f"the weights are not those of this model: {self.report}")
 
-    def _load_model(self, checkpoint: dict):
-        given = list(checkpoint["model"])
-        incompatible = super()._load_model(checkpoint)
-        wrong_shape = [name for name, _, _ in incompatible.incorrect_shapes]
-        missing = [name for name in incompatible.missing_keys if name not in wrong_shape]
-        expected = len(self.model.state_dict())
-        loaded = expected - len(missing) - len(wrong_shape)
-        if len(given) - len(incompatible.unexpected_keys) - len(wrong_shape) <= 0:
+    def save(self, name: str, **kwargs) -> None:
+        """Save everything, and what normalises the position bias."""
+        if self._has_swinv2():
+            kwargs[METADATA] = notes_of(find_backbone(self.model)[1])
+        super().save(name, **kwargs)
+
+    def _has_swinv2(self) -> bool:
+        return any(isinstance(part, SwinV2) for part in self.model.modules())
+
+    def _local(self, path: str) -> Path:
+        if "://" in path and not path.startswith(OURS):
+            path = self.path_manager.get_local_path(path)
+        return fetch(path)
+
+    def _load_file(self, filename: str) -> dict:
+        if not filename.endswith((".pth", ".pt")):
             raise ValueError(
-                f"none of the {len(given)} tensors in {self._path} fits this model, which expects "
-                f"names like {next(iter(self.model.state_dict()))!r}; the file has names like "
-                f"{(given or [None])[0]!r}"
+                f"{filename}: a training is resumed from a .pth file (a .pkl runs code when it is "
+                "read)"
             )
-        self._complete = not missing and not wrong_shape
-        self.report = (
-            f"{loaded} of {expected} tensors from {self._path}; {len(missing)} missing, "
-            f"{len(wrong_shape)} of another shape, "
-            f"{len(incompatible.unexpected_keys)} unexpected"
-        )
+        check_archive(Path(filename))
+        content = torch.load(filename, map_location="cpu", weights_only=True)
+        return content if "model" in content else {"model": content}
+
+    def _load_model(self, checkpoint: dict):
+        notes = from_metadata(checkpoint.get(METADATA, {}))
+        if notes is not None and self._has_swinv2():
+            _, backbone = find_backbone(self.model)
+            check_normaliser(backbone, notes, Path(self._path))
+            apply_normaliser(backbone, notes)
+        incompatible = super()._load_model(checkpoint)
+        wrong = [name for name, _, _ in incompatible.incorrect_shapes]
+        missing = [name for name in incompatible.missing_keys if name not in wrong]
+        if (missing or wrong) and self._has_swinv2():
+            raise ValueError(
+                f"{self._path} is not of this model: {len(missing)} tensors are missing "
+                f"({', '.join(missing[:3])}), {len(wrong)} are of another shape "
+                f"({', '.join(wrong[:3])})"
+            )
+        self._complete = not missing and not wrong
+        total = len(self.model.state_dict())
+        loaded = total - len(missing) - len(wrong)
+        self.report = f"{loaded} of {total} tensors from {self._path}"
         return incompatible

@@ -32,6 +32,8 @@ def add_swinv2_config(cfg: CfgNode) -> None:
     # -1: nothing is frozen; 0: the patch embedding; k: also the first k stages.
     node.FROZEN_STAGES = -1
     node.ACTIVATION_CHECKPOINTING = False
+    # Load MODEL.WEIGHTS even though tensors of the backbone are missing or unknown.
+    node.PARTIAL_WEIGHTS = False
     # Leave the zero padding of a batch out of the attention.
     node.MASK_PADDING = True
 

@@ -43,7 +43,7 @@ class Predictor:
         self.confidence = confidence
         self.model = build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
-        checkpointer.load(cfg.MODEL.WEIGHTS)
+        checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
         checkpointer.require_complete()
         self.format = cfg.INPUT.FORMAT
         self.resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)

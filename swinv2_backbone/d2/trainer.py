@@ -107,7 +107,12 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = TrainingStep(model, loader, optimizer, cfg)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            partial=cfg.MODEL.SWINV2.PARTIAL_WEIGHTS,
+            trainer=weakref.proxy(self),
+        )
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self.register_hooks(self.build_hooks())
 

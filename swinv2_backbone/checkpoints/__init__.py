@@ -1,0 +1,6 @@
+"""Checkpoints: every published layout in, any layout out; see docs/CHECKPOINTS.md."""
+
+from swinv2_backbone.checkpoints.load import LoadReport, load_checkpoint
+from swinv2_backbone.checkpoints.save import save_checkpoint
+
+__all__ = ["LoadReport", "load_checkpoint", "save_checkpoint"]

@@ -1,0 +1,227 @@
+"""Reading and writing weight files without ever running what is in them.
+
+Pickled files (.pth, .pt, .bin) are read by torch's restricted unpickler alone.  Classes that honest
+training scripts leave beside the weights (a config, numpy scalars) are replaced by inert stand-ins;
+everything else is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swinv2_backbone.variants import RELEASES
+
+PICKLED = (".pth", ".pt", ".bin")
+SAFETENSORS = ".safetensors"
+METADATA = "swinv2_backbone"  # the key of our own notes in a file
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # what a Hugging Face folder holds
+
+# Name of a published file -> first digits of its SHA-256.
+DIGESTS = {
+    Path(release.path).name: Path(release.path).stem.rpartition("-")[2]
+    for release in RELEASES.values()
+}
+
+
+class _Inert:
+    """Stands for an object of no use here; takes any arguments and does nothing."""
+
+    def __new__(cls, *args) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# What honest files hold beside tensors and plain data.  None of the named classes is ever called.
+HONEST_EXTRAS = [
+    (OrderedDict, "yacs.config.CfgNode"),
+    (OrderedDict, "fvcore.common.config.CfgNode"),
+    (OrderedDict, "detectron2.config.config.CfgNode"),
+    (OrderedDict, "mmengine.config.config.ConfigDict"),
+    (_Inert, "argparse.Namespace"),
+    (_Inert, "numpy._core.multiarray.scalar"),
+    (_Inert, "numpy.core.multiarray.scalar"),
+    (_Inert, "numpy._core.multiarray._reconstruct"),
+    (_Inert, "numpy.core.multiarray._reconstruct"),
+    (_Inert, "numpy.ndarray"),
+    (_Inert, "numpy.dtype"),
+    (_Inert, "numpy.dtypes.Float32DType"),
+    (_Inert, "numpy.dtypes.Float64DType"),
+    (_Inert, "numpy.dtypes.Int64DType"),
+    (_Inert, "_codecs.encode"),
+    (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_Inert, "pathlib.PosixPath"),
+    (_Inert, "pathlib.WindowsPath"),
+]
+
+
+class Content(NamedTuple):
+    """What a file holds: the object itself and our own notes about it, if there are any."""
+
+    value: Any
+    metadata: dict[str, Any]
+
+
+def read_file(path: Path) -> Content:
+    """What a weight file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, would run code, or is of an unknown kind.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}")
+    _check_digest(path)
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
+    if path.suffix in PICKLED:
+        value = _read_pickled(path)
+        metadata = value.get(METADATA, {}) if isinstance(value, Mapping) else {}
+        return Content(value, dict(metadata) if isinstance(metadata, Mapping) else {})
+    raise ValueError(
+        f"{path}: weights are read from {', '.join((*PICKLED, SAFETENSORS))} files. "
+        "(A .pkl runs code when it is read: save it again, on a machine where you trust it, with "
+        "torch.save as a dict of tensors.)"
+    )
+
+
+def _check_digest(path: Path) -> None:
+    """Published files carry the start of their SHA-256 in their names."""
+    expected = DIGESTS.get(path.name)
+    if expected is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    if not found.startswith(expected):
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected}; delete it "
+            "and fetch it again"
+        )
+
+
+def _read_pickled(path: Path) -> Any:
+    if torch.__version__ < (2, 10):  # a TorchVersion compares by number
+        raise ValueError(
+            f"{path}: PyTorch {torch.__version__} can be made to run code by a pickled file even "
+            "with weights_only=True (CVE-2025-32434, CVE-2026-24747): update PyTorch to 2.10, or "
+            "take a .safetensors file"
+        )
+    check_archive(path)
+    try:
+        with torch.serialization.safe_globals(HONEST_EXTRAS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is refused: it is no plain weight file, and reading it might run code "
+            f"({_first_sentence(error)})"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes the reader do
+        raise ValueError(f"{path} cannot be read: {_first_sentence(error)}") from error
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError if a record of a file by torch.save differs from its checksum.
+
+    It is a zip archive, which has one of every record; torch.load does not look at them.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the format before PyTorch 1.6 has none
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged: the checksum of its record {damaged!r} is wrong")
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    # torch's own advice is to switch the protection off, which is not ours.
+    for hint in ("(1) In PyTorch 2.6", "\n", "Please use `torch.serialization"):
+        text = text.partition(hint)[0].strip() or text
+    return text
+
+
+def _safetensors():
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a .safetensors file needs the package safetensors: pip install safetensors"
+        ) from error
+    return safetensors
+
+
+def _read_safetensors(path: Path) -> Content:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if metadata.get("sha256", "") not in ("", _sha256(tensors)):
+        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
+    return Content(tensors, metadata)
+
+
+def write_file(
+    path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any], overwrite: bool = False
+) -> None:
+    """Write a dict of tensors (.safetensors) or whatever torch.save takes (.pth, .pt, .bin).
+
+    The file appears whole or not at all.
+
+    Args:
+        metadata: our own notes; JSON can hold them.  They go into the header of a .safetensors
+            file; a pickled one takes them only where the content has a wrapper.
+
+    Raises:
+        ValueError: the suffix is none of those.
+        FileExistsError: the file exists and may not be overwritten.
+    """
+    if path.suffix not in (*PICKLED, SAFETENSORS):
+        raise ValueError(f"{path}: write to {', '.join((SAFETENSORS, *PICKLED))}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        if path.suffix == SAFETENSORS:
+            tensors = {key: value.contiguous() for key, value in content.items()}
+            notes = json.dumps({**metadata, "sha256": _sha256(tensors)})
+            _safetensors().torch.save_file(tensors, partial, {"format": "pt", METADATA: notes})
+        else:
+            torch.save(dict(content), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

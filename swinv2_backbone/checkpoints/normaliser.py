@@ -1,0 +1,208 @@
+"""What normalises the position bias of a checkpoint: the windows it was really trained with.
+
+In order: the table of offsets in the file; our own notes in it; the config.json beside it; the
+published model that its name, then its shapes, say it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.position_bias import log_spaced_offsets
+from swinv2_backbone.variants import RELEASES, VARIANTS
+from swinv2_backbone.windows import Size
+
+
+class Architecture(NamedTuple):
+    """The size of a SwinV2; what is built of it may be fewer stages."""
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+
+    def __str__(self) -> str:
+        names = [name for name in VARIANTS if _architecture(name) == self]
+        known = f" ({', '.join(names)})" if names else ""
+        return f"{self.embed_dim} channels, depths {self.depths}, heads {self.num_heads}{known}"
+
+
+class Normaliser(NamedTuple):
+    """(height, width) per stage, and where it was read."""
+
+    windows: tuple[Size, ...]
+    source: str
+    trained_windows: tuple[Size, ...] | None = None  # the windows of the file's own model
+
+    def __str__(self) -> str:
+        return f"{describe(self.windows)} per stage, from {self.source}"
+
+
+def describe(windows: tuple[Size, ...]) -> str:
+    return ", ".join(str(h) if h == w else f"{h}x{w}" for h, w in windows)
+
+
+def from_tables(tables: Mapping[str, Tensor], stages: int) -> Normaliser | None:
+    """From the ``relative_coords_table`` buffers of all ``stages``, under our names.
+
+    Raises:
+        ValueError: a table is not one of log-spaced offsets, a stage's tables disagree, or some
+            stages have none.
+    """
+    found: dict[int, tuple[Size, Size]] = {}  # stage -> normaliser and window
+    for name, table in tables.items():
+        stage = int(name.split(".")[1])
+        pair = _read_table(name, table)
+        if found.setdefault(stage, pair) != pair:
+            raise ValueError(f"{name} disagrees with another of its stage: {pair}, {found[stage]}")
+    if not found:
+        return None
+    if sorted(found) != list(range(stages)):
+        raise ValueError(f"relative_coords_table is there for stages {sorted(found)} of {stages}")
+    pretrained, windows = zip(*(found[stage] for stage in range(stages)))
+    return Normaliser(pretrained, "relative_coords_table in the file", windows)
+
+
+def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
+    """(normaliser, window) of a table (1, 2 Mh - 1, 2 Mw - 1, 2).
+
+    With t its largest coordinate, log2(1 + 8 (M - 1) / (p - 1)) / log2(8), of a window M:
+    ``p = 1 + 8 (M - 1) / (8 ** t - 1)``.
+    """
+    shape = tuple(table.shape)
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 2 or not shape[1] % 2 == shape[2] % 2 == 1:
+        raise ValueError(f"{name} must be (1, 2 Mh - 1, 2 Mw - 1, 2), got {shape}")
+    tolerance = 1e-4 if table.dtype in (torch.float32, torch.float64) else 1e-2
+    table = table.double()
+    window = (shape[1] + 1) // 2, (shape[2] + 1) // 2
+    largest = table[0, -1, -1].tolist()
+    if not all(0 < t < 10 or m == 1 for m, t in zip(window, largest)):
+        raise ValueError(f"{name} is no table of log-spaced offsets: its largest are {largest}")
+    # A window of one token knows the offset 0 alone, whatever normalises it.
+    pretrained = tuple(
+        1 if m == 1 else round(1 + 8 * (m - 1) / (8**t - 1)) for m, t in zip(window, largest)
+    )
+    axes = [log_spaced_offsets(m, p, table.device, table.dtype) for m, p in zip(window, pretrained)]
+    expected = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1)
+    if not (table[0] - expected).abs().max() <= tolerance:
+        raise ValueError(f"{name} is no table of log-spaced offsets for any whole window")
+    return pretrained, window
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> Normaliser | None:
+    """From the notes that our own files carry."""
+
+    def sizes(key: str) -> tuple[Size, ...] | None:
+        given = metadata.get(key)
+        return None if given is None else tuple((int(h), int(w)) for h, w in given)
+
+    pretrained = sizes("pretrained_window_sizes")
+    if pretrained is None:
+        return None
+    return Normaliser(pretrained, "our notes in the file", sizes("window_sizes"))
+
+
+def from_config(folder: Path, layout: str, architecture: Architecture) -> Normaliser | None:
+    """From the config.json that Hugging Face and timm put beside their weights."""
+    path = folder / "config.json"
+    if layout not in ("Hugging Face", "timm") or not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if layout == "timm":
+        return _of_variant(str(config.get("architecture")), architecture, f"{path.name} beside it")
+    if config.get("model_type") != "swinv2":
+        return None
+    window, pretrained = config["window_size"], config["pretrained_window_sizes"]
+    side = (
+        config["image_size"] if isinstance(config["image_size"], int) else config["image_size"][0]
+    )
+    # Its windows shrink to the map of the image that the model is built for.
+    maps = [side // config["patch_size"] // 2**i for i in range(len(pretrained))]
+    windows = tuple((min(window, m),) * 2 for m in maps)
+    sizes = tuple((p, p) if p > 0 else own for p, own in zip(pretrained, windows))
+    return Normaliser(sizes, f"{path.name} beside it", windows)
+
+
+def from_name(path: Path, architecture: Architecture) -> Normaliser | None:
+    """From a published name in the file's own: timm's, Microsoft's or the seed's."""
+    stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
+    names = {name: name for name in VARIANTS}
+    names |= {release.seed_name.replace("-", "_"): name for name, release in RELEASES.items()}
+    for published, variant in names.items():
+        if re.search(rf"(?<![a-z0-9]){re.escape(published)}(?![a-z0-9])", stem):
+            return _of_variant(variant, architecture, f"its name ({variant})")
+    return None
+
+
+def from_shapes(architecture: Architecture) -> Normaliser | None:
+    """From the variants of this size, if all of them agree."""
+    fitting = [name for name in VARIANTS if _architecture(name) == architecture]
+    found = {VARIANTS[name].pretrained_window_sizes for name in fitting}
+    if len(found) != 1:
+        return None
+    return Normaliser(tuple((p, p) for p in found.pop()), f"its shapes ({' or '.join(fitting)})")
+
+
+def _of_variant(name: str, architecture: Architecture, source: str) -> Normaliser | None:
+    name = name.partition(".")[0]
+    if name not in VARIANTS or _architecture(name) != architecture:
+        return None
+    variant = VARIANTS[name]
+    return Normaliser(
+        tuple((p, p) for p in variant.pretrained_window_sizes),
+        source,
+        tuple((m, m) for m in variant.window_sizes),
+    )
+
+
+def _architecture(name: str) -> Architecture:
+    variant = VARIANTS[name]
+    return Architecture(variant.embed_dim, variant.depths, variant.num_heads)
+
+
+def check_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) -> Normaliser:
+    """What shall normalise the position bias of ``backbone`` with the weights of ``path``.
+
+    Raises:
+        ValueError: neither the file nor the model says, or they contradict each other.
+    """
+    stages = len(backbone.layers)
+    configured = backbone.pretrained_window_sizes
+    if found is None and backbone.normaliser_assumed:
+        raise ValueError(
+            f"{path} does not say which windows it was trained with, and neither does the model: "
+            "give pretrained_window_sizes (MODEL.SWINV2.PRETRAINED_WINDOW_SIZES), or build a "
+            "published variant by its name (MODEL.SWINV2.VARIANT)"
+        )
+    if found is None:
+        return Normaliser(configured, "the model; the file does not say")
+    if backbone.normaliser_assumed or found.windows[:stages] == configured:
+        return found
+    raise ValueError(
+        f"the model normalises its position bias by windows of {describe(configured)}, but the "
+        f"weights were trained with {describe(found.windows[:stages])} (from {found.source}): "
+        "choose the variant of the weights (MODEL.SWINV2.VARIANT), or give pretrained_window_sizes "
+        f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {_as_setting(found.windows)}; the window itself "
+        "may differ"
+    )
+
+
+def apply_normaliser(backbone: SwinV2, normaliser: Normaliser) -> None:
+    """Make it the backbone's, of which the last stages may not be built."""
+    windows = normaliser.windows[: backbone.num_stages]
+    unbuilt = backbone.num_stages - len(windows)
+    backbone.set_pretrained_window_sizes((*windows, *windows[-1:] * unbuilt))
+
+
+def _as_setting(windows: tuple[Size, ...]) -> tuple:
+    return tuple(h if h == w else (h, w) for h, w in windows)
