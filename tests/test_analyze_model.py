@@ -1,6 +1,7 @@
 """tools/analyze_model.py: what it counts, what it refuses to count, and docs/MODELS.md."""
 
 import importlib.util
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -18,22 +19,21 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "MODELS.md"
 FAST = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
 
-every_variant = pytest.mark.parametrize(
-    "name",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS],
-)
 
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("analyze_model", ROOT / "tools/analyze_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def variants(names):
+    """Names as parameters; all but the smallest models are slow."""
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module")
 def tool():
-    return load_tool()
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("analyze_model", ROOT / "tools/analyze_model.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,7 @@ def parts(tool):
 # The published numbers
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in RELEASES],
-)
+@pytest.mark.parametrize("name", variants(RELEASES))
 def test_counts_are_as_published(tool, parts, name):
     whole, release = tool.total(parts(name)), RELEASES[name]
     assert tool.deviations(name, whole) == []
@@ -98,7 +95,7 @@ def rows_of_costs() -> list[str]:
     return rows[: len(rows) // 2]
 
 
-@every_variant
+@pytest.mark.parametrize("name", variants(VARIANTS))
 def test_document_has_the_row_that_is_counted(tool, parts, name):
     assert tool.cost_row(name, parts(name)) in rows_of_costs()
 

@@ -32,7 +32,7 @@ FLOPS_TOLERANCE = 0.01  # of the published number
 # Operators that no published count has anything for, besides those that fvcore knows to be free.
 MOVES = {"prim::PythonOp._Permute", "aten::index_select", "aten::unflatten", "aten::pad"}
 ELEMENTWISE = {
-    *("aten::add", "aten::add_", "aten::sub", "aten::mul", "aten::div", "aten::neg"),
+    *("aten::add", "aten::add_", "aten::sub", "aten::rsub", "aten::mul", "aten::div", "aten::neg"),
     *("aten::abs", "aten::sign", "aten::exp", "aten::log2", "aten::sigmoid", "aten::gelu"),
     *("aten::softmax", "aten::linalg_vector_norm", "aten::clamp_min", "aten::expand_as"),
 }

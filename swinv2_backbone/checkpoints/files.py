@@ -131,10 +131,10 @@ def _read_pickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it is no plain weight file, and reading it might run code "
-            f"({_first_sentence(error)})"
+            f"({_reason(error)})"
         ) from error
     except Exception as error:  # whatever a damaged file makes the reader do
-        raise ValueError(f"{path} cannot be read: {_first_sentence(error)}") from error
+        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 def check_archive(path: Path) -> None:
@@ -154,12 +154,11 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"{path} is damaged: the checksum of its record {damaged!r} is wrong")
 
 
-def _first_sentence(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What torch says is wrong, without its advice to switch the protection off."""
     text = str(error).strip() or type(error).__name__
-    # torch's own advice is to switch the protection off, which is not ours.
-    for hint in ("(1) In PyTorch 2.6", "\n", "Please use `torch.serialization"):
-        text = text.partition(hint)[0].strip() or text
-    return text
+    text = text.rpartition("WeightsUnpickler error: ")[2]
+    return text.partition("\n")[0].partition(" Please use `torch")[0].strip()
 
 
 def _safetensors():

@@ -184,8 +184,10 @@ class _Plan:
 
     def _place_head(self) -> None:
         for part, tensor in self.checkpoint.head.items():
-            if self.head is not None:
+            if self.head is not None and f"{self.head}{part}" in self.state:
                 self.used[f"{self.head}{part}"] = tensor
+            elif self.head is not None or part not in ("weight", "bias"):
+                self.unexpected.append(f"head.{part} {tuple(tensor.shape)}")
             else:
                 classes = f"{len(tensor)} classes" if tensor.ndim else "no classes"
                 self.dropped[f"head.{part}"] = f"classifier of {classes}; the model has none"

@@ -1,0 +1,490 @@
+"""What may not be loaded is refused, by name, before anything of the model changes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm as timm_models
+import torch
+import torchvision as torchvision_models
+from oracle import randomise
+from publishers import PUBLISHERS, headless, native_state, publishers_of
+from test_checkpoint_readers import SMALL, TINY, assert_equal, published, small_classifier, state_of
+from torch import Tensor, nn
+
+from swinv2_backbone import (
+    VARIANTS,
+    SwinV2,
+    SwinV2Classifier,
+    Variant,
+    build_backbone,
+    build_classifier,
+    load_checkpoint,
+    save_checkpoint,
+)
+from swinv2_backbone.checkpoints.normaliser import Architecture, from_shapes
+
+Content = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> Content:
+    return native_state(SMALL, num_classes=10)
+
+
+def write(content: dict, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def refused(model: nn.Module, path: Path, match: str, **options) -> None:
+    """The file is refused with these words, and nothing of the model has changed."""
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=match):
+        load_checkpoint(model, path, **options)
+    assert_equal(model.state_dict(), before)
+
+
+def changed(state: Content, change: Callable[[dict], None], tmp_path: Path) -> Path:
+    """A file of Microsoft's layout with something done to its tensors."""
+    content = PUBLISHERS["microsoft"](state, SMALL)
+    change(content["model"])
+    return write(content, tmp_path / "changed.pth")
+
+
+# --- missing, unknown, misshaped -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("publisher", publishers_of(SMALL))
+def test_no_damage_to_the_keys_loads_silently(publisher, seed, state, tmp_path):
+    """Random subsets of tensors dropped, renamed or reshaped: an error, or the very same weights.
+
+    (The tables made from windows are not needed, so that losing all of a stage is another error,
+    and losing some is none.)
+    """
+    generator = random.Random(f"{publisher}{seed}")
+    content = PUBLISHERS[publisher](state, SMALL)
+    tensors = content.get("model") or content["state_dict"]
+    for key in generator.sample(sorted(tensors), generator.choice([1, 1, 2, 5, 40])):
+        value = tensors.pop(key)
+        damage = generator.choice(["drop", "rename", "reshape"])
+        if damage == "rename":
+            tensors[generator.choice([f"{key}2", f"x.{key}", key.replace(".", "_")])] = value
+        elif damage == "reshape":
+            tensors[key] = torch.cat([value, value]) if value.ndim else value[None]
+    path = write(content, tmp_path / "x.pth")
+    model = small_classifier()
+    target = model.backbone if publisher == "simmim" else model
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    try:
+        load_checkpoint(target, path)
+    except ValueError:
+        assert_equal(target.state_dict(), before)
+    else:
+        expected = headless(state) if publisher == "simmim" else state
+        found = target.state_dict() if publisher == "simmim" else state_of(model)
+        assert_equal(found, expected)
+
+
+def test_every_single_parameter_is_needed(state, tmp_path):
+    """Dropping any one parameter is an error that names it."""
+    path = tmp_path / "x.pth"
+    content = PUBLISHERS["microsoft"](state, SMALL)["model"]
+    buffers = ("relative_coords_table", "relative_position_index", "attn_mask")
+    parameters = [key for key in content if not key.endswith(buffers)]
+    assert len(parameters) == len(state)
+    model = small_classifier()
+    for key in parameters:
+        torch.save({k: v for k, v in content.items() if k != key}, path)
+        with pytest.raises(ValueError) as error:
+            load_checkpoint(model, path)
+        last = ".".join(key.split(".")[-2:])
+        assert last.replace("norm.", "") in str(error.value) or "no Swin" in str(error.value), key
+
+
+def test_missing_tensors_are_listed_and_partial_loads_the_rest(state, tmp_path, caplog):
+    def drop(tensors: dict) -> None:
+        del tensors["layers.2.blocks.1.mlp.fc1.weight"], tensors["norm.bias"]
+
+    path = changed(state, drop, tmp_path)
+    model = small_classifier()
+    refused(
+        model,
+        path,
+        r"2 of 153 tensors are missing: .*layers.2.blocks.1.mlp.fc1.weight, .*norms.res5.bias.*"
+        "partial=True",
+    )
+    report = load_checkpoint(model, path, partial=True)
+    assert report.missing == [
+        "backbone.layers.2.blocks.1.mlp.fc1.weight",
+        "backbone.norms.res5.bias",
+    ]
+    assert not report.complete and "missing" in str(report)
+    assert "in part" in caplog.text and "norms.res5.bias" in caplog.text
+    assert torch.equal(state_of(model)["norms.res5.weight"], state["norms.res5.weight"])
+
+
+def test_unknown_tensors_are_listed(state, tmp_path):
+    path = changed(state, lambda t: t.update({"layers.0.gamma": torch.zeros(3)}), tmp_path)
+    model = small_classifier()
+    refused(model, path, r"1 tensors that this model does not know: layers.0.gamma \(3,\)")
+    assert load_checkpoint(model, path, partial=True).unexpected == ["layers.0.gamma (3,)"]
+
+
+def test_absolute_positions_are_not_forgotten(state, tmp_path):
+    extra = {"absolute_pos_embed": torch.zeros(1, 4096, 32)}
+    path = changed(state, lambda tensors: tensors.update(extra), tmp_path)
+    refused(small_classifier(), path, "does not know: absolute_pos_embed")
+
+
+def test_misshaped_tensors_are_named_with_both_shapes(state, tmp_path):
+    def cut(tensors: dict) -> None:
+        tensors["layers.1.blocks.0.mlp.fc2.weight"] = torch.zeros(64, 255)
+
+    path = changed(state, cut, tmp_path)
+    words = r"layers.1.blocks.0.mlp.fc2.weight.*expected \(64, 256\), found \(64, 255\)"
+    refused(small_classifier(), path, words)
+    refused(small_classifier(), path, words, partial=True)
+
+
+def test_names_in_the_file_are_given_where_they_differ(state, tmp_path):
+    content = PUBLISHERS["mmpretrain"](state, SMALL)
+    content["state_dict"]["backbone.stages.0.blocks.0.ffn.layers.1.bias"] = torch.zeros(1)
+    path = write(content, tmp_path / "x.pth")
+    refused(small_classifier(), path, r"\(backbone.stages.0.blocks.0.ffn.layers.1.bias in the file")
+
+
+def test_another_size_is_said_in_one_sentence(tmp_path):
+    path = published(native_state(TINY), TINY, "timm", tmp_path)
+    refused(
+        build_backbone("swinv2_base_window8_256"),
+        path,
+        r"the model is a SwinV2 of 128 channels.*swinv2_base_window8_256.*the file of 96 channels"
+        r".*swinv2_tiny_window8_256",
+    )
+
+
+def test_a_file_with_fewer_stages_is_refused(state, tmp_path):
+    path = changed(
+        state,
+        lambda t: [t.pop(k) for k in list(t) if k.startswith(("layers.3", "layers.2.down"))],
+        tmp_path,
+    )
+    refused(small_classifier(), path, r"depths \(2, 2, 2, 2\).*depths \(2, 2, 2\)")
+
+
+# --- values ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, state, tmp_path):
+    def poison(tensors: dict) -> None:
+        poisoned = tensors["layers.0.blocks.1.attn.proj.weight"].clone()
+        poisoned[3, 4] = value
+        tensors["layers.0.blocks.1.attn.proj.weight"] = poisoned
+
+    path = changed(state, poison, tmp_path)
+    words = "1 tensors with NaN or infinity: .*layers.0.blocks.1.attn.proj.weight"
+    refused(small_classifier(), path, words)
+    refused(small_classifier(), path, words, partial=True)
+
+
+def test_weights_too_large_for_the_model_are_refused(state, tmp_path):
+    path = changed(state, lambda t: t.update({"norm.bias": torch.full((256,), 1e6)}), tmp_path)
+    load_checkpoint(small_classifier(), path)
+    refused(small_classifier().half(), path, "NaN or infinity: backbone.norms.res5.bias")
+
+
+def test_integers_are_refused(state, tmp_path):
+    path = changed(state, lambda t: t.update({"norm.bias": torch.ones(256).long()}), tmp_path)
+    refused(small_classifier(), path, "norms.res5.bias is torch.int64")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted_and_said(dtype, state, tmp_path):
+    content = PUBLISHERS["microsoft"](state, SMALL)["model"]
+    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in content.items()}
+    model = small_classifier()
+    report = load_checkpoint(model, write(cast, tmp_path / "x.pth"))
+    assert f"converted from {str(dtype).removeprefix('torch.')}" in str(report)
+    assert report.normaliser.windows == ((6, 6), (6, 6), (6, 6), (3, 3))
+    expected = {key: value.to(dtype).float() for key, value in state.items()}
+    assert_equal(state_of(model), expected)
+
+
+# --- other families --------------------------------------------------------------------------
+
+
+FAMILIES = {
+    "Swin Transformer V1": lambda: timm_models.create_model("swin_tiny_patch4_window7_224"),
+    "Swin Transformer V1 ": lambda: torchvision_models.models.swin_t(),
+    "timm's swinv2_cr": lambda: timm_models.create_model("swinv2_cr_tiny_224"),
+    "a plain Vision Transformer": lambda: timm_models.create_model("deit_tiny_patch16_224"),
+    "a ConvNeXt": lambda: timm_models.create_model("convnext_atto"),
+    "a ResNet": lambda: torchvision_models.models.resnet18(),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_are_refused_by_name(family, tmp_path):
+    path = write(FAMILIES[family]().state_dict(), tmp_path / "x.pth")
+    refused(small_classifier(), path, f"this is {family.strip()}.*not a Swin Transformer V2")
+
+
+def test_anything_else_is_refused_with_what_it_has(tmp_path):
+    path = write({"conv.weight": torch.zeros(1)}, tmp_path / "x.pth")
+    refused(small_classifier(), path, r"no Swin Transformer V2 of a known layout.*conv.weight")
+    path = write({"epoch": 3}, tmp_path / "y.pth")
+    refused(small_classifier(), path, "no state dict")
+    path = write([torch.zeros(1)], tmp_path / "z.pth")
+    refused(small_classifier(), path, "no state dict but list")
+
+
+def test_models_without_exactly_one_backbone_are_refused(state, tmp_path):
+    path = published(state, SMALL, "microsoft", tmp_path)
+    refused(nn.Linear(1, 1), path, "Linear has 0 SwinV2 backbones")
+    two = nn.ModuleDict({"a": small_classifier(), "b": small_classifier()})
+    refused(two, path, "2 SwinV2 backbones, not one: a.backbone, b.backbone")
+
+
+# --- heads and norms -------------------------------------------------------------------------
+
+
+def test_both_published_heads_load_into_the_classifier(tmp_path):
+    for classes in (1000, 21841):
+        name = "swinv2_tiny_window8_256"
+        path = published(native_state(name, num_classes=classes), name, "microsoft", tmp_path)
+        model = build_classifier(name, weights=path, num_classes=classes)
+        assert model.head.out_features == classes
+    assert build_classifier("swinv2_base_window12_192").head.out_features == 21841
+    assert build_classifier("swinv2_base_window12to16_192to256").head.out_features == 1000
+
+
+def test_another_number_of_classes_is_said_and_partial_keeps_the_new_head(state, tmp_path):
+    path = published(state, SMALL, "mmpretrain", tmp_path)
+    model = SwinV2Classifier(small_classifier().backbone, 7)
+    words = r"another number of classes: head.weight: expected \(7, 256\), found \(10, 256\)"
+    refused(model, path, words)
+    before = model.head.weight.clone()
+    report = load_checkpoint(model, path, partial=True)
+    assert sorted(report.missing) == ["head.bias", "head.weight"]
+    assert torch.equal(model.head.weight, before)
+    assert_equal(model.backbone.state_dict(), headless(state))
+
+
+def test_a_classifier_needs_a_head(state, tmp_path):
+    path = published(state, SMALL, "simmim", tmp_path)
+    refused(small_classifier(), path, "2 of 153 tensors are missing: head.weight, head.bias")
+
+
+def test_a_backbone_says_why_it_drops_what_it_drops(state, tmp_path):
+    model = SwinV2(
+        32, (2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8, out_features=("res2", "res4")
+    )
+    report = load_checkpoint(model, published(state, SMALL, "microsoft", tmp_path))
+    text = str(report)
+    for words in (
+        "Microsoft",
+        "6, 6, 6, 3 per stage, from relative_coords_table in the file",
+        "output norms of res2, res4, which start from 1 and 0",
+        "8 x made from the window; the normaliser is read from it",
+        "37 x stage 4, which the model does not need",
+        "2 x output norm of res5",
+        "2 x classifier of 10 classes; the model has none",
+    ):
+        assert words in text, (words, text)
+    assert not report.complete and len(report.new) == 4
+    assert model.pretrained_window_sizes == ((6, 6), (6, 6), (6, 6))
+
+
+def test_the_final_norm_becomes_that_of_res5(state, tmp_path):
+    model = SwinV2(32, (2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8)
+    load_checkpoint(model, published(state, SMALL, "microsoft", tmp_path))
+    assert torch.equal(model.norms["res5"].weight, state["norms.res5.weight"])
+    assert torch.equal(model.norms["res5"].bias, state["norms.res5.bias"])
+    assert torch.equal(model.norms["res4"].weight, torch.ones(128))
+
+
+def test_half_an_output_norm_is_not_new(tmp_path):
+    model = randomise(small_backbone(), seed=0)
+    save_checkpoint(model, tmp_path / "x.safetensors")
+    content = {f"{k}": v for k, v in model.state_dict().items() if k != "norms.res3.weight"}
+    path = write({"model": content}, tmp_path / "x.pth")
+    refused(small_backbone(pretrained_window_sizes=4), path, "missing: norms.res3.weight")
+
+
+def small_backbone(**options) -> SwinV2:
+    return SwinV2(
+        32, (2, 2), num_heads=(1, 2), window_size=4, out_features=("res2", "res3"), **options
+    )
+
+
+def test_the_position_bias_of_a_used_model_follows_its_new_weights(state, tmp_path):
+    path = published(state, SMALL, "microsoft", tmp_path)
+    fresh = small_classifier().eval()
+    load_checkpoint(fresh, path)
+    used = small_classifier(pretrained_window_sizes=None).eval()  # assumed: its window
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        used(images)
+        load_checkpoint(used, path)
+        assert torch.equal(used(images), fresh(images))
+
+
+# --- the normaliser --------------------------------------------------------------------------
+
+
+def silent_file(name: str, folder: Path, file: str = "weights.pth") -> Path:
+    """A file of timm's layout, which says nothing of windows, by an unspeaking name."""
+    return write(PUBLISHERS["timm"](native_state(name), name), folder / file)
+
+
+def own_size(name: str, **options) -> SwinV2:
+    """A variant's size with nothing said of what it was trained with."""
+    variant = VARIANTS[name]
+    return SwinV2(
+        variant.embed_dim, variant.depths, num_heads=variant.num_heads, window_size=8, **options
+    )
+
+
+def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
+    path = silent_file(TINY, tmp_path)
+    words = "does not say which windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
+    refused(own_size(TINY), path, words)
+    report = load_checkpoint(own_size(TINY, pretrained_window_sizes=8), path)
+    assert report.normaliser.source == "the model; the file does not say"
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("swinv2_tiny_window16_256.ms_in1k.pth", (16, 16, 16, 8)),
+        ("swinv2_tiny_patch4_window8_256.pth", (8, 8, 8, 8)),
+        ("swinv2-tiny-w16_3rdparty_in1k-256px_20220803-0000.pth", (16, 16, 16, 8)),
+        ("my_swinv2_tiny_window8_256_finetuned.bin", (8, 8, 8, 8)),
+    ],
+)
+def test_the_name_of_the_file_tells(file, expected, tmp_path):
+    path = silent_file(TINY, tmp_path, file)
+    model = own_size(TINY)
+    report = load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
+    assert "its name" in report.normaliser.source
+
+
+def test_the_name_of_another_size_tells_nothing(tmp_path):
+    path = silent_file(TINY, tmp_path, "swinv2_base_window8_256.pth")
+    refused(own_size(TINY), path, "does not say")
+
+
+def test_shapes_tell_where_all_variants_agree():
+    large = VARIANTS["swinv2_large_window12_192"]
+    found = from_shapes(Architecture(large.embed_dim, large.depths, large.num_heads))
+    assert found.windows == ((12, 12), (12, 12), (12, 12), (6, 6))
+    base = VARIANTS["swinv2_base_window8_256"]
+    assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
+
+
+def test_tables_tell_any_released_pair(tmp_path):
+    for name in VARIANTS:
+        variant = VARIANTS[name]
+        small = Variant(
+            16, (1, 1, 1, 1), (1, 2, 4, 8), variant.window_sizes, variant.pretrained_window_sizes,
+            variant.image_size,
+        )  # fmt: skip
+        path = published(native_state(small, num_classes=2), small, "mmpretrain", tmp_path)
+        model = SwinV2(16, (1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=7)
+        report = load_checkpoint(model, path)
+        assert model.pretrained_window_sizes == tuple(
+            (p, p) for p in variant.pretrained_window_sizes
+        )
+        assert "relative_coords_table" in report.normaliser.source
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "expected"),
+    [([0, 0, 0, 0], (16, 16, 16, 8)), ([12, 12, 12, 6], (12, 12, 12, 6))],
+)
+def test_hugging_faces_config_tells(pretrained, expected, tmp_path):
+    path = write(PUBLISHERS["hugging_face"](native_state(TINY), TINY), tmp_path / "model.bin")
+    config = {
+        "model_type": "swinv2",
+        "window_size": 16,
+        "pretrained_window_sizes": pretrained,
+        "image_size": 256,
+        "patch_size": 4,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = own_size(TINY)
+    report = load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
+    assert "config.json" in report.normaliser.source
+    (tmp_path / "config.json").write_text("{")
+    refused(own_size(TINY), path, "config.json is no JSON")
+
+
+def test_timms_config_tells(tmp_path):
+    path = silent_file(TINY, tmp_path)
+    (tmp_path / "config.json").write_text('{"architecture": "swinv2_tiny_window16_256"}')
+    model = own_size(TINY)
+    load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
+
+
+def test_a_contradicting_setting_is_refused(state, tmp_path):
+    path = published(state, SMALL, "microsoft", tmp_path)  # 6, 6, 6, 3
+    model = small_classifier(pretrained_window_sizes=8)
+    refused(
+        model,
+        path,
+        r"by windows of 8, 8, 8, 8.*trained with 6, 6, 6, 3.*PRETRAINED_WINDOW_SIZES\) "
+        r"\(6, 6, 6, 3\)",
+    )
+
+
+def test_variants_of_another_normaliser_are_refused(tmp_path):
+    name = "swinv2_tiny_window16_256"
+    path = published(native_state(name), name, "microsoft", tmp_path)
+    refused(build_backbone(TINY), path, "8, 8, 8, 8.*16, 16, 16, 8")
+    load_checkpoint(build_backbone(name, window_size=12), path)  # the window itself is free
+
+
+def test_damaged_tables_are_refused(state, tmp_path):
+    key = "layers.1.blocks.0.attn.relative_coords_table"
+
+    def with_table(table: Tensor | None) -> Path:
+        def change(tensors: dict) -> None:
+            tensors.pop(key)
+            if table is None:
+                tensors.pop(key.replace("blocks.0", "blocks.1"))
+            else:
+                tensors[key] = table
+
+        return changed(state, change, tmp_path)
+
+    model = small_classifier()
+    good = PUBLISHERS["microsoft"](state, SMALL)["model"][key]
+    linear = torch.linspace(-1, 1, 15)
+    linear = torch.stack(torch.meshgrid(linear, linear, indexing="ij"), dim=-1)[None]
+    refused(model, with_table(linear), "no table of log-spaced offsets")
+    refused(model, with_table(good * 0), "no table of log-spaced offsets")
+    refused(model, with_table(good[0]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
+    refused(model, with_table(good[:, :, 1:]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
+    refused(model, with_table(good * float("nan")), "no table of log-spaced offsets")
+    refused(model, with_table(None), r"relative_coords_table is there for stages \[0, 2, 3\] of 4")
+
+
+def test_own_files_carry_their_normaliser(tmp_path):
+    for suffix in (".pth", ".safetensors"):
+        path = tmp_path / f"own{suffix}"
+        save_checkpoint(small_backbone(pretrained_window_sizes=((3, 5), 2)), path)
+        model = small_backbone()
+        assert model.normaliser_assumed
+        report = load_checkpoint(model, path)
+        assert model.pretrained_window_sizes == ((3, 5), (2, 2)) and not model.normaliser_assumed
+        assert "3x5, 2 per stage, from our notes in the file" in str(report)
