@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 
 from swinv2_backbone.backbone import FEATURES, SwinV2, WindowSizes
-from swinv2_backbone.checkpoints import load_checkpoint
+from swinv2_backbone.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 
@@ -75,7 +77,8 @@ def build_classifier(
 
     Args:
         name, weights, window_size, pretrained_window_sizes: see :func:`build_backbone`.
-        num_classes: default: those of the published checkpoint (1000 where there is none).
+        num_classes: default: those of the weights; without weights, of the published checkpoint
+            (1000 where there is none).
 
     Raises:
         ValueError, OSError: see :func:`build_backbone`.
@@ -86,13 +89,62 @@ def build_classifier(
         pretrained_window_sizes=pretrained_window_sizes,
         out_features=FEATURES[-1:],
     )
-    if num_classes is None:
+    checkpoint = None if weights is None else read_checkpoint(fetch(_source(name, weights)))
+    if num_classes is None and checkpoint is not None and "weight" in checkpoint.head:
+        num_classes = len(checkpoint.head["weight"])
+    elif num_classes is None:
         release = RELEASES.get(variant_name(name))
         num_classes = release.num_classes if release else 1000
     classifier = SwinV2Classifier(backbone, num_classes)
-    if weights is not None:
-        load_checkpoint(classifier, _source(name, weights))
+    if checkpoint is not None:
+        load_into(classifier, checkpoint)
     return classifier
+
+
+def model_for(
+    checkpoint: Checkpoint,
+    *,
+    window_size: WindowSizes | None = None,
+    pretrained_window_sizes: WindowSizes | None = None,
+) -> SwinV2 | SwinV2Classifier:
+    """A model of the size of a checkpoint, with random weights: a classifier if it has a head.
+
+    Args:
+        window_size: default: what the file's own model had, if it says so, else its normaliser.
+        pretrained_window_sizes: default: what the file says.
+
+    Raises:
+        ValueError: the tensors that tell the size are missing, or nothing says the normaliser.
+    """
+    size, normaliser = checkpoint.architecture, checkpoint.normaliser
+    if size is None:
+        raise ValueError(f"{checkpoint.path}: tensors that tell the size of the model are missing")
+    if pretrained_window_sizes is None:
+        if normaliser is None:
+            raise ValueError(
+                f"{checkpoint.path} does not say which windows it was trained with: give its "
+                "variant or its pretrained window sizes"
+            )
+        pretrained_window_sizes = normaliser.windows
+    if window_size is None:
+        trained = normaliser and normaliser.trained_windows
+        window_size = trained or pretrained_window_sizes
+    stages = FEATURES[: len(size.depths)]
+    norms = [name for name in stages if f"norms.{name}.weight" in checkpoint.tensors]
+    extra = [int(key.split(".")[3]) for key in checkpoint.tensors if key.endswith("norm3.weight")]
+    backbone = SwinV2(
+        size.embed_dim,
+        size.depths,
+        num_heads=size.num_heads,
+        window_size=window_size,
+        pretrained_window_sizes=pretrained_window_sizes,
+        out_features=norms or stages[-1:],
+        extra_norm_every=min(extra) + 1 if extra else 0,
+        in_channels=checkpoint.tensors["patch_embed.proj.weight"].shape[1],
+    )
+    if "weight" not in checkpoint.head:
+        return backbone
+    return SwinV2Classifier(backbone, len(checkpoint.head["weight"]))
 
 
 def _source(name: str, weights: str | os.PathLike) -> str | os.PathLike:

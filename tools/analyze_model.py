@@ -216,8 +216,9 @@ own.
 
 Counted for one image of the given size, in multiply-adds, with fvcore on the forward of the model.
 Parameters have a head of 1000 classes; the backbone is what a detector uses of them. "Published"
-are mmpretrain's numbers (parameters, seed FLOPs, accuracy on ImageNet-1k) and Microsoft's (full
-FLOPs); there are no published weights of the last two models, and their heads are not in the paper.
+are mmpretrain's numbers (parameters, seed FLOPs, accuracy on ImageNet-1k) and what Microsoft's code
+counts (full FLOPs; their README rounds them to 0.1 G). There are no published weights of the last
+two models, and their numbers of heads are not in the paper.
 All conventions leave out softmax, GELU and other work by element, and then differ:
 
 | | seed FLOPs (mmpretrain) | full FLOPs (Microsoft) |

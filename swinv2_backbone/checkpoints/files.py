@@ -155,10 +155,14 @@ def check_archive(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What torch says is wrong, without its advice to switch the protection off."""
+    """What is wrong, without torch's advice to switch the protection off.
+
+    That is the unpickler's own error, in whose handling torch raised the one with the advice.
+    """
+    if isinstance(error.__context__, pickle.UnpicklingError):
+        error = error.__context__
     text = str(error).strip() or type(error).__name__
-    text = text.rpartition("WeightsUnpickler error: ")[2]
-    return text.partition("\n")[0].partition(" Please use `torch")[0].strip()
+    return text.partition(" Please use `torch")[0].partition("\n")[0]
 
 
 def _safetensors():

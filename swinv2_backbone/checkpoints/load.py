@@ -323,7 +323,7 @@ def _by_group(names: list[str]) -> list[str]:
     """Names counted by what they belong to."""
     norms = sorted({n.rpartition(".")[0].rpartition(".")[2] for n in names if ".norms." in f".{n}"})
     others = [name for name in names if ".norms." not in f".{name}"]
-    groups = Counter(".".join(name.split(".")[:2]) for name in others)
+    groups = Counter(".".join(name.split(".")[:2]).rstrip("0123456789") for name in others)
     texts = [f"output norms of {', '.join(norms)}, which start from 1 and 0"] if norms else []
     if groups:
         listed = ", ".join(f"{name}.* ({count})" for name, count in list(groups.items())[:SHOWN])
