@@ -16,8 +16,10 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["swinv2_backbone*"]),
     python_requires=">=3.10",
-    install_requires=["torch>=2.4", "numpy"],
+    # Before 2.10 a pickled weight file could run code even with weights_only=True.
+    install_requires=["torch>=2.10", "numpy"],
     extras_require={
+        "weights": ["safetensors", "tqdm"],  # for .safetensors files and a progress bar
         # What Detectron2 needs. It is not named itself, as it has no release on PyPI under its own
         # name: tools/install_detectron2.py installs it.
         "d2": [
@@ -32,6 +34,7 @@ setup(
             "packaging",
             "pillow>=9.1",
             "pycocotools>=2.0.2",
+            "safetensors",
             "setuptools<81",  # with pkg_resources
             "shapely",  # to crop polygon masks
             "tabulate",

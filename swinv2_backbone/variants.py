@@ -6,7 +6,7 @@ Resolution", arXiv 2111.09883, section 4.1 and appendix A1 (192 px pre-training,
 heads are not published and follow from the 32 channels a head of all the others.
 
 The checkpoints: configs/swin_transformer_v2 of https://github.com/open-mmlab/mmpretrain, converted
-there from Microsoft's; the full FLOPs: Microsoft's README.
+there from Microsoft's; the full FLOPs: what the flops() of Microsoft's model says.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class Release:
         path: below ``RELEASES_URL``; the name ends with the first 8 digits of the file's SHA-256.
         num_classes: of its head: 1000, or the 21841 of ImageNet-21k.
         parameters: millions, with a head of 1000 classes.
-        seed_flops: 1e9 multiply-adds of an image; without qkv and both products of attention.
-        full_flops: with them.
+        seed_flops: 1e9 multiply-adds of an image as mmpretrain counts: without qkv and both
+            products of attention, with the MLP of the position bias.
+        full_flops: as Microsoft counts: with the former, without the latter.
         top1, top5: accuracy on ImageNet-1k in percent; None for a head of 21841 classes.
     """
 

@@ -60,11 +60,12 @@ class LoadReport:
         return not (self.new or self.missing or self.reshaped)
 
     def __str__(self) -> str:
+        total = len(self.used) + len(self.new) + len(self.missing) + len(self.reshaped)
         rows = [
             ("weights", self.source),
             ("layout", self.layout),
             ("normaliser", str(self.normaliser)),
-            ("used", f"{len(self.used)} tensors"),
+            ("used", f"{len(self.used)} of the model's {total} tensors"),
             *[("new", text) for text in _by_group(self.new)],
             ("missing", _some(self.missing)),
             ("reshaped", _some(self.reshaped)),
