@@ -309,7 +309,7 @@ def test_backbones_with_four_norms_keep_them_where_there_is_room(to, tmp_path):
     model = randomise(
         SwinV2(32, (2, 2), num_heads=(1, 2), window_size=4, out_features=("res2", "res3")), seed=0
     )
-    path = tmp_path / "x.safetensors"
+    path = tmp_path / "x.pth"
     left = save_checkpoint(model, path, to)
     roomy = to in ("native", "detectron2", "mmpretrain")
     names = {"norms.res2.weight", "norms.res2.bias", "norms.res3.weight", "norms.res3.bias"}

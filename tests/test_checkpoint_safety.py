@@ -223,4 +223,6 @@ def test_unknown_layouts_and_suffixes_are_refused(tmp_path):
         save_checkpoint(small_classifier(), tmp_path / "x.pth", "keras")
     with pytest.raises(ValueError, match=r"x.ckpt: write to .safetensors"):
         save_checkpoint(small_classifier(), tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"x.bin: Detectron2's checkpointer reads .pth files"):
+        save_checkpoint(small_classifier(), tmp_path / "x.bin", "detectron2")
     assert not list(tmp_path.iterdir())

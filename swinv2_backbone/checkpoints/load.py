@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,63 +17,8 @@ from swinv2_backbone.checkpoints.normaliser import (
     apply_normaliser,
     check_normaliser,
 )
+from swinv2_backbone.checkpoints.report import LoadReport, group, some
 from swinv2_backbone.classifier import SwinV2Classifier
-
-SHOWN = 8  # names in a message; the rest are counted
-
-
-@dataclass
-class LoadReport:
-    """What a checkpoint gave to a model; printed, a short table.
-
-    Attributes:
-        source: the file.
-        layout: the publisher whose names it has.
-        normaliser: of the position bias, per stage, and where it was read.
-        used: tensors of the model that were loaded.
-        new: tensors that the file cannot have, and that keep their initial values: output norms,
-            and what is around the backbone.
-        missing: tensors that it should have, with ``partial=True``.
-        reshaped: tensors outside the backbone whose shape differs, which keep their initial values.
-        dropped: tensors of the file that were left on purpose, each with the reason.
-        unexpected: tensors of the file that nobody knows, with ``partial=True``.
-        notes: anything else worth knowing.
-    """
-
-    source: str
-    layout: str
-    normaliser: Normaliser
-    used: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    reshaped: list[str] = field(default_factory=list)
-    dropped: dict[str, str] = field(default_factory=dict)
-    unexpected: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Every tensor of the model was loaded: it can be used without training."""
-        return not (self.new or self.missing or self.reshaped)
-
-    def __str__(self) -> str:
-        total = len(self.used) + len(self.new) + len(self.missing) + len(self.reshaped)
-        rows = [
-            ("weights", self.source),
-            ("layout", self.layout),
-            ("normaliser", str(self.normaliser)),
-            ("used", f"{len(self.used)} of the model's {total} tensors"),
-            *[("new", text) for text in _by_group(self.new)],
-            ("missing", _some(self.missing)),
-            ("reshaped", _some(self.reshaped)),
-            *[
-                ("dropped", f"{count} x {reason}")
-                for reason, count in Counter(self.dropped.values()).items()
-            ],
-            ("unexpected", _some(self.unexpected)),
-            *[("note", text) for text in self.notes],
-        ]
-        return "\n".join(f"{title:<11} {text}" for title, text in rows if text)
 
 
 def load_checkpoint(
@@ -154,13 +96,13 @@ class _Plan:
         self.place, self.backbone, self.checkpoint = place, backbone, checkpoint
         self.head = _head_of(model)
         self.used: dict[str, Tensor] = {}
-        self.reshaped: list[str] = []
+        self.reshaped: dict[str, str] = {}
         self.dropped = dict(checkpoint.dropped)
         self.unexpected = list(checkpoint.unexpected)
         self._place_backbone()
         self._place_head()
         self._place_others()
-        absent = [name for name in self.state if name not in self.used]
+        absent = [n for n in self.state if n not in self.used and n not in self.reshaped]
         self.new = [name for name in absent if self._may_be_new(name)]
         self.missing = [name for name in absent if name not in self.new]
 
@@ -199,9 +141,9 @@ class _Plan:
             name = key.removeprefix("module.")
             own = self.state.get(name)
             if own is None or name in self.used or name.startswith(self.place):
-                self.dropped[key] = f"not part of the backbone ({name.partition('.')[0]}.*)"
+                self.dropped[key] = f"not part of the model ({group(name)})"
             elif own.shape != tensor.shape:
-                self.reshaped.append(
+                self.reshaped[name] = (
                     f"{name} {tuple(own.shape)}, {tuple(tensor.shape)} in the file"
                 )
             else:
@@ -231,21 +173,21 @@ class _Plan:
             self._leave_head()
         elif heads:
             found.append(
-                f"the classifier has another number of classes: {_some(heads)}; build it with "
+                f"the classifier has another number of classes: {some(heads)}; build it with "
                 "num_classes as in the file, or give partial=True to start with a new head"
             )
         shapes = [text for text in wrong if text not in heads]
         if shapes:
-            found.append(f"{len(shapes)} tensors of another shape: {_some(shapes)}")
+            found.append(f"{len(shapes)} tensors of another shape: {some(shapes)}")
         if self.missing and not partial:
             found.append(
                 f"{len(self.missing)} of {len(self.state)} tensors are missing: "
-                f"{_some(self.missing)} (partial=True loads without them)"
+                f"{some(self.missing)} (partial=True loads without them)"
             )
         if self.unexpected and not partial:
             found.append(
                 f"{len(self.unexpected)} tensors that this model does not know: "
-                f"{_some(self.unexpected)} (partial=True loads without them)"
+                f"{some(self.unexpected)} (partial=True loads without them)"
             )
         if not any(name.startswith(self.place) for name in self.used):
             found.append("no tensor of the backbone is in the file")
@@ -285,10 +227,10 @@ class _Plan:
         found = []
         kinds = [f"{n} is {t.dtype}" for n, t in self.used.items() if not t.is_floating_point()]
         if kinds:
-            found.append(f"weights that are no floating point numbers: {_some(kinds)}")
+            found.append(f"weights that are no floating point numbers: {some(kinds)}")
         broken = [n for n, t in self.used.items() if not t.to(self.state[n].dtype).isfinite().all()]
         if broken:
-            found.append(f"{len(broken)} tensors with NaN or infinity: {_some(broken)}")
+            found.append(f"{len(broken)} tensors with NaN or infinity: {some(broken)}")
         return found
 
     def report(self, normaliser: Normaliser) -> LoadReport:
@@ -305,7 +247,7 @@ class _Plan:
             used=list(self.used),
             new=self.new,
             missing=self.missing,
-            reshaped=self.reshaped,
+            reshaped=list(self.reshaped.values()),
             dropped=self.dropped,
             unexpected=self.unexpected,
             notes=notes,
@@ -318,23 +260,3 @@ def _head_of(model: nn.Module) -> str | None:
         if isinstance(part, SwinV2Classifier):
             return f"{name}.head." if name else "head."
     return None
-
-
-def _by_group(names: list[str]) -> list[str]:
-    """Names counted by what they belong to."""
-    norms = sorted({n.rpartition(".")[0].rpartition(".")[2] for n in names if ".norms." in f".{n}"})
-    others = [name for name in names if ".norms." not in f".{name}"]
-    groups = Counter(".".join(name.split(".")[:2]).rstrip("0123456789") for name in others)
-    texts = [f"output norms of {', '.join(norms)}, which start from 1 and 0"] if norms else []
-    if groups:
-        listed = ", ".join(f"{name}.* ({count})" for name, count in list(groups.items())[:SHOWN])
-        more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-        texts.append(f"not in the file, as initialised: {listed}{more}")
-    return texts
-
-
-def _some(names: list[str] | Mapping) -> str:
-    """The first few of a list, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

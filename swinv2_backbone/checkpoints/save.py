@@ -73,6 +73,8 @@ def save_checkpoint(
     if to not in TARGETS:
         raise ValueError(f"unknown layout {to!r}; there are: {', '.join(TARGETS)}")
     path, (_, backbone) = Path(path), find_backbone(model)
+    if to == "detectron2" and path.suffix != ".pth":
+        raise ValueError(f"{path}: Detectron2's checkpointer reads .pth files")
     if to == "detectron2" or not isinstance(model, SwinV2Classifier):
         model = backbone  # no detector of theirs has a classifier's head
     content, left = to_layout(model, to)
