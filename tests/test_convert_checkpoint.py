@@ -180,7 +180,9 @@ def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
     converted(path, tmp_path / "x.pth", "--variant", "swinv2-tiny-w16_3rdparty_in1k-256px")
     assert read_checkpoint(tmp_path / "x.pth").normaliser.windows[-1] == (8, 8)
     assert read_checkpoint(tmp_path / "x.pth").normaliser.windows[0] == (16, 16)
-    converted(path, tmp_path / "y.pth", "--pretrained-window-sizes", 8, 8, 8, 8)
+    wrong = convert(path, tmp_path / "y.pth", "--variant", "swinv2_base_window8_256")
+    assert "has 128 channels" in wrong.error and "has 96 channels" in wrong.error
+    converted(path, tmp_path / "y.pth", "--pretrained-window-sizes", 8)
     assert read_checkpoint(tmp_path / "y.pth").normaliser.windows == ((8, 8),) * 4
 
 

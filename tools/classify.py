@@ -138,6 +138,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     variant = variant_name(args.model)
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {args.device}: {error}") from error
     for path in args.images:
         if not Path(path).is_file():
             raise ValueError(f"no file {path!r}")
@@ -150,12 +154,12 @@ def main() -> None:
         top1, top5, count = accuracy(model, args.imagefolder, image_size, args)
         print(f"top-1 {top1:.2f} %, top-5 {top5:.2f} % of {count} images")
         release = RELEASES.get(variant)
-        if release and release.top1:
+        if release and release.top1 and model.head.out_features == release.num_classes:
             print(f"published for ImageNet-1k: {release.top1:.2f} %, {release.top5:.2f} %")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -22,15 +22,19 @@ from swinv2_backbone.build import model_for
 from swinv2_backbone.checkpoints.checkpoint import read_checkpoint
 from swinv2_backbone.checkpoints.download import fetch
 from swinv2_backbone.checkpoints.load import load_into
+from swinv2_backbone.checkpoints.normaliser import architecture_of
 from swinv2_backbone.checkpoints.save import TARGETS
 from swinv2_backbone.variants import variant_name
 
 
 def convert(args: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(fetch(args.source), args.prefix)
-    windows, pretrained = args.window_size, args.pretrained_window_sizes
+    windows, pretrained = one_or_all(args.window_size), one_or_all(args.pretrained_window_sizes)
     if args.variant:
         variant = VARIANTS[variant_name(args.variant)]
+        named, found = architecture_of(args.variant), checkpoint.architecture
+        if named != found:
+            raise ValueError(f"--variant {args.variant} has {named}, but {args.source} has {found}")
         windows = windows or variant.window_sizes
         pretrained = pretrained or variant.pretrained_window_sizes
     model = model_for(checkpoint, window_size=windows, pretrained_window_sizes=pretrained).eval()
@@ -41,6 +45,10 @@ def convert(args: argparse.Namespace) -> None:
         print(f"left out    {', '.join(left)}, for which that layout has no place")
     if args.check:
         check(model, args.target, left)
+
+
+def one_or_all(sizes: list[int] | None) -> int | list[int] | None:
+    return sizes[0] if sizes and len(sizes) == 1 else sizes
 
 
 def check(model: torch.nn.Module, target: Path, left: list[str]) -> None:
@@ -88,7 +96,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--to", default="native", choices=TARGETS)
     parser.add_argument("--check", action="store_true", help="read the result again and compare")
     parser.add_argument("--variant", metavar="NAME", help="which published model it is, or was")
-    parser.add_argument("--window-size", type=int, nargs="+", metavar="M", help="one a stage")
+    parser.add_argument(
+        "--window-size", type=int, nargs="+", metavar="M", help="one, or one a stage"
+    )
     parser.add_argument("--pretrained-window-sizes", type=int, nargs="+", metavar="P")
     parser.add_argument("--prefix", help="of the backbone, for a file with several")
     parser.add_argument("--overwrite", action="store_true")
@@ -98,5 +108,5 @@ def parse_arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         convert(parse_arguments())
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

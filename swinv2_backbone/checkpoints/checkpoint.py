@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from swinv2_backbone.checkpoints.files import IN_FOLDER, read_file
+from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.checkpoints.files import IN_FOLDER, Content, read_file
 from swinv2_backbone.checkpoints.layout import Layout, Tensors
+from swinv2_backbone.checkpoints.native import NATIVE
 from swinv2_backbone.checkpoints.normaliser import (
     Architecture,
     Normaliser,
@@ -40,6 +43,7 @@ class Checkpoint:
         path: the file.
         layout: of the publisher.
         tensors: of the backbone, by our names.
+        prefix: of the names of the backbone in the file.
         keys: our name -> the key in the file.
         head: ``weight`` and ``bias`` of the classifier, if there is one.
         others: what belongs to something around the backbone, by the file's keys.
@@ -52,6 +56,7 @@ class Checkpoint:
 
     path: Path
     layout: Layout
+    prefix: str = ""
     tensors: Tensors = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     head: Tensors = field(default_factory=dict)
@@ -75,22 +80,27 @@ def read_checkpoint(path: str | Path, prefix: str | None = None) -> Checkpoint:
         ValueError: the file is damaged, unsafe, or holds no SwinV2 (or another family).
     """
     path = _in_folder(Path(path))
-    value, metadata = read_file(path)
+    return interpret(path, read_file(path), prefix)
+
+
+def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkpoint:
+    """:func:`read_checkpoint` for what has been read from ``path``."""
     try:
-        state, wrapper = unwrap(value)
+        state, wrapper = unwrap(content.value)
         found = recognise([key for key in state if isinstance(key, str)], prefix)
+        checkpoint = Checkpoint(path, found.layout, found.prefix, wrapper=wrapper)
+        tables: Tensors = {}
+        for key, tensor in state.items():
+            if not isinstance(tensor, Tensor) or not isinstance(key, str):
+                checkpoint.dropped[str(key)] = "not a tensor with a name"
+            else:
+                _check_plain(key, tensor)
+                _sort(checkpoint, found, key, tensor, tables)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    checkpoint = Checkpoint(path, found.layout, wrapper=wrapper)
-    tables = {}
-    for key, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            checkpoint.dropped[str(key)] = "not a tensor"
-        else:
-            _sort(checkpoint, found, key, tensor, tables)
-    checkpoint.tensors = found.layout.to_ours(checkpoint.tensors)
+    checkpoint.tensors = _with_final_norm(found.layout, found.layout.to_ours(checkpoint.tensors))
     checkpoint.architecture = _architecture(checkpoint.tensors)
-    checkpoint.normaliser = _normaliser(checkpoint, tables, metadata)
+    checkpoint.normaliser = _normaliser(checkpoint, tables, content.metadata)
     return checkpoint
 
 
@@ -103,22 +113,29 @@ def _in_folder(path: Path) -> Path:
     raise FileNotFoundError(f"the folder {str(path)!r} has none of {', '.join(IN_FOLDER)}")
 
 
+def _check_plain(key: str, tensor: Tensor) -> None:
+    """Raise ValueError for a tensor that is not simply numbers in memory."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        kind = "without data" if tensor.is_meta else "sparse, quantised or nested"
+        raise ValueError(f"the tensor {key!r} is {kind}: only plain ones are read")
+
+
 def _sort(checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables: Tensors) -> None:
     """Put one tensor of the file where it belongs."""
     layout, last = found.layout, key.rpartition(".")[2]
     head = f"{found.outer}{layout.head}."
     inner = key.removeprefix(found.prefix)
-    if key.startswith(head):
-        checkpoint.head[key.removeprefix(head)] = tensor
-    elif not key.startswith(found.prefix):
+    if key in (f"{head}weight", f"{head}bias") and tensor.ndim > 0:
+        checkpoint.head[last] = tensor
+        checkpoint.keys[f"head.{last}"] = key
+    elif not found.has(key):
         checkpoint.others[key] = tensor
     elif last in DROPPED:
         checkpoint.dropped[key] = DROPPED[last]
-        if last == TABLE:
-            # Under our name of the logit_scale beside it, which every layout has.
-            ours = layout.ours(layout_sibling(inner))
-            if ours is not None:
-                tables[ours] = tensor
+        # Under our name of the logit_scale beside it, which every layout has.
+        ours = layout.ours(inner.removesuffix(TABLE) + "logit_scale") if last == TABLE else None
+        if ours is not None:
+            tables[ours] = tensor
     elif (ours := layout.ours(inner)) is not None:
         checkpoint.tensors[ours] = tensor
         checkpoint.keys[ours] = key
@@ -126,37 +143,50 @@ def _sort(checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables
         checkpoint.unexpected.append(f"{key} {tuple(tensor.shape)}")
 
 
-def layout_sibling(key: str) -> str:
-    return key.removesuffix(TABLE) + "logit_scale"
+def _stages(tensors: Tensors) -> dict[int, set[int]]:
+    """The numbers of the stages, and of the blocks in each."""
+    found: dict[int, set[int]] = {}
+    for name in tensors:
+        if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+            found.setdefault(int(match[1]), set()).add(int(match[2]))
+    return found
+
+
+def _with_final_norm(layout: Layout, tensors: Tensors) -> Tensors:
+    """A publisher's one norm is that of the last stage, which need not be the fourth."""
+    last = f"norms.{FEATURES[max(_stages(tensors), default=3)]}"
+    if len(layout.norms) > 1:
+        return tensors
+    return {name.replace("norms.res5", last): value for name, value in tensors.items()}
 
 
 def _architecture(tensors: Tensors) -> Architecture | None:
     """The size that the tensors tell, if the tensors that tell it are there."""
-    blocks: dict[int, int] = {}
-    for name in tensors:
-        if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
-            stage, block = int(match[1]), int(match[2])
-            blocks[stage] = max(blocks.get(stage, 0), block + 1)
-    stages = range(len(blocks))
+    stages = _stages(tensors)
     stem = tensors.get("patch_embed.proj.weight")
-    scales = [tensors.get(f"layers.{i}.blocks.0.attn.logit_scale") for i in stages]
-    if stem is None or stem.ndim == 0 or any(s is None or s.ndim == 0 for s in scales):
+    scales = [tensors.get(f"layers.{i}.blocks.0.attn.logit_scale") for i in range(len(stages))]
+    if stem is None or stem.ndim != 4 or any(s is None or s.ndim == 0 for s in scales):
         return None
-    depths = tuple(blocks.get(i, 0) for i in stages)
+    depths = tuple(len(stages.get(i, ())) for i in range(len(stages)))
     return Architecture(stem.shape[0], depths, tuple(scale.shape[0] for scale in scales))
 
 
 def _normaliser(checkpoint: Checkpoint, tables: Tensors, metadata: dict) -> Normaliser | None:
     architecture, path = checkpoint.architecture, checkpoint.path
-    if architecture is None:
-        return None  # the tensors that are missing will be named
+    stages = len(_stages(checkpoint.tensors))
     try:
-        return (
-            from_tables(tables, len(architecture.depths))
-            or from_metadata(metadata)
-            or from_config(path.parent, checkpoint.layout.name, architecture)
-            or from_name(path, architecture)
-            or from_shapes(architecture)
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        found = from_tables(tables, stages) or from_metadata(metadata, stages)
+        # A file of one's own may have any normaliser, whatever its name and size.
+        if found is None and architecture is not None and checkpoint.layout is not NATIVE:
+            found = (
+                from_config(path.parent, checkpoint.layout.name, architecture)
+                or from_name(path, architecture)
+                or from_shapes(architecture)
+            )
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise ValueError(
+            f"{path}: the normaliser cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    except ValueError as error:
         raise ValueError(f"{path}: the normaliser cannot be read: {error}") from error
+    return found

@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ def fetch(source: str | os.PathLike) -> Path:
         # A folder for each address, as many files in the world are called model.safetensors.
         place = hashlib.sha256(source.encode()).hexdigest()[:8]
         return download(source, cache_folder() / place)
-    return Path(source).expanduser()
+    return Path(os.path.expanduser(source))
 
 
 def check_source(source: str) -> None:
@@ -54,7 +55,7 @@ def check_source(source: str) -> None:
     """
     if source.startswith(SCHEME):
         published_url(source.removeprefix(SCHEME))
-    elif source and "://" not in source and not Path(source).expanduser().exists():
+    elif source and "://" not in source and not os.path.exists(os.path.expanduser(source)):
         raise FileNotFoundError(f"no file {source!r}")
 
 
@@ -91,10 +92,10 @@ def download(url: str, folder: Path) -> Path:
     path = folder / name
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
     # Of this process alone, as others may be fetching the same file.
     partial = path.with_name(f"{name}.{os.getpid()}.partial")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _transfer(url, partial, DIGESTS.get(name) or _hash_in_name(name))
         os.replace(partial, path)
     except urllib.error.HTTPError as error:
@@ -104,7 +105,8 @@ def download(url: str, folder: Path) -> Path:
             f"{url} cannot be fetched: {error}; try again, or put the file into {folder} by hand"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return path
 
 

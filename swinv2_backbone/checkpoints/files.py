@@ -60,12 +60,9 @@ HONEST_EXTRAS = [
     (_Inert, "numpy.core.multiarray._reconstruct"),
     (_Inert, "numpy.ndarray"),
     (_Inert, "numpy.dtype"),
-    (_Inert, "numpy.dtypes.Float32DType"),
-    (_Inert, "numpy.dtypes.Float64DType"),
-    (_Inert, "numpy.dtypes.Int64DType"),
-    (_Inert, "_codecs.encode"),
     (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
     (_Inert, "pathlib.PosixPath"),
+    (_Inert, "pathlib._local.PosixPath"),
     (_Inert, "pathlib.WindowsPath"),
 ]
 
@@ -77,8 +74,12 @@ class Content(NamedTuple):
     metadata: dict[str, Any]
 
 
-def read_file(path: Path) -> Content:
+def read_file(path: Path, extras: bool = True) -> Content:
     """What a weight file holds.
+
+    Args:
+        extras: let honest extras pass, as inert objects.  False where everything in the file is
+            of use: then there must be nothing but tensors and plain data.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -90,14 +91,17 @@ def read_file(path: Path) -> Content:
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     if path.suffix in PICKLED:
-        value = _read_pickled(path)
-        metadata = value.get(METADATA, {}) if isinstance(value, Mapping) else {}
-        return Content(value, dict(metadata) if isinstance(metadata, Mapping) else {})
+        value = _read_pickled(path, extras)
+        return Content(value, _notes(value.get(METADATA) if isinstance(value, Mapping) else None))
     raise ValueError(
         f"{path}: weights are read from {', '.join((*PICKLED, SAFETENSORS))} files. "
         "(A .pkl runs code when it is read: save it again, on a machine where you trust it, with "
         "torch.save as a dict of tensors.)"
     )
+
+
+def _notes(found: Any) -> dict[str, Any]:
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _check_digest(path: Path) -> None:
@@ -117,7 +121,7 @@ def _check_digest(path: Path) -> None:
         )
 
 
-def _read_pickled(path: Path) -> Any:
+def _read_pickled(path: Path, extras: bool) -> Any:
     if torch.__version__ < (2, 10):  # a TorchVersion compares by number
         raise ValueError(
             f"{path}: PyTorch {torch.__version__} can be made to run code by a pickled file even "
@@ -126,7 +130,7 @@ def _read_pickled(path: Path) -> Any:
         )
     check_archive(path)
     try:
-        with torch.serialization.safe_globals(HONEST_EXTRAS):
+        with torch.serialization.safe_globals(HONEST_EXTRAS if extras else []):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -162,7 +166,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
     text = str(error).strip() or type(error).__name__
-    return text.partition(" Please use `torch")[0].partition("\n")[0]
+    for advice in (" Please use `torch", " In PyTorch 2.6", "\n"):
+        text = text.partition(advice)[0]
+    return text
 
 
 def _safetensors():
@@ -179,11 +185,11 @@ def _read_safetensors(path: Path) -> Content:
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            metadata = _notes(json.loads((file.metadata() or {}).get(METADATA, "{}")))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if metadata.get("sha256", "") not in ("", _sha256(tensors)):
+    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors):
         raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
     return Content(tensors, metadata)
 
@@ -217,6 +223,8 @@ def write_file(
         else:
             torch.save(dict(content), partial)
         os.replace(partial, path)
+    except RuntimeError as error:  # of torch, for a file that cannot be written
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

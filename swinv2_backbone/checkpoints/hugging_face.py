@@ -10,14 +10,14 @@ from swinv2_backbone.checkpoints.layout import Layout, Tensors
 def join_qkv(tensors: Tensors) -> Tensors:
     """``attn.{q,k,v}.weight`` (D, D) -> ``attn.qkv.weight`` (3D, D); ``attn.q.bias`` -> ``q_bias``.
 
-    Parts that are not three of one width stay as they are, under names that nobody expects.
+    Parts that are not three of one shape stay as they are, under names that nobody expects.
     """
     out = dict(tensors)
     for name in tensors:
         if name.endswith("attn.q.weight"):
             parts = [name.replace("attn.q.", f"attn.{part}.") for part in "qkv"]
-            widths = {tuple(out[part].shape[1:]) if part in out else None for part in parts}
-            if len(widths) == 1:
+            kinds = {(out[p].shape, out[p].dtype) if p in out else None for p in parts}
+            if len(kinds) == 1 and out[name].ndim == 2:
                 joined = torch.cat([out.pop(part) for part in parts])
                 out[name.replace("attn.q.", "attn.qkv.")] = joined
         elif name.endswith(("attn.q.bias", "attn.v.bias")):

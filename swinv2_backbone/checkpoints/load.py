@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.native import NATIVE
 from swinv2_backbone.checkpoints.normaliser import (
     Architecture,
     Normaliser,
     apply_normaliser,
-    check_normaliser,
+    decide_normaliser,
 )
 from swinv2_backbone.checkpoints.report import LoadReport, group, some
 from swinv2_backbone.classifier import SwinV2Classifier
@@ -52,22 +53,25 @@ def load_checkpoint(
     return load_into(model, read_checkpoint(fetch(source), prefix), partial=partial)
 
 
-def load_into(model: nn.Module, checkpoint: Checkpoint, *, partial: bool = False) -> LoadReport:
-    """:func:`load_checkpoint` for a file that has been read."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    place, backbone = find_backbone(model)
-    plan = _Plan(model, place, backbone, checkpoint)
-    problems = plan.problems(partial)
+def load_into(
+    model: nn.Module, checkpoint: Checkpoint, *, partial: bool = False, complete: bool = False
+) -> LoadReport:
+    """:func:`load_checkpoint` for a file that has been read.
+
+    Args:
+        complete: refuse a file that does not have every tensor of the model.
+    """
+    plan = _Plan(model, checkpoint)
+    problems = plan.problems(partial, complete)
     if problems:
         raise ValueError(f"{checkpoint.path} does not fit the model:\n  " + "\n  ".join(problems))
-    normaliser = check_normaliser(backbone, checkpoint.normaliser, checkpoint.path)
-    apply_normaliser(backbone, normaliser)
+    normaliser = decide_normaliser(plan.backbone, checkpoint.normaliser, checkpoint.path)
     with torch.no_grad():
         for name, tensor in plan.used.items():
             plan.state[name].copy_(tensor)
+    apply_normaliser(plan.backbone, normaliser)
     report = plan.report(normaliser)
-    if report.missing or report.unexpected:
+    if report.missing or report.unexpected or report.reshaped:
         logging.getLogger(__name__).warning(f"loaded in part only:\n{report}")
     return report
 
@@ -89,28 +93,36 @@ def find_backbone(model: nn.Module) -> tuple[str, SwinV2]:
 
 
 class _Plan:
-    """Which tensor of a checkpoint goes where in a model, before anything moves."""
+    """Which tensor of a checkpoint goes where in a model, before anything moves.
 
-    def __init__(self, model: nn.Module, place: str, backbone: SwinV2, checkpoint: Checkpoint):
+    Names are the model's.  Its SwinV2 is at ``place``; what is around that has a name without it.
+    """
+
+    def __init__(self, model: nn.Module, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
         self.state = model.state_dict(keep_vars=True)
-        self.place, self.backbone, self.checkpoint = place, backbone, checkpoint
+        self.place, self.backbone = find_backbone(model)
         self.head = _head_of(model)
         self.used: dict[str, Tensor] = {}
-        self.reshaped: dict[str, str] = {}
+        self.keys: dict[str, str] = {}  # name -> key in the file
+        self.reshaped: dict[str, str] = {}  # name -> both shapes; around the backbone
         self.dropped = dict(checkpoint.dropped)
         self.unexpected = list(checkpoint.unexpected)
         self._place_backbone()
-        self._place_head()
-        self._place_others()
+        self._place_around()
+        self._leave_reshaped()
         absent = [n for n in self.state if n not in self.used and n not in self.reshaped]
         self.new = [name for name in absent if self._may_be_new(name)]
         self.missing = [name for name in absent if name not in self.new]
+
+    def _use(self, name: str, key: str, tensor: Tensor) -> None:
+        self.used[name], self.keys[name] = tensor, key
 
     def _place_backbone(self) -> None:
         for ours, tensor in self.checkpoint.tensors.items():
             name, key = self.place + ours, self.checkpoint.keys.get(ours, ours)
             if name in self.state:
-                self.used[name] = tensor
+                self._use(name, key, tensor)
             elif reason := self._not_built(ours):
                 self.dropped[key] = reason
             else:
@@ -125,58 +137,92 @@ class _Plan:
             return f"stage {int(name) + 1}, which the model does not need for its outputs"
         return None
 
-    def _place_head(self) -> None:
+    def _place_around(self) -> None:
+        """The head of a classifier; and of our own detectors, everything of the same name."""
+        around = dict(self.checkpoint.others)
         for part, tensor in self.checkpoint.head.items():
-            if self.head is not None and f"{self.head}{part}" in self.state:
-                self.used[f"{self.head}{part}"] = tensor
-            elif self.head is not None or part not in ("weight", "bias"):
-                self.unexpected.append(f"head.{part} {tuple(tensor.shape)}")
+            key = self.checkpoint.keys[f"head.{part}"]
+            if self.head is not None:
+                self._use(self.head + part, key, tensor)
             else:
-                classes = f"{len(tensor)} classes" if tensor.ndim else "no classes"
-                self.dropped[f"head.{part}"] = f"classifier of {classes}; the model has none"
+                around[key] = tensor
+        theirs, ours = self._surroundings()
+        for key, tensor in around.items():
+            name = ours + key.removeprefix(theirs)
+            known = name in self.state and name not in self.used and not self._inside(name)
+            if known and key.startswith(theirs) and self.checkpoint.layout is NATIVE:
+                self._use(name, key, tensor)
+            elif key in self.checkpoint.others:
+                self.dropped[key] = f"not part of the model ({group(key)})"
+            else:
+                classes = len(self.checkpoint.head.get("bias", ()))
+                self.dropped[key] = f"classifier of {classes} classes; the model has none"
 
-    def _place_others(self) -> None:
-        """A detector's heads: by the same name, where the shape is the same."""
-        for key, tensor in self.checkpoint.others.items():
-            name = key.removeprefix("module.")
-            own = self.state.get(name)
-            if own is None or name in self.used or name.startswith(self.place):
-                self.dropped[key] = f"not part of the model ({group(name)})"
-            elif own.shape != tensor.shape:
-                self.reshaped[name] = (
-                    f"{name} {tuple(own.shape)}, {tuple(tensor.shape)} in the file"
-                )
-            else:
-                self.used[name] = tensor
+    def _inside(self, name: str) -> bool:
+        return name.startswith(self.place)
+
+    def _surroundings(self) -> tuple[str, str]:
+        """What stands before everything in the file and in the model, backbone or not.
+
+        ``module.backbone.bottom_up.`` and ``backbone.bottom_up.`` -> ``module.`` and nothing.
+        """
+        theirs, ours = self.checkpoint.prefix.split("."), self.place.split(".")
+        while theirs and ours and theirs[-1] == ours[-1]:
+            theirs, ours = theirs[:-1], ours[:-1]
+        return tuple("".join(f"{part}." for part in parts) for parts in (theirs, ours))
+
+    def _leave_reshaped(self) -> None:
+        """Around the backbone, a layer with a tensor of another shape keeps its initial values."""
+        layers = {
+            name.rpartition(".")[0]
+            for name in self.used
+            if not self._inside(name) and self._is_reshaped(name)
+        }
+        for name in list(self.used):
+            if not self._inside(name) and name.rpartition(".")[0] in layers:
+                self.reshaped[name] = self._shapes(name)
+                del self.used[name]
+
+    def _is_reshaped(self, name: str) -> bool:
+        return self.state[name].shape != self.used[name].shape
+
+    def _shapes(self, name: str) -> str:
+        key = self.keys[name]
+        also = f" ({key} in the file)" if key != name else ""
+        expected, found = tuple(self.state[name].shape), tuple(self.used[name].shape)
+        return f"{name}{also}: expected {expected}, found {found}"
 
     def _may_be_new(self, name: str) -> bool:
         """Whether no file, or none of this kind, can be expected to have a tensor."""
         if self.head is not None and name.startswith(self.head):
             return False
-        if not name.startswith(self.place):
+        if not self._inside(name):
             return True
         kind, output, *_ = name.removeprefix(self.place).split(".")
-        if kind != "norms" or output == "res5":
+        last = list(self.backbone.channels)[-1] if self._has_all_stages() else None
+        if kind != "norms" or output == last:
             return False
         # Weight and bias come together: a file with one of them has lost the other.
         return not any(ours.startswith(f"norms.{output}.") for ours in self.checkpoint.tensors)
 
-    def problems(self, partial: bool) -> list[str]:
+    def _has_all_stages(self) -> bool:
+        """Whether the model's last stage is the file's, whose norm every publisher's file has."""
+        size = self.checkpoint.architecture
+        return size is None or len(self.backbone.layers) >= len(size.depths)
+
+    def problems(self, partial: bool, complete: bool) -> list[str]:
         """What forbids loading, in words."""
         found = []
         sizes = self._architectures()
         if sizes is not None:
             found.append(f"the model is a SwinV2 of {sizes[0]}, the file of {sizes[1]}")
-        wrong = [self._shape_problem(n, t) for n, t in self.used.items() if self._reshaped(n, t)]
-        heads = [text for text in wrong if self.head and text.startswith(self.head)]
-        if heads and partial:
-            self._leave_head()
-        elif heads:
+        heads = [text for name, text in self.reshaped.items() if self._is_head(name)]
+        if heads and not partial:
             found.append(
                 f"the classifier has another number of classes: {some(heads)}; build it with "
                 "num_classes as in the file, or give partial=True to start with a new head"
             )
-        shapes = [text for text in wrong if text not in heads]
+        shapes = [self._shapes(name) for name in self.used if self._is_reshaped(name)]
         if shapes:
             found.append(f"{len(shapes)} tensors of another shape: {some(shapes)}")
         if self.missing and not partial:
@@ -189,11 +235,15 @@ class _Plan:
                 f"{len(self.unexpected)} tensors that this model does not know: "
                 f"{some(self.unexpected)} (partial=True loads without them)"
             )
-        if not any(name.startswith(self.place) for name in self.used):
+        if complete and (self.new or self.reshaped):
+            absent = [*self.new, *self.reshaped.values()]
+            found.append(f"{len(absent)} tensors are not those of this model: {some(absent)}")
+        if not any(self._inside(name) for name in self.used):
             found.append("no tensor of the backbone is in the file")
-        if not wrong:
-            found += self._value_problems()
-        return found
+        return found + self._value_problems()
+
+    def _is_head(self, name: str) -> bool:
+        return self.head is not None and name.startswith(self.head)
 
     def _architectures(self) -> tuple[Architecture, Architecture] | None:
         """The sizes of the model and the file, as far as both go, if they differ."""
@@ -209,29 +259,24 @@ class _Plan:
             return None
         return ours, theirs
 
-    def _reshaped(self, name: str, tensor: Tensor) -> bool:
-        return self.state[name].shape != tensor.shape
-
-    def _shape_problem(self, name: str, tensor: Tensor) -> str:
-        key = self.checkpoint.keys.get(name.removeprefix(self.place))
-        also = f" ({key} in the file)" if key not in (None, name) else ""
-        expected, found = tuple(self.state[name].shape), tuple(tensor.shape)
-        return f"{name}{also}: expected {expected}, found {found}"
-
-    def _leave_head(self) -> None:
-        for name in [name for name in self.used if name.startswith(self.head)]:
-            del self.used[name]
-            self.missing.append(name)
-
     def _value_problems(self) -> list[str]:
-        found = []
-        kinds = [f"{n} is {t.dtype}" for n, t in self.used.items() if not t.is_floating_point()]
-        if kinds:
-            found.append(f"weights that are no floating point numbers: {some(kinds)}")
-        broken = [n for n, t in self.used.items() if not t.to(self.state[n].dtype).isfinite().all()]
-        if broken:
-            found.append(f"{len(broken)} tensors with NaN or infinity: {some(broken)}")
-        return found
+        pairs = {name: (tensor, self.state[name]) for name, tensor in self.used.items()}
+        kinds = [
+            f"{name} is {tensor.dtype}, not {own.dtype}"
+            for name, (tensor, own) in pairs.items()
+            if tensor.is_floating_point() != own.is_floating_point() or tensor.is_complex()
+        ]
+        broken = [
+            name
+            for name, (tensor, own) in pairs.items()
+            if tensor.is_floating_point() and not tensor.to(own.dtype).isfinite().all()
+        ]
+        fixed = [name for name, (_, own) in pairs.items() if own.is_meta or _is_sealed(own)]
+        return [
+            *([f"tensors of another kind: {some(kinds)}"] if kinds else []),
+            *([f"{len(broken)} tensors with NaN or infinity: {some(broken)}"] if broken else []),
+            *([f"tensors of the model that cannot be written to: {some(fixed)}"] if fixed else []),
+        ]
 
     def report(self, normaliser: Normaliser) -> LoadReport:
         checkpoint = self.checkpoint
@@ -252,6 +297,11 @@ class _Plan:
             unexpected=self.unexpected,
             notes=notes,
         )
+
+
+def _is_sealed(tensor: Tensor) -> bool:
+    """Made in inference mode, and not to be written to outside it."""
+    return tensor.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def _head_of(model: nn.Module) -> str | None:

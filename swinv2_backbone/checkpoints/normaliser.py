@@ -17,8 +17,10 @@ from torch import Tensor
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.position_bias import log_spaced_offsets
-from swinv2_backbone.variants import RELEASES, VARIANTS
+from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 from swinv2_backbone.windows import Size
+
+LARGEST = 4096  # tokens of a side of a window: beyond it, a number is a mistake
 
 
 class Architecture(NamedTuple):
@@ -29,7 +31,7 @@ class Architecture(NamedTuple):
     num_heads: tuple[int, ...]
 
     def __str__(self) -> str:
-        names = [name for name in VARIANTS if _architecture(name) == self]
+        names = [name for name in VARIANTS if architecture_of(name) == self]
         known = f" ({', '.join(names)})" if names else ""
         return f"{self.embed_dim} channels, depths {self.depths}, heads {self.num_heads}{known}"
 
@@ -77,6 +79,8 @@ def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
     ``p = 1 + 8 (M - 1) / (8 ** t - 1)``.
     """
     shape = tuple(table.shape)
+    if not table.is_floating_point():
+        raise ValueError(f"{name} is {table.dtype}")
     if len(shape) != 4 or shape[0] != 1 or shape[3] != 2 or not shape[1] % 2 == shape[2] % 2 == 1:
         raise ValueError(f"{name} must be (1, 2 Mh - 1, 2 Mw - 1, 2), got {shape}")
     tolerance = 1e-4 if table.dtype in (torch.float32, torch.float64) else 1e-2
@@ -96,21 +100,37 @@ def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
     return pretrained, window
 
 
-def from_metadata(metadata: Mapping[str, Any]) -> Normaliser | None:
-    """From the notes that our own files carry."""
+def from_metadata(metadata: Mapping[str, Any], stages: int) -> Normaliser | None:
+    """From the notes that our own files carry.
 
-    def sizes(key: str) -> tuple[Size, ...] | None:
-        given = metadata.get(key)
-        return None if given is None else tuple((int(h), int(w)) for h, w in given)
-
-    pretrained = sizes("pretrained_window_sizes")
+    Raises:
+        ValueError: they are not one window for each of the ``stages``.
+    """
+    pretrained, windows = (metadata.get(k) for k in ("pretrained_window_sizes", "window_sizes"))
     if pretrained is None:
         return None
-    return Normaliser(pretrained, "our notes in the file", sizes("window_sizes"))
+    return Normaliser(
+        _windows(pretrained, stages),
+        "our notes in the file",
+        None if windows is None else _windows(windows, stages),
+    )
+
+
+def _windows(given: Any, stages: int) -> tuple[Size, ...]:
+    """One (height, width) per stage from what a file says: of each stage a number or a pair."""
+    pairs = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in given]
+    whole = all(type(m) is int and 1 <= m <= LARGEST for pair in pairs for m in pair)
+    if len(pairs) != stages or not whole or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"one window for each of {stages} stages is needed, got {given!r:.200}")
+    return tuple((h, w) for h, w in pairs)
 
 
 def from_config(folder: Path, layout: str, architecture: Architecture) -> Normaliser | None:
-    """From the config.json that Hugging Face and timm put beside their weights."""
+    """From the config.json that Hugging Face and timm put beside their weights.
+
+    Raises:
+        ValueError: it is damaged, or that of another model.
+    """
     path = folder / "config.json"
     if layout not in ("Hugging Face", "timm") or not path.is_file():
         return None
@@ -122,15 +142,16 @@ def from_config(folder: Path, layout: str, architecture: Architecture) -> Normal
         return _of_variant(str(config.get("architecture")), architecture, f"{path.name} beside it")
     if config.get("model_type") != "swinv2":
         return None
-    window, pretrained = config["window_size"], config["pretrained_window_sizes"]
-    side = (
-        config["image_size"] if isinstance(config["image_size"], int) else config["image_size"][0]
-    )
-    # Its windows shrink to the map of the image that the model is built for.
-    maps = [side // config["patch_size"] // 2**i for i in range(len(pretrained))]
-    windows = tuple((min(window, m),) * 2 for m in maps)
-    sizes = tuple((p, p) if p > 0 else own for p, own in zip(pretrained, windows))
-    return Normaliser(sizes, f"{path.name} beside it", windows)
+    for key, own in architecture._asdict().items():
+        if config.get(key) not in (None, own, list(own) if isinstance(own, tuple) else own):
+            raise ValueError(f"{path} is of another model: {key} {config[key]}, not {own}")
+    stages, side = len(architecture.depths), config["image_size"]
+    side = side if isinstance(side, int) else side[0]
+    # Its one window shrinks to the map of the image that the model is built for.
+    maps = [side // config["patch_size"] // 2**i for i in range(stages)]
+    windows = _windows([min(config["window_size"], m) for m in maps], stages)
+    pretrained = [p or m for p, (m, _) in zip(config["pretrained_window_sizes"], windows)]
+    return Normaliser(_windows(pretrained, stages), f"{path.name} beside it", windows)
 
 
 def from_name(path: Path, architecture: Architecture) -> Normaliser | None:
@@ -146,7 +167,7 @@ def from_name(path: Path, architecture: Architecture) -> Normaliser | None:
 
 def from_shapes(architecture: Architecture) -> Normaliser | None:
     """From the variants of this size, if all of them agree."""
-    fitting = [name for name in VARIANTS if _architecture(name) == architecture]
+    fitting = [name for name in VARIANTS if architecture_of(name) == architecture]
     found = {VARIANTS[name].pretrained_window_sizes for name in fitting}
     if len(found) != 1:
         return None
@@ -155,7 +176,7 @@ def from_shapes(architecture: Architecture) -> Normaliser | None:
 
 def _of_variant(name: str, architecture: Architecture, source: str) -> Normaliser | None:
     name = name.partition(".")[0]
-    if name not in VARIANTS or _architecture(name) != architecture:
+    if name not in VARIANTS or architecture_of(name) != architecture:
         return None
     variant = VARIANTS[name]
     return Normaliser(
@@ -165,12 +186,13 @@ def _of_variant(name: str, architecture: Architecture, source: str) -> Normalise
     )
 
 
-def _architecture(name: str) -> Architecture:
-    variant = VARIANTS[name]
+def architecture_of(name: str) -> Architecture:
+    """The size of a variant, by either of its names."""
+    variant = VARIANTS[variant_name(name)]
     return Architecture(variant.embed_dim, variant.depths, variant.num_heads)
 
 
-def check_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) -> Normaliser:
+def decide_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) -> Normaliser:
     """What shall normalise the position bias of ``backbone`` with the weights of ``path``.
 
     Raises:
@@ -188,12 +210,14 @@ def check_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) -> 
         return Normaliser(configured, "the model; the file does not say")
     if backbone.normaliser_assumed or found.windows[:stages] == configured:
         return found
+    setting = tuple(h if h == w else (h, w) for h, w in found.windows)
     raise ValueError(
-        f"the model normalises its position bias by windows of {describe(configured)}, but the "
-        f"weights were trained with {describe(found.windows[:stages])} (from {found.source}): "
+        f"{path}: the model normalises its position bias by windows of {describe(configured)}, but "
+        f"the weights were trained with {describe(found.windows[:stages])} (from {found.source}): "
         "choose the variant of the weights (MODEL.SWINV2.VARIANT), or give pretrained_window_sizes "
-        f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {_as_setting(found.windows)}; the window itself "
-        "may differ"
+        f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {setting}; the window itself may differ.  (If the "
+        "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the right "
+        "one into a file.)"
     )
 
 
@@ -202,7 +226,3 @@ def apply_normaliser(backbone: SwinV2, normaliser: Normaliser) -> None:
     windows = normaliser.windows[: backbone.num_stages]
     unbuilt = backbone.num_stages - len(windows)
     backbone.set_pretrained_window_sizes((*windows, *windows[-1:] * unbuilt))
-
-
-def _as_setting(windows: tuple[Size, ...]) -> tuple:
-    return tuple(h if h == w else (h, w) for h, w in windows)

@@ -23,11 +23,12 @@ WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
 # Other families, by a key that theirs have and SwinV2's do not.  The first that fits.
 FAMILIES = (
-    (r"relative_position_bias_table$", "Swin Transformer V1"),
-    (r"attn\.meta_mlp\.fc1\.", "timm's swinv2_cr, an independent model that is not SwinV2"),
-    (r"(^|\.)cls_token$|(^|\.)pos_embed$", "a plain Vision Transformer"),
-    (r"dwconv\.|conv_dw\.|depthwise_conv\.", "a ConvNeXt"),
-    (r"(layer1|res2)\.0\.conv1\.weight$|encoder\.stages\.0\.layers\.0\.layer\.", "a ResNet"),
+    (r"attn\.meta_mlp\.fc1\.", "timm's swinv2_cr, an independent model"),
+    (r"(^|\.)cls_token$", "a plain Vision Transformer, or a relative of it"),
+    (r"attn\.(w_msa\.)?relative_position_bias_table$", "Swin Transformer V1, or a relative of it"),
+    (r"(^|\.)pos_embed$", "a plain Vision Transformer, or a relative of it"),
+    (r"\.(dwconv|conv_dw|depthwise_conv)\.", "a ConvNeXt, or a relative of it"),
+    (r"(layer1|res2)\.0\.conv1\.weight$", "a ResNet"),
 )
 
 
@@ -36,32 +37,48 @@ class Found(NamedTuple):
 
     layout: Layout
     prefix: str  # of the names of the backbone
+    strangers: tuple[str, ...] = ()  # prefixes of other backbones in the same state dict
 
     @property
     def outer(self) -> str:
         """The prefix of the head."""
         return self.prefix.removesuffix(self.layout.root)
 
+    def has(self, key: str) -> bool:
+        """Whether a key is one of the backbone's."""
+        return key.startswith(self.prefix) and not key.startswith(self.strangers or "\0")
+
 
 def unwrap(content: Any) -> tuple[Mapping[str, Any], str | None]:
     """The state dict in what a file holds, and the name under which it stood there.
 
+    Of several, the first that holds a SwinV2.
+
     Raises:
         ValueError: there is none.
     """
-    if isinstance(content, Mapping):
-        for wrapper in WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping) and _has_tensors(content[wrapper]):
-                return content[wrapper], wrapper
-        if _has_tensors(content):
-            return content, None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"no state dict but {type(content).__name__}")
+    wrapped = [(content.get(wrapper), wrapper) for wrapper in WRAPPERS]
+    states = [(s, w) for s, w in (*wrapped, (content, None)) if _has_tensors(s)]
+    if not states:
         names = ", ".join(map(str, list(content)[:5]))
-        raise ValueError(f"no state dict: there is neither one of {WRAPPERS} nor a tensor: {names}")
-    raise ValueError(f"no state dict but {type(content).__name__}")
+        raise ValueError(f"no state dict: neither one of {WRAPPERS} nor a tensor, but {names}")
+    return next((found for found in states if _prefixes(found[0])), states[0])
 
 
-def _has_tensors(mapping: Mapping) -> bool:
-    return any(isinstance(value, Tensor) for value in mapping.values())
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _prefixes(keys: Iterable[Any]) -> set[str]:
+    """What stands before the landmarks of all layouts."""
+    return {
+        key.removesuffix(layout.landmark)
+        for layout in LAYOUTS
+        for key in keys
+        if isinstance(key, str) and f".{key}".endswith(f".{layout.landmark}")
+    }
 
 
 def recognise(keys: Iterable[str], prefix: str | None = None) -> Found:
@@ -75,25 +92,19 @@ def recognise(keys: Iterable[str], prefix: str | None = None) -> Found:
         ValueError: there is no SwinV2, another family, or more than one SwinV2.
     """
     keys = list(keys)
-    prefixes = {
-        key.removesuffix(layout.landmark)
-        for layout in LAYOUTS
-        for key in keys
-        if key == layout.landmark or key.endswith(f".{layout.landmark}")
-    }
-    # "encoder." belongs to the names of Hugging Face, and is a prefix of others.
-    if prefix is not None:
-        prefixes &= {prefix}
-    if not prefixes:
+    prefixes = _prefixes(keys)
+    chosen = prefixes if prefix is None else prefixes & {prefix}
+    if not chosen:
         raise ValueError(_no_swinv2(keys, prefix))
-    if len(prefixes) > 1:
+    if len(chosen) > 1:
         raise ValueError(
-            f"{len(prefixes)} backbones, under the prefixes {sorted(prefixes)}: "
+            f"{len(chosen)} backbones, under the prefixes {sorted(chosen)}: "
             "choose by load_checkpoint(..., prefix=...)"
         )
-    (found,) = prefixes
+    (found,) = chosen
+    strangers = tuple(p for p in prefixes if p != found and p.startswith(found))
     inside = [key.removeprefix(found) for key in keys if key.startswith(found)]
-    return Found(_layout(inside), found)
+    return Found(_layout(inside), found, strangers)
 
 
 def _layout(keys: list[str]) -> Layout:

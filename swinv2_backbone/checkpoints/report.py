@@ -22,7 +22,8 @@ class LoadReport:
         new: tensors that the file cannot have, and that keep their initial values: output norms,
             and what is around the backbone.
         missing: tensors that it should have, with ``partial=True``.
-        reshaped: tensors outside the backbone whose shape differs, which keep their initial values.
+        reshaped: tensors around the backbone that keep their initial values, as the file has other
+            shapes; with both shapes.
         dropped: tensors of the file that were left on purpose, each with the reason.
         unexpected: tensors of the file that nobody knows, with ``partial=True``.
         notes: anything else worth knowing.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.backbone import FEATURES, SwinV2
 from swinv2_backbone.checkpoints.files import METADATA, SAFETENSORS, write_file
 from swinv2_backbone.checkpoints.hugging_face import HUGGING_FACE
 from swinv2_backbone.checkpoints.layout import Layout, Tensors
@@ -72,7 +72,7 @@ def save_checkpoint(
     """
     if to not in TARGETS:
         raise ValueError(f"unknown layout {to!r}; there are: {', '.join(TARGETS)}")
-    path, (_, backbone) = Path(path), find_backbone(model)
+    path, (_, backbone) = Path(os.path.expanduser(path)), find_backbone(model)
     if to == "detectron2" and path.suffix != ".pth":
         raise ValueError(f"{path}: Detectron2's checkpointer reads .pth files")
     if to == "detectron2" or not isinstance(model, SwinV2Classifier):
@@ -117,6 +117,9 @@ def to_layout(model: SwinV2 | SwinV2Classifier, to: str) -> tuple[Tensors, list[
     layout, (place, backbone) = TARGETS[to], find_backbone(model)
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     inside = {n.removeprefix(place): v for n, v in state.items() if n.startswith(place)}
+    if len(layout.norms) == 1:  # the last stage's, which need not be the fourth
+        last = f"norms.{FEATURES[len(backbone.layers) - 1]}."
+        inside = {name.replace(last, "norms.res5."): value for name, value in inside.items()}
     arranged = layout.from_ours(inside)
     # Only a classifier has the publisher's root: bare backbones stand without.
     root = layout.root if place else ""

@@ -11,7 +11,7 @@ def split_bias(tensors: Tensors) -> Tensors:
     """``attn.qkv.bias`` (3D,) -> ``q_bias`` and ``v_bias`` (D,); k's third is never used there."""
     out = dict(tensors)
     for name, value in tensors.items():
-        if name.endswith("attn.qkv.bias") and value.numel() % 3 == 0:
+        if name.endswith("attn.qkv.bias") and value.ndim == 1 and len(value) % 3 == 0:
             q_bias, _, v_bias = out.pop(name).chunk(3)
             out[name.replace("qkv.bias", "q_bias")] = q_bias.clone()
             out[name.replace("qkv.bias", "v_bias")] = v_bias.clone()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import nn
 
 from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.checkpoints.checkpoint import interpret
 from swinv2_backbone.checkpoints.download import fetch
-from swinv2_backbone.checkpoints.files import METADATA, check_archive
-from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint
-from swinv2_backbone.checkpoints.normaliser import apply_normaliser, check_normaliser, from_metadata
+from swinv2_backbone.checkpoints.files import METADATA, Content, read_file
+from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint, load_into
 from swinv2_backbone.checkpoints.save import notes_of
 
 OURS = ("swinv2://", "http://", "https://")  # other schemes are Detectron2's
@@ -59,6 +58,8 @@ class Checkpointer(DetectionCheckpointer):
         """
         self._path = path
         if not path or checkpointables != [] or not self._has_swinv2():
+            if path and "://" not in path and not Path(path).is_file():
+                raise FileNotFoundError(f"no file {path!r}")
             return super().load(path, checkpointables)
         if comm.get_local_rank() == 0:
             self._local(path)  # one process of a machine fetches, the others find it
@@ -93,32 +94,22 @@ class Checkpointer(DetectionCheckpointer):
         return fetch(path)
 
     def _load_file(self, filename: str) -> dict:
-        if not filename.endswith((".pth", ".pt")):
-            raise ValueError(
-                f"{filename}: a training is resumed from a .pth file (a .pkl runs code when it is "
-                "read)"
-            )
-        check_archive(Path(filename))
-        content = torch.load(filename, map_location="cpu", weights_only=True)
-        return content if "model" in content else {"model": content}
+        self._content = read_file(Path(filename), extras=False)
+        value = self._content.value
+        if not isinstance(value, dict):
+            raise ValueError(f"{filename} holds no training: {type(value).__name__}")
+        return value if isinstance(value.get("model"), dict) else {"model": value}
 
     def _load_model(self, checkpoint: dict):
-        notes = from_metadata(checkpoint.get(METADATA, {}))
-        if notes is not None and self._has_swinv2():
-            _, backbone = find_backbone(self.model)
-            check_normaliser(backbone, notes, Path(self._path))
-            apply_normaliser(backbone, notes)
-        incompatible = super()._load_model(checkpoint)
-        wrong = [name for name, _, _ in incompatible.incorrect_shapes]
-        missing = [name for name in incompatible.missing_keys if name not in wrong]
-        if (missing or wrong) and self._has_swinv2():
-            raise ValueError(
-                f"{self._path} is not of this model: {len(missing)} tensors are missing "
-                f"({', '.join(missing[:3])}), {len(wrong)} are of another shape "
-                f"({', '.join(wrong[:3])})"
-            )
-        self._complete = not missing and not wrong
-        total = len(self.model.state_dict())
-        loaded = total - len(missing) - len(wrong)
-        self.report = f"{loaded} of {total} tensors from {self._path}"
-        return incompatible
+        if not self._has_swinv2():
+            incompatible = super()._load_model(checkpoint)
+            absent = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
+            total = len(self.model.state_dict())
+            self._complete = not absent
+            self.report = f"{total - absent} of {total} tensors from {self._path}"
+            return incompatible
+        content = Content(checkpoint.pop("model"), self._content.metadata)
+        found = load_into(self.model, interpret(Path(self._path), content), complete=True)
+        self._complete = True
+        self.report = f"{len(found.used)} tensors from {self._path}"
+        return None  # nothing is missing or left over
