@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def download(url: str, folder: Path) -> Path:
     path = folder / name
     if path.exists():
         return path
-    # Of this process alone, as others may be fetching the same file.
-    partial = path.with_name(f"{name}.{os.getpid()}.partial")
+    # Of this call alone, as other processes and machines may be fetching the same file.
+    partial = path.with_name(f"{name}.{uuid.uuid4().hex}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _transfer(url, partial, DIGESTS.get(name) or _hash_in_name(name))

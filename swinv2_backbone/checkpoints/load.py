@@ -71,8 +71,11 @@ def load_into(
             plan.state[name].copy_(tensor)
     apply_normaliser(plan.backbone, normaliser)
     report = plan.report(normaliser)
+    logger = logging.getLogger(__name__)
     if report.missing or report.unexpected or report.reshaped:
-        logging.getLogger(__name__).warning(f"loaded in part only:\n{report}")
+        logger.warning(f"loaded in part only:\n{report}")
+    else:
+        logger.info(f"loaded:\n{report}")
     return report
 
 

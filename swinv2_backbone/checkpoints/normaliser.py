@@ -48,6 +48,7 @@ class Normaliser(NamedTuple):
 
 
 def describe(windows: tuple[Size, ...]) -> str:
+    """``16, 16, 16, 8``, or ``12x16, ...`` where height and width differ."""
     return ", ".join(str(h) if h == w else f"{h}x{w}" for h, w in windows)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -65,7 +64,6 @@ class Checkpointer(DetectionCheckpointer):
             self._local(path)  # one process of a machine fetches, the others find it
         comm.synchronize()
         report = load_checkpoint(self.model, self._local(path), partial=self.partial)
-        logging.getLogger(__name__).info(f"\n{report}")
         self._complete = report.complete
         self.report = (
             f"{len(report.used)} tensors from {path} (layout: {report.layout}); "
