@@ -323,6 +323,14 @@ def test_the_final_norm_becomes_that_of_res5(state, tmp_path):
     assert torch.equal(model.norms["res4"].weight, torch.ones(128))
 
 
+def test_the_final_norm_is_not_new(state, tmp_path):
+    def drop(tensors: dict) -> None:
+        del tensors["norm.weight"], tensors["norm.bias"]
+
+    path = changed(state, drop, tmp_path)
+    refused(small_classifier(), path, "missing: backbone.norms.res5.weight, backbone.norms.res5.b")
+
+
 def test_half_an_output_norm_is_not_new(tmp_path):
     model = randomise(small_backbone(), seed=0)
     save_checkpoint(model, tmp_path / "x.safetensors")
