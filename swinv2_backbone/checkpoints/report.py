@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from swinv2_backbone.checkpoints.normaliser import Normaliser
 
-SHOWN = 8  # names in a message; the rest are counted
+SHOWN = 20  # names in a message; the rest are counted
 
 
 @dataclass
