@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import (
+    SMALL,
+    TINY,
+    assert_equal,
+    published,
+    small_classifier,
+    state_of,
+    telling_state,
+)
 from models import largest_difference, oracle_features, pictures
 from oracle import randomise
 from publishers import (
@@ -38,8 +46,6 @@ from swinv2_backbone.checkpoints import hugging_face, mmpretrain, torchvision
 from swinv2_backbone.checkpoints.checkpoint import read_checkpoint
 from swinv2_backbone.checkpoints.save import TARGETS
 
-SMALL = Variant(32, (2, 2, 2, 2), (1, 2, 4, 8), (8, 8, 8, 4), (6, 6, 6, 3), 128)
-TINY = "swinv2_tiny_window8_256"
 LAYOUTS = {
     "microsoft": "Microsoft",
     "timm": "timm",
@@ -49,41 +55,6 @@ LAYOUTS = {
     "simmim": "SimMIM",
 }
 FAST = (TINY, "swinv2_tiny_window16_256")
-
-
-def published(state: dict, name: str | Variant, publisher: str, folder: Path) -> Path:
-    """The file of a publisher with our weights."""
-    path = folder / f"{publisher}.pth"
-    torch.save(PUBLISHERS[publisher](state, name), path)
-    return path
-
-
-def small_classifier(**options) -> SwinV2Classifier:
-    backbone = SwinV2(
-        SMALL.embed_dim,
-        SMALL.depths,
-        num_heads=SMALL.num_heads,
-        window_size=SMALL.window_sizes,
-        out_features=("res5",),
-        **{"pretrained_window_sizes": SMALL.pretrained_window_sizes} | options,
-    )
-    return SwinV2Classifier(backbone, 10)
-
-
-def state_of(model: SwinV2Classifier) -> dict[str, Tensor]:
-    """The state of a classifier under the names of `publishers.native_state`."""
-    return {key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
-
-
-def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        assert torch.equal(found[key], value), key
-
-
-@lru_cache(maxsize=2)
-def telling_state(name: str) -> dict[str, Tensor]:
-    return native_state(name)
 
 
 # --- the weights themselves ------------------------------------------------------------------

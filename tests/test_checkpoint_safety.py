@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import SMALL, TINY, assert_equal, published, small_classifier
 from publishers import TRAINING_FILES, native_state, save
-from test_checkpoint_readers import SMALL, TINY, assert_equal, published, small_classifier
 from torch import Tensor
 
 from swinv2_backbone import load_checkpoint, save_checkpoint

@@ -13,13 +13,13 @@ from unittest.mock import patch
 import pytest
 import timm as timm_models
 import torch
+from checkpoint_files import SMALL, TINY, assert_equal, published
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from models import pictures
 from publishers import PUBLISHERS, filled_classifier, headless, native_state
 from safetensors.torch import load_file
-from test_checkpoint_readers import SMALL, TINY, assert_equal, published
 from transformers import AutoModelForImageClassification
 
 from swinv2_backbone import SwinV2, Variant, build_classifier, load_checkpoint

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 import torch
+from checkpoint_files import SMALL, TINY, assert_equal, published
 from detectron2.modeling import build_model
 from publishers import headless, native_state
-from test_checkpoint_readers import SMALL, TINY, assert_equal, published
 from torch import nn
 
 from swinv2_backbone.checkpoints import download
