@@ -440,12 +440,20 @@ def test_models_that_cannot_be_written_to_are_refused(state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("query", "key"), [((64, 32), (0, 32)), ((32, 31), (32, 32)), ((), ()), ((32,), (32,))]
+    ("query", "key"),
+    [
+        (torch.ones(192, 96), torch.ones(0, 96)),  # together as many rows as there should be
+        (torch.ones(96, 95), torch.ones(96, 96)),
+        (torch.ones(()), torch.ones(())),
+        (torch.ones(96), torch.ones(96)),
+        (torch.ones(96, 96), torch.ones(96, 96).long()),
+    ],
+    ids=["rows", "columns", "numbers", "vectors", "integers"],
 )
-def test_query_and_key_of_other_shapes_are_not_joined(query, key, tmp_path):
+def test_query_and_key_of_other_kinds_are_not_joined(query, key, tmp_path):
     content = dict(PUBLISHERS["hugging_face"](telling_state(TINY), TINY))
     at = "swinv2.encoder.layers.0.blocks.0.attention.self."
-    content[f"{at}query.weight"], content[f"{at}key.weight"] = torch.ones(query), torch.ones(key)
+    content[f"{at}query.weight"], content[f"{at}key.weight"] = query, key
     path = write(content, tmp_path / "x.pth")
     refused(build_backbone(TINY), path, "missing: layers.0.blocks.0.attn.qkv.weight")
 
