@@ -231,7 +231,8 @@ def test_notes_that_are_none_say_nothing(notes, tmp_path):
         "3",
         "[" * 100_000,
         '{"model_type": "swinv2"}',
-        '{"model_type": "swinv2", "embed_dim": 999}',
+        '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
+        '"pretrained_window_sizes": [0, 0, 0, 0], "embed_dim": 999}',
         '{"model_type": "swinv2", "image_size": [], "window_size": 8}',
         '{"model_type": "swinv2", "image_size": 256, "patch_size": 0, "window_size": 8}',
         '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
