@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_files import SMALL, TINY, assert_equal, published
@@ -140,6 +141,7 @@ def test_resuming_demands_every_tensor_and_names_what_is_wrong(tmp_path):
         f"NaN or infinity: {key}": {"model": poisoned},
         "tensors are not those of this model: .*expected": {"model": reshaped},
         "holds no training: list": [1],
+        "reading it might run code": {"model": before, "trainer": {"lr": np.float64(1)}},
         "the normaliser cannot be read": {
             "model": before,
             "swinv2_backbone": {"pretrained_window_sizes": [float("inf")] * 4},
