@@ -18,6 +18,7 @@ from checkpoint_files import (
     telling_state,
     write,
 )
+from oracle import randomise
 from publishers import PUBLISHERS, native_state
 from safetensors.torch import save_file
 from torch import Tensor
@@ -243,3 +244,14 @@ def test_strange_configs_are_refused(config, tmp_path):
     path = write(PUBLISHERS["hugging_face"](telling_state(TINY), TINY), tmp_path / "model.bin")
     (tmp_path / "config.json").write_text(config)
     refused(own_size(TINY), path, "model.bin: the normaliser cannot be read")
+
+
+@torch.no_grad()
+def test_a_used_model_follows_another_normaliser_at_once():
+    model = randomise(small_backbone(pretrained_window_sizes=4), seed=0).eval()
+    expected = randomise(small_backbone(pretrained_window_sizes=(6, 3)), seed=0).eval()
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = model(images)["res3"]
+    model.set_pretrained_window_sizes((6, 3))
+    assert torch.equal(model(images)["res3"], expected(images)["res3"])
+    assert not torch.equal(model(images)["res3"], before)
