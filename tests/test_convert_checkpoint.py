@@ -186,6 +186,16 @@ def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
     assert read_checkpoint(tmp_path / "y.pth").normaliser.windows == ((8, 8),) * 4
 
 
+def test_a_wrong_source_of_the_normaliser_is_overridden(state, tmp_path):
+    path = tmp_path / "swinv2_tiny_window8_256_renamed.pth"
+    torch.save(PUBLISHERS["timm"](state, TINY), path)
+    assert read_checkpoint(path).normaliser.windows == ((8, 8),) * 4  # by its name
+    converted(path, tmp_path / "x.pth", "--pretrained-window-sizes", 16, 16, 16, 8, "--check")
+    found = read_checkpoint(tmp_path / "x.pth").normaliser
+    assert found.windows == ((16, 16), (16, 16), (16, 16), (8, 8))
+    assert "notes" in found.source
+
+
 def test_results_are_not_overwritten_unless_asked(source, tmp_path):
     target = tmp_path / "x.pth"
     target.write_text("precious")

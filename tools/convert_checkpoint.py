@@ -37,6 +37,10 @@ def convert(args: argparse.Namespace) -> None:
             raise ValueError(f"--variant {args.variant} has {named}, but {args.source} has {found}")
         windows = windows or variant.window_sizes
         pretrained = pretrained or variant.pretrained_window_sizes
+    if args.pretrained_window_sizes and checkpoint.normaliser:
+        # The user knows better than, say, the name of a file.
+        windows = windows or checkpoint.normaliser.trained_windows
+        checkpoint.normaliser = None
     model = model_for(checkpoint, window_size=windows, pretrained_window_sizes=pretrained).eval()
     print(load_into(model, checkpoint))
     left = save_checkpoint(model, args.target, args.to, overwrite=args.overwrite)
@@ -99,7 +103,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--window-size", type=int, nargs="+", metavar="M", help="one, or one a stage"
     )
-    parser.add_argument("--pretrained-window-sizes", type=int, nargs="+", metavar="P")
+    parser.add_argument(
+        "--pretrained-window-sizes",
+        type=int,
+        nargs="+",
+        metavar="P",
+        help="one, or one a stage; instead of what the file says",
+    )
     parser.add_argument("--prefix", help="of the backbone, for a file with several")
     parser.add_argument("--overwrite", action="store_true")
     return parser.parse_args()
