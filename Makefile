@@ -7,11 +7,12 @@ INSTALLED := $(VENV)/.installed
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo test test-slow lint clean
+.PHONY: help env demo demo-semantic test test-slow lint clean
 
 help:
 	@echo "make env        $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
-	@echo "make demo       train and show a small model"
+	@echo "make demo       train and show a small Mask R-CNN"
+	@echo "make demo-semantic  the same with a small UPerNet"
 	@echo "make test       fast tests"
 	@echo "make test-slow  all tests"
 	@echo "make lint       ruff"
@@ -30,6 +31,9 @@ $(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
 
 demo: env
 	$(BIN)/python tools/demo.py
+
+demo-semantic: env
+	$(BIN)/python tools/demo.py --semantic
 
 test: env
 	$(BIN)/python -m pytest

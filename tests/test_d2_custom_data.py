@@ -1,6 +1,10 @@
-"""A user's own COCO-format dataset from config keys."""
+"""A user's own COCO-format dataset from config keys, or from Python."""
+
+from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -9,10 +13,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.custom import check_masks, class_names, register_custom_datasets
+from swinv2_backbone.d2.data.coco import register_coco
+from swinv2_backbone.d2.data.custom import class_names, register_custom_datasets
 
 CATEGORIES = [{"id": 9, "name": "fig"}, {"id": 4, "name": "date"}]
 SQUARE = [[1, 1, 5, 1, 5, 5, 1, 5]]
+ANNOTATION = {"id": 31, "image_id": 7, "category_id": 9, "bbox": [1, 1, 4, 4]}
+OBJECT = ANNOTATION | {"iscrowd": 0, "area": 16, "segmentation": SQUARE}
 
 
 def write(folder: Path, **changes) -> Path:
@@ -20,18 +27,9 @@ def write(folder: Path, **changes) -> Path:
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(images / "a.png"), np.zeros((8, 10, 3), np.uint8))
-    annotation = {
-        "id": 31,
-        "image_id": 7,
-        "category_id": 9,
-        "iscrowd": 0,
-        "bbox": [1, 1, 4, 4],
-        "area": 16,
-        "segmentation": SQUARE,
-    }
     content = {
         "images": [{"id": 7, "file_name": "a.png", "height": 8, "width": 10}],
-        "annotations": [annotation],
+        "annotations": [OBJECT],
         "categories": CATEGORIES,
     }
     path = folder / "all.json"
@@ -51,6 +49,8 @@ def config(tmp_path):
             [
                 "MODEL.DEVICE",
                 "cpu",
+                "OUTPUT_DIR",
+                str(tmp_path / "output"),
                 "MODEL.ROI_HEADS.NUM_CLASSES",
                 str(classes),
                 f"DATASETS.CUSTOM.{split}.NAME",
@@ -64,7 +64,19 @@ def config(tmp_path):
         )
 
     yield build
-    for name in names:
+    forget(names)
+
+
+@pytest.fixture
+def registered():
+    """Notes a name that a test registers, so that it is forgotten afterwards."""
+    names = []
+    yield lambda name: names.append(name) or name
+    forget(names)
+
+
+def forget(names: list[str]) -> None:
+    for name in set(names):
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
@@ -87,9 +99,6 @@ def test_registering_twice_is_no_error(tmp_path, config):
     register_custom_datasets(config(path))
 
 
-ANNOTATION = {"id": 31, "image_id": 7, "category_id": 9, "bbox": [1, 1, 4, 4]}
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -100,7 +109,7 @@ ANNOTATION = {"id": 31, "image_id": 7, "category_id": 9, "bbox": [1, 1, 4, 4]}
         ({"categories": []}, ["no categories"]),
         (
             {"images": [{"id": 7, "file_name": "b.png", "height": 8, "width": 10}]},
-            ["1 of the 1 images", "b.png"],
+            ["1  image files that are missing", "b.png"],
         ),
     ],
 )
@@ -125,7 +134,7 @@ def test_a_file_that_is_missing_or_not_coco_is_named(tmp_path, config):
     with pytest.raises(ValueError, match="nowhere.json"):
         register_custom_datasets(config(tmp_path / "nowhere.json"))
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="list.json.*no images, annotations, categories"):
+    with pytest.raises(ValueError, match="list.json.*no list of images, annotations, categories"):
         register_custom_datasets(config(tmp_path / "list.json"))
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ValueError, match="broken.json.*not JSON"):
@@ -161,25 +170,15 @@ def test_training_and_test_must_agree_about_the_classes(tmp_path, config):
 
 def test_masks_the_mask_head_could_not_use_are_found_before_training(tmp_path, config):
     rle = {"size": [8, 10], "counts": [9, 2, 69]}
-    annotation = {
-        "id": 31,
-        "image_id": 7,
-        "category_id": 9,
-        "iscrowd": 0,
-        "bbox": [1, 1, 4, 4],
-        "area": 16,
-        "segmentation": rle,
-    }
-    path = write(tmp_path, annotations=[annotation])
-    with pytest.raises(ValueError, match="annotation 31.*INPUT.MASK_FORMAT bitmask"):
-        check_masks(config(path, "MODEL.MASK_ON", "True"))
-    check_masks(config(path, "MODEL.MASK_ON", "True", "INPUT.MASK_FORMAT", "bitmask"))
-    path = write(
-        tmp_path, annotations=[{k: v for k, v in annotation.items() if k != "segmentation"}]
-    )
-    with pytest.raises(ValueError, match="annotation 31.*MODEL.MASK_ON False"):
-        check_masks(config(path, "MODEL.MASK_ON", "True"))
-    check_masks(config(path))
+    path = write(tmp_path, annotations=[OBJECT | {"segmentation": rle}])
+    with pytest.raises(ValueError, match="annotation 31(.|\n)*INPUT.MASK_FORMAT bitmask"):
+        register_custom_datasets(config(path, "MODEL.MASK_ON", "True"))
+    bitmask = ("INPUT.MASK_FORMAT", "bitmask")
+    register_custom_datasets(config(path, "MODEL.MASK_ON", "True", *bitmask))
+    path = write(tmp_path, annotations=[ANNOTATION])
+    with pytest.raises(ValueError, match="annotation 31(.|\n)*MODEL.MASK_ON False"):
+        register_custom_datasets(config(path, "MODEL.MASK_ON", "True"))
+    register_custom_datasets(config(path))
 
 
 def test_class_names_survive_in_a_saved_config_without_the_json(tmp_path, config):
@@ -213,8 +212,115 @@ def test_evaluation_needs_no_training_set(tmp_path, config):
     assert len(cfg.DATASETS.TEST) == 1
 
 
-def test_keys_that_the_evaluation_reads_are_asked_for_before_training(tmp_path, config):
-    path = write(tmp_path, annotations=[ANNOTATION])
-    with pytest.raises(ValueError, match="id 31.*no iscrowd, area"):
-        register_custom_datasets(config(path, split="TEST"))
-    register_custom_datasets(config(path))  # training does without
+def test_what_can_be_mended_is_mended_in_a_copy_that_is_registered(tmp_path, config, caplog):
+    path = write(tmp_path, annotations=[OBJECT | {"bbox": [6, 1, 9, 4]}, ANNOTATION])
+    before = path.read_bytes()
+    cfg = config(path)
+    with caplog.at_level(logging.WARNING, "swinv2_backbone"):
+        register_custom_datasets(cfg)
+    (name,) = cfg.DATASETS.TRAIN
+    copy = tmp_path / "output" / "datasets" / f"{name}.json"
+    assert MetadataCatalog.get(name).json_file == str(copy)
+    (image,) = DatasetCatalog.get(name)
+    assert [entry["bbox"] for entry in image["annotations"]] == [[6, 1, 4, 4], [1, 1, 4, 4]]
+    assert path.read_bytes() == before
+    assert str(path) == cfg.DATASETS.CUSTOM.TRAIN.JSON
+    assert "clipped" in caplog.text and str(copy) in caplog.text
+    assert os.listdir(copy.parent) == [copy.name]
+
+
+def test_a_file_without_faults_is_registered_itself(tmp_path, config):
+    path = write(tmp_path)
+    cfg = config(path, split="TEST")
+    register_custom_datasets(cfg)
+    assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file == str(path)
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_mended_copy_is_replaced_by_the_next(tmp_path, config):
+    for left in (6, 7):
+        cfg = config(write(tmp_path, annotations=[OBJECT | {"bbox": [left, 1, 9, 4]}]))
+        register_custom_datasets(cfg)
+        (image,) = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+        assert image["annotations"][0]["bbox"][0] == left
+
+
+def test_a_mended_copy_never_replaces_a_file_of_the_user(tmp_path, config):
+    path = write(tmp_path, annotations=[OBJECT | {"bbox": [6, 1, 9, 4]}])
+    cfg = config(path)
+    theirs = tmp_path / "output" / "datasets" / f"{cfg.DATASETS.CUSTOM.TRAIN.NAME}.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    with pytest.raises(ValueError, match=f"{theirs.name} is in the way"):
+        register_custom_datasets(cfg)
+    assert theirs.read_text() == "theirs"
+
+
+def test_what_the_evaluation_lacks_is_added_in_a_copy(tmp_path, config):
+    cfg = config(write(tmp_path, annotations=[ANNOTATION | {"id": 0}]), split="TEST")
+    register_custom_datasets(cfg)
+    content = json.loads(Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).read_text())
+    assert content["annotations"] == [ANNOTATION | {"id": 1, "iscrowd": 0, "area": 16}]
+
+
+def test_all_faults_are_told_at_once(tmp_path, config):
+    faulty = [OBJECT | {"category_id": 5}, OBJECT | {"id": 32, "bbox": [50, 50, 2, 2]}]
+    images = [{"id": 7, "file_name": "b.png", "height": 8, "width": 10}]
+    with pytest.raises(ValueError) as error:
+        register_custom_datasets(config(write(tmp_path, annotations=faulty, images=images)))
+    words = ["DATASETS.CUSTOM.TRAIN", "all.json", "b.png", "category_id 5", "annotation 32"]
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["DATASETS.CUSTOM.TRAIN.LABELS", "labels"], "JSON and .*LABELS are both given"),
+        (["DATASETS.CUSTOM.NAMES", "names.txt"], "NAMES 'names.txt' goes with LABELS"),
+        (["DATASETS.CUSTOM.TRAIN.JSON", ""], "IMAGES .* needs .*JSON .* or .*LABELS"),
+        (["MODEL.META_ARCHITECTURE", "SemanticSegmentor"], "give DATASETS.CUSTOM.TRAIN.LABELS"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "registered in Python"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(tmp_path, config, opts, words):
+    with pytest.raises(ValueError, match=words):
+        register_custom_datasets(config(write(tmp_path), *opts))
+
+
+def test_the_classes_of_the_objects_count_in_a_panoptic_model(tmp_path, config):
+    panoptic = ("MODEL.META_ARCHITECTURE", "PanopticFPN")
+    cfg = config(write(tmp_path), *panoptic, "DATASETS.CUSTOM.CLASSES", "['date', 'fig']")
+    assert class_names(cfg) == ["date", "fig"]
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    with pytest.raises(ValueError, match="MODEL.ROI_HEADS.NUM_CLASSES 2"):
+        class_names(cfg)
+
+
+def test_a_dataset_is_registered_from_python(tmp_path, registered):
+    path = write(tmp_path)
+    name = registered(f"{tmp_path.name}_python")
+    register_coco(name, path, tmp_path / "images")
+    assert MetadataCatalog.get(name).thing_classes == ["date", "fig"]
+    assert MetadataCatalog.get(name).evaluator_type == "coco"
+    assert len(DatasetCatalog.get(name)) == 1
+    with pytest.raises(ValueError, match="mask_format must be"):
+        register_coco(name, path, tmp_path / "images", mask_format="rle")
+
+
+def test_mending_from_python_needs_a_place_for_the_copy(tmp_path, registered):
+    path = write(tmp_path, annotations=[OBJECT | {"bbox": [6, 1, 9, 4]}])
+    name = registered(f"{tmp_path.name}_python")
+    with pytest.raises(ValueError, match="clipped(.|\n)*output_dir"):
+        register_coco(name, path, tmp_path / "images")
+    register_coco(name, path, tmp_path / "images", output_dir=tmp_path)
+    assert (tmp_path / "datasets" / f"{name}.json").is_file()
+
+
+def test_a_failed_check_leaves_what_was_registered(tmp_path, registered):
+    path = write(tmp_path)
+    name = registered(f"{tmp_path.name}_python")
+    register_coco(name, path, tmp_path / "images")
+    write(tmp_path, categories=[])
+    with pytest.raises(ValueError, match="no categories"):
+        register_coco(name, path, tmp_path / "images")
+    assert name in DatasetCatalog

@@ -10,7 +10,6 @@ from swinv2_backbone.d2.optimizer import (
     build_lr_scheduler,
     build_optimizer,
     learning_rate_scales,
-    parameter_groups,
 )
 
 BASE = [
@@ -57,7 +56,7 @@ def by_name(groups: list[dict]) -> dict[str, dict]:
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group(model):
-    groups = parameter_groups(config(), model)
+    groups = build_optimizer(config(), model).param_groups
     listed = [p for group in groups for p in group["params"]]
     assert len(listed) == len({id(p) for p in listed})
     assert {id(p) for p in listed} == {id(p) for p in model.parameters() if p.requires_grad}
@@ -65,13 +64,13 @@ def test_every_trainable_parameter_is_in_exactly_one_group(model):
 
 def test_names_belong_to_their_parameters(model):
     parameters = dict(model.named_parameters())
-    for group in parameter_groups(config(), model):
+    for group in build_optimizer(config(), model).param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             assert parameters[name] is parameter
 
 
 def test_weight_decay_is_zero_for_exactly_these_names(model):
-    groups = by_name(parameter_groups(config(), model))
+    groups = by_name(build_optimizer(config(), model).param_groups)
     block = "backbone.bottom_up.swinv2.layers.2.blocks.1."
     free = {
         name.removeprefix(block)
@@ -102,7 +101,7 @@ def test_weight_decay_is_zero_for_exactly_these_names(model):
 
 
 def test_weight_decay_outside_the_blocks_follows_the_same_rule(model):
-    groups = by_name(parameter_groups(config(), model))
+    groups = by_name(build_optimizer(config(), model).param_groups)
     expected = {
         "backbone.bottom_up.swinv2.patch_embed.proj.weight": 0.05,
         "backbone.bottom_up.swinv2.patch_embed.proj.bias": 0,
@@ -119,7 +118,7 @@ def test_weight_decay_outside_the_blocks_follows_the_same_rule(model):
 
 
 def test_backbone_factor_scales_the_backbone_alone(model):
-    groups = by_name(parameter_groups(config("SOLVER.BACKBONE_LR_FACTOR", "0.1"), model))
+    groups = by_name(build_optimizer(config("SOLVER.BACKBONE_LR_FACTOR", "0.1"), model).param_groups)
     for name, group in groups.items():
         factor = 0.1 if ".bottom_up." in name else 1.0
         assert group["lr"] == pytest.approx(0.01 * factor), name
@@ -146,7 +145,7 @@ def test_layer_decay_falls_block_by_block_towards_the_image(model):
 
 def test_frozen_parameters_are_left_out():
     model = build_model(config("MODEL.SWINV2.FROZEN_STAGES", "2"))
-    names = set(by_name(parameter_groups(config(), model)))
+    names = set(by_name(build_optimizer(config(), model).param_groups))
     assert not any(".patch_embed." in name or ".layers.1." in name for name in names)
     assert any(".layers.2." in name for name in names)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from swinv2_backbone.d2.data import demo
+from swinv2_backbone.d2.data import demo, demo_scene
 
+KINDS = ("", "_labels", "_stuff", "_panoptic")  # folders of images per split
 SMALL = {"num_train": 20, "num_val": 3, "image_size": 96}
 
 
@@ -133,7 +134,7 @@ def test_class_crowd_flag_bbox_and_area_agree_with_the_drawn_instance(coco):
     ],
 )
 def test_each_class_has_its_corners_and_its_share_of_the_circle_around_it(name, corners, share):
-    mask, area = demo._rasterise(name, np.array([100.0, 100.0]), 160.0, 0.3, 200, 200)
+    mask, area = demo_scene._rasterise(name, np.array([100.0, 100.0]), 160.0, 0.3, 200, 200)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     assert area == mask.sum() == pytest.approx(share * np.pi * 80**2, rel=0.05)
     assert mask[100, 100] == (name != "ring")
@@ -143,8 +144,8 @@ def test_each_class_has_its_corners_and_its_share_of_the_circle_around_it(name, 
 
 
 def test_a_shape_beyond_the_border_keeps_its_full_area():
-    inside, full = demo._rasterise("square", np.array([50.0, 50.0]), 40.0, 0.3, 100, 100)
-    cut, area = demo._rasterise("square", np.array([99.0, 50.0]), 40.0, 0.3, 100, 100)
+    inside, full = demo_scene._rasterise("square", np.array([50.0, 50.0]), 40.0, 0.3, 100, 100)
+    cut, area = demo_scene._rasterise("square", np.array([99.0, 50.0]), 40.0, 0.3, 100, 100)
     assert inside.sum() == full == area
     assert 0.4 * full < cut.sum() < 0.6 * full
 
@@ -160,14 +161,14 @@ def test_masks_are_exactly_the_pixels_in_which_objects_show(index):
 
 
 def test_objects_that_hardly_show_are_left_out_and_cover_nothing():
-    def shape(category_id: int, columns: slice) -> demo._Shape:
+    def shape(category_id: int, columns: slice) -> demo_scene._Shape:
         mask = np.zeros((10, 40), bool)
         mask[:, columns] = True
         instance = demo.Instance(category_id, mask, iscrowd=False, as_rle=False)
-        return demo._Shape(instance, int(mask.sum()))
+        return demo_scene._Shape(instance, int(mask.sum()))
 
     back, middle, front = shape(2, slice(0, 20)), shape(3, slice(10, 30)), shape(7, slice(14, 30))
-    visible = demo._occlude([back, middle, front])
+    visible = demo_scene._occlude([back, middle, front])
     assert [(i.category_id, int(i.mask.sum())) for i in visible] == [(2, 140), (7, 160)]
 
 
@@ -183,9 +184,10 @@ def test_other_parameters_replace_our_files_and_keep_the_users(tmp_path):
     (tmp_path / "train" / "mine.png").write_bytes(b"mine")
     demo.generate_demo_dataset(tmp_path, seed=1, num_train=2, num_val=3, image_size=64)
     assert set(read_files(tmp_path)) == {
-        *("demo.json", "train.json", "val.json"),
-        *(f"train/{name}" for name in ("000001.png", "000002.png", "mine.png")),
-        *(f"val/{name}" for name in ("000001.png", "000002.png", "000003.png")),
+        *("demo.json", "train.json", "val.json", "train_panoptic.json", "val_panoptic.json"),
+        *("classes.txt", "train/mine.png"),
+        *(f"train{kind}/00000{i}.png" for kind in KINDS for i in (1, 2)),
+        *(f"val{kind}/00000{i}.png" for kind in KINDS for i in (1, 2, 3)),
     }
     assert (tmp_path / "train" / "mine.png").read_bytes() == b"mine"
     assert len(json.loads((tmp_path / "train.json").read_text())["images"]) == 2
@@ -231,14 +233,24 @@ def test_files_of_an_interrupted_removal_are_removed_by_the_next_call(tmp_path, 
         demo.generate_demo_dataset(tmp_path, num_train=1, num_val=1, image_size=64)
     assert (tmp_path / "train" / "000004.png").exists()
     demo.generate_demo_dataset(tmp_path, num_train=1, num_val=1, image_size=64)
-    assert [path.name for path in tmp_path.rglob("*.png")] == ["000001.png"] * 2
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["000001.png"] * 2 * len(KINDS)
 
 
-def test_a_missing_image_is_made_again(dataset, tmp_path):
+@pytest.mark.parametrize(
+    "missing", ["train/000007.png", "val_labels/000003.png", "classes.txt", "train_panoptic.json"]
+)
+def test_a_missing_file_is_made_again(dataset, tmp_path, missing):
     demo.generate_demo_dataset(tmp_path, seed=5, **SMALL)
-    (tmp_path / "train" / "000007.png").unlink()
+    (tmp_path / missing).unlink()
     demo.generate_demo_dataset(tmp_path, seed=5, **SMALL)
     assert read_files(tmp_path) == read_files(dataset.root)
+
+
+def test_a_marker_with_a_version_that_is_no_number_is_foreign(tmp_path):
+    counts = {"seed": 0, "num_train": 1, "num_val": 1, "image_size": 64, "version": "1"}
+    (tmp_path / "demo.json").write_text(json.dumps(counts))
+    with pytest.raises(ValueError, match="choose a new or empty folder"):
+        demo.generate_demo_dataset(tmp_path, num_train=1, num_val=1, image_size=64)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "train.json", "demo.json", "demo.partial.json"])
@@ -270,6 +282,39 @@ def test_a_users_image_in_the_way_of_a_larger_dataset_is_refused(tmp_path):
     assert read_files(tmp_path) == before
 
 
+def make_version_1(root: Path, num_train: int) -> dict[str, bytes]:
+    """A folder as the generator's first version left it: without labels and panoptic files."""
+    demo.generate_demo_dataset(root, num_train=num_train, num_val=1, image_size=64)
+    old = {"train.json", "val.json", *(f"train/{i + 1:06d}.png" for i in range(num_train))}
+    for name in set(read_files(root)) - old - {"val/000001.png", "demo.json"}:
+        (root / name).unlink()
+    record = json.loads((root / "demo.json").read_text())
+    (root / "demo.json").write_text(json.dumps(record | {"version": 1}))
+    return read_files(root)
+
+
+def test_a_folder_of_the_first_version_is_made_anew_with_the_same_images(tmp_path):
+    before = make_version_1(tmp_path / "old", num_train=3)
+    for root in (tmp_path / "old", tmp_path / "fresh"):
+        demo.generate_demo_dataset(root, num_train=3, num_val=1, image_size=64)
+    after = read_files(tmp_path / "old")
+    assert after == read_files(tmp_path / "fresh")
+    assert all(after[name] == data for name, data in before.items() if name != "demo.json")
+    assert len(after) == len(before) + 1 + 2 + 3 * 4  # classes, panoptic JSONs, 3 folders of 4
+
+
+@pytest.mark.parametrize("mine", ["train_labels/000003.png", "classes.txt", "val_stuff"])
+def test_a_users_file_where_the_first_version_wrote_none_is_refused_and_left_alone(tmp_path, mine):
+    make_version_1(tmp_path, num_train=3)
+    if mine == "val_stuff":  # a file where a folder is to be
+        (tmp_path / mine).rmdir()
+    (tmp_path / mine).write_bytes(b"mine")
+    before = read_files(tmp_path)
+    with pytest.raises(ValueError, match=mine):  # also with less images than there were
+        demo.generate_demo_dataset(tmp_path, num_train=1, num_val=1, image_size=64)
+    assert read_files(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "lowest"),
     [("num_train", 0, 1), ("num_val", -2, 1), ("image_size", 63, 64), ("seed", -1, 0)],
@@ -296,3 +341,7 @@ def test_the_command_line_tool_says_what_it_made(tmp_path, capsys):
     assert "train.json: 16 images, 1 of them empty" in printed
     assert f"{rings} ring" in printed
     assert "2 crowds (RLE)" in printed
+    assert f"{tmp_path / 'val_labels'}: semantic labels, 0 to 5" in printed
+    names = f"(names in {tmp_path / 'classes.txt'})"
+    assert f"background, disc, square, triangle, star, ring {names}" in printed
+    assert str(tmp_path / "val_panoptic.json") in printed

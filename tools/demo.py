@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""The whole road in one command: make a dataset, train a detector on it, evaluate, draw.
+"""The whole road in one command: make a dataset, train a model on it, evaluate, draw.
+
+tools/demo.py              a Mask R-CNN: boxes and masks of objects
+tools/demo.py --semantic   a UPerNet: the class of each pixel
 
 Run again, it reuses what is there; an interrupted training goes on where it was.
 """
@@ -16,40 +19,46 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import read_image
 
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.custom import register_custom_datasets
 from swinv2_backbone.d2.data.demo import generate_demo_dataset
-from swinv2_backbone.d2.predictor import Predictor, beside
+from swinv2_backbone.d2.data.images import read_image
+from swinv2_backbone.d2.predictor import beside, predictor_of
 
 HERE = Path(__file__).resolve().parent
-CONFIG = HERE.parent / "configs" / "mask_rcnn_swinv2_demo.yaml"
+OBJECTS = HERE.parent / "configs" / "mask_rcnn_swinv2_demo.yaml"
+SEMANTIC = HERE.parent / "configs" / "upernet_swinv2_demo.yaml"
+REPORTED = {
+    OBJECTS: {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "segm/AP": "mask AP"}
+    | {"segm/AP50": "mask AP50"},
+    SEMANTIC: {"sem_seg/mIoU": "mIoU", "sem_seg/pACC": "pixel accuracy"},
+}
 
 
-def train(opts: list[str]) -> None:
-    command = [sys.executable, str(HERE / "train_net.py"), "--config-file", str(CONFIG), "--resume"]
+def train(config: Path, opts: list[str]) -> None:
+    command = [sys.executable, str(HERE / "train_net.py"), "--config-file", str(config), "--resume"]
     subprocess.run(command + opts, check=True)
 
 
-def last_results(metrics: Path) -> dict:
+def last_results(metrics: Path, kind: str) -> dict:
     """The evaluation written last to a metrics.json of Detectron2."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return [line for line in lines if "bbox/AP" in line][-1]
+    return [line for line in lines if kind in line][-1]
 
 
-def draw(opts: list[str], folder: Path, count: int) -> int:
-    """Truth (left) beside prediction (right) for the first test images that have objects.
+def draw(config: Path, opts: list[str], folder: Path, count: int) -> int:
+    """Truth (left) beside prediction (right) for the first test images that have something.
 
     Returns how many test images there are.
     """
-    cfg = load_config(str(CONFIG), [*opts, "MODEL.WEIGHTS", str(folder.parent / "model_final.pth")])
+    cfg = load_config(str(config), [*opts, "MODEL.WEIGHTS", str(folder.parent / "model_final.pth")])
     register_custom_datasets(cfg)
-    predictor = Predictor(cfg)
+    predictor = predictor_of(cfg)
     folder.mkdir(exist_ok=True)
     images = DatasetCatalog.get(cfg.DATASETS.TEST[0])
-    for image in [image for image in images if image["annotations"]][:count]:
-        picture = read_image(image["file_name"], format="BGR")
+    for image in [image for image in images if image.get("annotations", True)][:count]:
+        picture = read_image(image["file_name"], "BGR")
         drawn = beside(
             predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
         )
@@ -58,21 +67,25 @@ def draw(opts: list[str], folder: Path, count: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--semantic", action="store_true", help="train a UPerNet")
     parser.add_argument("--pictures", type=int, default=16, help="how many to draw")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes of config keys"
     )
     args = parser.parse_args()
+    config = SEMANTIC if args.semantic else OBJECTS
     opts = ["MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *args.opts]
     generate_demo_dataset("datasets/demo")
-    train(opts)
-    output = Path(load_config(str(CONFIG), opts).OUTPUT_DIR)
-    tested = draw(opts, output / "pictures", args.pictures)
-    results = last_results(output / "metrics.json")
+    train(config, opts)
+    output = Path(load_config(str(config), opts).OUTPUT_DIR)
+    tested = draw(config, opts, output / "pictures", args.pictures)
+    names = REPORTED[config]
+    results = last_results(output / "metrics.json", next(iter(names)))
     print(f"\nDemo, on {tested} images that were not trained on:")
-    for kind, name in (("bbox", "box"), ("segm", "mask")):
-        print(f"  {name} AP {results[f'{kind}/AP']:.1f}, AP50 {results[f'{kind}/AP50']:.1f}")
+    print("  " + ", ".join(f"{name} {results[key]:.1f}" for key, name in names.items()))
     print(f"  truth (left) and prediction (right): {output / 'pictures'}")
 
 

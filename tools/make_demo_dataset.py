@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from swinv2_backbone.d2.data.demo import generate_demo_dataset
+from swinv2_backbone.d2.data.demo import SPLITS, generate_demo_dataset
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -44,6 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     dataset = generate_demo_dataset(**vars(parse_arguments(argv)))
     for annotation_file in (dataset.train_json, dataset.val_json):
         print(summarise(annotation_file))
+    names = dataset.classes.read_text().split()
+    print(f"{dataset.train_labels}, {dataset.val_labels}: semantic labels, 0 to {len(names) - 1}")
+    print(f"  {', '.join(names)} (names in {dataset.classes})")
+    panoptic = [dataset.split(split).panoptic_json for split in SPLITS]
+    print(f"{', '.join(map(str, panoptic))}: the same as COCO panoptic segments")
 
 
 if __name__ == "__main__":

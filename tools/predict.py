@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""Draw a trained detector's predictions on images and videos, and write them down as JSON.
+"""Draw a trained model's predictions on images and videos, and write them down as JSON.
 
   tools/predict.py --config-file output/config.yaml --input photos --output drawn \\
       MODEL.WEIGHTS output/model_final.pth
+
+The config may also be a LazyConfig (then: train.init_checkpoint=output/model_final.pth).  A model
+for semantic segmentation also writes the class number of each pixel, NAME_labels.png.
 """
 
 from __future__ import annotations
@@ -16,15 +19,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.predictor import Predictor
+from swinv2_backbone.d2.data.images import read_image
+from swinv2_backbone.d2.predictor import Predictor, load_predictor
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 RESULTS = "detections.json"
+LABELS = "_labels.png"
 
 
 def find_inputs(given: list[str]) -> list[Path]:
@@ -59,7 +62,7 @@ def find_inputs(given: list[str]) -> list[Path]:
 
 
 def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path, Path]:
-    """Input -> where its drawing goes.
+    """Input -> where its drawing goes; class numbers, if there are any, go beside it.
 
     Raises:
         ValueError: two inputs would be drawn into one file, or a file is already there.
@@ -73,7 +76,8 @@ def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path
         if target.resolve() == path.resolve():
             raise ValueError(f"--output {str(folder)!r} is the folder of the input {str(path)!r}")
         outputs[path] = target
-    there = [str(p) for p in (*outputs.values(), folder / RESULTS) if p.exists()]
+    labels = [label_file(target) for target in outputs.values()]
+    there = [str(p) for p in (*outputs.values(), *labels, folder / RESULTS) if p.exists()]
     if there and not overwrite:
         raise ValueError(
             f"{len(there)} output files exist, the first: {there[0]!r}; choose another "
@@ -82,17 +86,28 @@ def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path
     return outputs
 
 
+def label_file(target: Path) -> Path:
+    return target.with_name(target.stem + LABELS)
+
+
 def predict_image(predictor: Predictor, source: Path, target: Path) -> dict:
-    picture = read_image(str(source), format="BGR")  # turned as its EXIF says
+    picture = read_image(source, "BGR")
     found = predictor(picture)
-    if not cv2.imwrite(str(target), predictor.draw(picture, found)):
-        raise OSError(f"cannot write {target}")
+    _write(target, predictor.draw(picture, found))
+    if found.labels is not None and found.panoptic is None:
+        depth = np.uint16 if found.labels.max() > 255 else np.uint8
+        _write(label_file(target), found.labels.astype(depth))
     return {
         "file_name": str(source),
         "height": picture.shape[0],
         "width": picture.shape[1],
-        "detections": predictor.records(found),
+        **predictor.records(found),
     }
+
+
+def _write(target: Path, picture: np.ndarray) -> None:
+    if not cv2.imwrite(str(target), picture):
+        raise OSError(f"cannot write {target}")
 
 
 def predict_video(predictor: Predictor, source: Path, target: Path) -> dict:
@@ -111,7 +126,7 @@ def predict_video(predictor: Predictor, source: Path, target: Path) -> dict:
                 if not writer.isOpened():
                     raise OSError(f"OpenCV cannot write the video {target}")
             writer.write(drawn)
-            frames.append({"frame": len(frames), "detections": predictor.records(found)})
+            frames.append({"frame": len(frames), **predictor.records(found)})
     finally:
         video.release()
         if writer is not None:
@@ -162,7 +177,7 @@ def main() -> None:
     args = parse_arguments()
     inputs = find_inputs(args.input)
     outputs = plan_outputs(inputs, args.output, args.overwrite)
-    predictor = Predictor(load_config(args.config_file, args.opts), args.confidence)
+    predictor = load_predictor(args.config_file, args.opts, args.confidence)
     args.output.mkdir(parents=True, exist_ok=True)
     results, failed = [], []
     for source, target in tqdm(outputs.items(), desc="predicting", unit="file"):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Train or evaluate a detector with a SwinV2 backbone.  The flags are Detectron2's own:
+"""Train or evaluate a model with a SwinV2 backbone.  The flags are Detectron2's own:
 
 tools/train_net.py --config-file configs/mask_rcnn_swinv2.yaml --num-gpus 8 [KEY VALUE ...]
+tools/train_net.py --config-file ... --fast-dev-run    # everything once, in a minute
 tools/train_net.py --config-file ... --resume
 tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
 """
@@ -22,8 +23,11 @@ from torch import nn
 from swinv2_backbone.checkpoints.download import check_source
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.custom import check_masks, register_custom_datasets
-from swinv2_backbone.d2.summary import summarise
+from swinv2_backbone.d2.data.ade20k import check_ade20k
+from swinv2_backbone.d2.data.custom import register_custom_datasets
+from swinv2_backbone.d2.evaluation import check_evaluation
+from swinv2_backbone.d2.fast_dev_run import shorten
+from swinv2_backbone.d2.summary import summarise_config
 from swinv2_backbone.d2.trainer import Trainer
 
 
@@ -35,10 +39,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
             raise ValueError("nothing to evaluate: give MODEL.WEIGHTS output/model_final.pth")
     else:
         register_custom_datasets(cfg)
-        check_masks(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ValueError("nothing to train on: give DATASETS.CUSTOM.TRAIN.JSON")
+        check_ade20k(cfg.DATASETS.TRAIN)
+    check_ade20k(cfg.DATASETS.TEST)
+    check_evaluation(cfg.DATASETS.TEST, "" if args.eval_only else cfg.TEST.BEST_METRIC)
     check_source(cfg.MODEL.WEIGHTS)
+    if args.fast_dev_run:
+        shorten(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
@@ -51,18 +59,27 @@ def load_for_evaluation(cfg: CfgNode, resume: bool) -> nn.Module:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     checkpointer.require_complete()
     if comm.is_main_process():
-        summary = summarise(cfg, model, checkpointer.report)
+        summary = summarise_config(cfg, model, checkpointer)
         logging.getLogger("swinv2_backbone").info(f"\n{summary}")
     return model
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict:
-    results = Trainer.test(cfg, model)
-    if cfg.TEST.AUG.ENABLED:
-        results.update(Trainer.test_with_TTA(cfg, model))
+    results = Trainer.evaluate(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def parser() -> argparse.ArgumentParser:
+    found = default_argument_parser(epilog=__doc__)
+    found.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="a rehearsal: a few iterations and one evaluation of everything, in OUTPUT_DIR/"
+        "fast_dev_run",
+    )
+    return found
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -79,5 +96,5 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(epilog=__doc__).parse_args()
+    args = parser().parse_args()
     launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))

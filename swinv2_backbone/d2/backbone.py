@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone import backbone as core
 from swinv2_backbone.build import build_backbone
+from swinv2_backbone.variants import VARIANTS, variant_name
 from swinv2_backbone.windows import Size
 
 
@@ -92,6 +93,20 @@ class SwinV2(Backbone):
     def size_divisibility(self) -> int:
         """0: any size will do.  (An FPN on top needs, and asks for, multiples of its stride.)"""
         return 0
+
+
+def feature_shapes(
+    variant: str | None = None,
+    embed_dim: int | None = None,
+    out_features: Sequence[str] = core.FEATURES,
+) -> dict[str, ShapeSpec]:
+    """``output_shape()`` of a :class:`SwinV2`, for the heads of a LazyConfig."""
+    channels = VARIANTS[variant_name(variant)].embed_dim if embed_dim is None else embed_dim
+    return {
+        name: ShapeSpec(channels=channels * 2**stage, stride=4 * 2**stage)
+        for stage, name in enumerate(core.FEATURES)
+        if name in out_features
+    }
 
 
 def true_sizes(images: Tensor) -> list[Size]:

@@ -11,9 +11,10 @@ from torch import nn
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.checkpoint import interpret
 from swinv2_backbone.checkpoints.download import fetch
-from swinv2_backbone.checkpoints.files import METADATA, Content, read_file
+from swinv2_backbone.checkpoints.files import METADATA, Content, read_file, write_file
 from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint, load_into
 from swinv2_backbone.checkpoints.save import notes_of
+from swinv2_backbone.windows import Size
 
 OURS = ("swinv2://", "http://", "https://")  # other schemes are Detectron2's
 
@@ -29,9 +30,12 @@ class Checkpointer(DetectionCheckpointer):
     Args:
         model, save_dir, save_to_disk, checkpointables: as for Detectron2's.
         partial: see :func:`swinv2_backbone.load_checkpoint`.
+        evaluated: the model whose weights files hold as ``model``; default: ``model``.
 
     Attributes:
         report: one line on what the last load took from which file.
+        trained_windows: of the weights that were loaded, (height, width) per stage; None if the
+            file does not say.
     """
 
     def __init__(
@@ -41,11 +45,13 @@ class Checkpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         partial: bool = False,
+        evaluated: nn.Module | None = None,
         **checkpointables,
     ):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.partial = partial
+        self.partial, self.evaluated = partial, evaluated
         self.report = "nothing (random initialisation)"
+        self.trained_windows: tuple[Size, ...] | None = None
         self._complete = False
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
@@ -56,7 +62,7 @@ class Checkpointer(DetectionCheckpointer):
             ValueError: the file is refused; see :func:`swinv2_backbone.load_checkpoint`.
         """
         self._path = path
-        if not path or checkpointables != [] or not self._has_swinv2():
+        if not path or checkpointables != [] or not _has_swinv2(self.model):
             if path and "://" not in path and not Path(path).is_file():
                 raise FileNotFoundError(f"no file {path!r}")
             return super().load(path, checkpointables)
@@ -65,6 +71,7 @@ class Checkpointer(DetectionCheckpointer):
         comm.synchronize()
         report = load_checkpoint(self.model, self._local(path), partial=self.partial)
         self._complete = report.complete
+        self.trained_windows = report.normaliser.trained_windows
         self.report = (
             f"{len(report.used)} tensors from {path} (layout: {report.layout}); "
             f"{len(report.new)} new, {len(report.missing)} missing, "
@@ -79,12 +86,9 @@ class Checkpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs) -> None:
         """Save everything, and what normalises the position bias."""
-        if self._has_swinv2():
-            kwargs[METADATA] = notes_of(find_backbone(self.model)[1])
-        super().save(name, **kwargs)
-
-    def _has_swinv2(self) -> bool:
-        return any(isinstance(part, SwinV2) for part in self.model.modules())
+        if self.evaluated is not None:
+            kwargs["model"] = self.evaluated.state_dict()
+        super().save(name, **kwargs, **_notes(self.model))
 
     def _local(self, path: str) -> Path:
         if "://" in path and not path.startswith(OURS):
@@ -99,7 +103,7 @@ class Checkpointer(DetectionCheckpointer):
         return value if isinstance(value.get("model"), dict) else {"model": value}
 
     def _load_model(self, checkpoint: dict):
-        if not self._has_swinv2():
+        if not _has_swinv2(self.model):
             incompatible = super()._load_model(checkpoint)
             absent = len(incompatible.missing_keys) + len(incompatible.incorrect_shapes)
             total = len(self.model.state_dict())
@@ -109,5 +113,20 @@ class Checkpointer(DetectionCheckpointer):
         content = Content(checkpoint.pop("model"), self._content.metadata)
         found = load_into(self.model, interpret(Path(self._path), content), complete=True)
         self._complete = True
+        self.trained_windows = found.normaliser.trained_windows
         self.report = f"{len(found.used)} tensors from {self._path}"
         return None  # nothing is missing or left over
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's weights alone, whole or not at all; what is there is replaced."""
+    write_file(path, {"model": model.state_dict(), **_notes(model)}, {}, overwrite=True)
+
+
+def _notes(model: nn.Module) -> dict:
+    """What a file says of the backbone beside its weights."""
+    return {METADATA: notes_of(find_backbone(model)[1])} if _has_swinv2(model) else {}
+
+
+def _has_swinv2(model: nn.Module) -> bool:
+    return any(isinstance(part, SwinV2) for part in model.modules())

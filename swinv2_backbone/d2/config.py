@@ -12,7 +12,7 @@ NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW
 
 
 def add_swinv2_config(cfg: CfgNode) -> None:
-    """Add the node ``MODEL.SWINV2`` with its defaults to ``cfg``."""
+    """Add the nodes ``MODEL.SWINV2`` and ``MODEL.UPERNET`` with their defaults to ``cfg``."""
     cfg.MODEL.SWINV2 = node = CfgNode()
     # A published architecture, a key of swinv2_backbone.VARIANTS ...
     node.VARIANT = None
@@ -37,9 +37,17 @@ def add_swinv2_config(cfg: CfgNode) -> None:
     # Leave the zero padding of a batch out of the attention.
     node.MASK_PADDING = True
 
+    # Of MODEL.SEM_SEG_HEAD.NAME UPerNetHead, beside what MODEL.SEM_SEG_HEAD says.
+    cfg.MODEL.UPERNET = node = CfgNode()
+    node.POOL_SCALES = (1, 2, 3, 6)
+    node.DROPOUT = 0.1
+    node.AUX_IN_FEATURE = "res4"  # None: no auxiliary head
+    node.AUX_CONVS_DIM = 256
+    node.AUX_LOSS_WEIGHT = 0.4
+
 
 def add_training_config(cfg: CfgNode) -> None:
-    """Add the keys of our trainer (optimizer, schedule, precision, own datasets) to ``cfg``."""
+    """Add the keys of our trainer (optimizer, data, evaluation, own datasets) to ``cfg``."""
     solver = cfg.SOLVER
     solver.OPTIMIZER = "ADAMW"  # or "SGD"
     # lr of the backbone = BASE_LR * BACKBONE_LR_FACTOR, falling by LAYER_DECAY a block downwards.
@@ -50,14 +58,30 @@ def add_training_config(cfg: CfgNode) -> None:
     solver.POLY_POWER = 1.0
     solver.AMP.DTYPE = "bfloat16"  # or "float16", on a GPU
     # CLIP_GRADIENTS.CLIP_TYPE "full_model": the norm of all gradients together.
+    # One step of IMS_PER_BATCH images goes through the model in so many parts.
+    solver.ACCUMULATE = 1
+    # An average of the weights, which is then what is evaluated and kept as the best.
+    solver.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9999})
+
+    # Large-scale jitter, instead of MIN_SIZE_TRAIN and CROP: scaled so that the image would fit
+    # into SIZE x SIZE pixels times a number from MIN_SCALE to MAX_SCALE, and cropped to SIZE.
+    cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
+    # Semantic segmentation crops again where one class fills more than this share of a crop.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    cfg.INPUT.COLOR_AUG_SSD = False  # brightness, contrast, saturation and hue at random
+
+    # E.g. "bbox/AP" or "sem_seg/mIoU": model_best.pth has the weights that reached the highest.
+    cfg.TEST.BEST_METRIC = ""
 
     cfg.DATASETS.CUSTOM = custom = CfgNode()
     for split, name in (("TRAIN", "custom_train"), ("TEST", "custom_test")):
         custom[split] = CfgNode()
         custom[split].NAME = name
         custom[split].JSON = ""  # a COCO-format file; DATASETS.TRAIN or TEST becomes (NAME,)
+        custom[split].LABELS = ""  # or semantic: a folder of label PNGs named as the images
         custom[split].IMAGES = ""  # the folder its file names start from
-    custom.CLASSES = []  # filled from the JSON, so that a saved config knows the names
+    custom.NAMES = ""  # of LABELS: a text file, whose line i (from 0) is the class of value i
+    custom.CLASSES = []  # filled from the JSON or NAMES, so that a saved config knows the names
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
@@ -88,28 +112,61 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 def check_config(cfg: CfgNode) -> None:
     """Raise ValueError for what could not work, before any work starts."""
     _one_of(cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"), "SOLVER.OPTIMIZER")
-    _one_of(cfg.SOLVER.AMP.DTYPE, ("bfloat16", "float16"), "SOLVER.AMP.DTYPE")
     _one_of(
         cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE,
         ("value", "norm", "full_model"),
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
     )
-    try:
-        device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as error:
-        raise ValueError(f"MODEL.DEVICE {cfg.MODEL.DEVICE!r}: {error}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    amp = cfg.SOLVER.AMP
+    check_precision(cfg.MODEL.DEVICE, amp.ENABLED, amp.DTYPE, "MODEL.DEVICE", "SOLVER.AMP.DTYPE")
+    solver = cfg.SOLVER
+    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH % solver.ACCUMULATE:
         raise ValueError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but PyTorch finds no GPU; "
-            "to run on the CPU, add: MODEL.DEVICE cpu"
+            f"SOLVER.ACCUMULATE {solver.ACCUMULATE} must divide SOLVER.IMS_PER_BATCH "
+            f"{solver.IMS_PER_BATCH}"
         )
-    if cfg.SOLVER.AMP.ENABLED and device.type == "cpu" and cfg.SOLVER.AMP.DTYPE == "float16":
+    if not 0 <= solver.EMA.DECAY < 1:
+        raise ValueError(f"SOLVER.EMA.DECAY must be in [0, 1), got {solver.EMA.DECAY}")
+    lsj = cfg.INPUT.LSJ
+    if lsj.ENABLED and not (0 < lsj.MIN_SCALE <= lsj.MAX_SCALE and lsj.SIZE >= 1):
         raise ValueError(
-            "SOLVER.AMP.DTYPE float16 trains on a GPU only; on the CPU, "
-            "use SOLVER.AMP.DTYPE bfloat16"
+            f"INPUT.LSJ: 0 < MIN_SCALE {lsj.MIN_SCALE} <= MAX_SCALE {lsj.MAX_SCALE} and "
+            f"SIZE {lsj.SIZE} >= 1 must hold"
+        )
+    if lsj.ENABLED and cfg.INPUT.CROP.ENABLED:
+        raise ValueError("INPUT.LSJ crops already: set INPUT.CROP.ENABLED False")
+    if cfg.TEST.AUG.ENABLED:
+        _one_of(
+            cfg.MODEL.META_ARCHITECTURE,
+            ("GeneralizedRCNN", "SemanticSegmentor"),
+            "with TEST.AUG.ENABLED, MODEL.META_ARCHITECTURE",
         )
     if not 0 < cfg.SOLVER.LAYER_DECAY <= 1:
         raise ValueError(f"SOLVER.LAYER_DECAY must be in (0, 1], got {cfg.SOLVER.LAYER_DECAY}")
+
+
+def check_precision(device: str, amp: bool, dtype: str, device_key: str, dtype_key: str) -> None:
+    """Raise ValueError for a device that is not there, or that cannot train in ``dtype``.
+
+    Args:
+        device_key, dtype_key: what the user calls them.
+    """
+    _one_of(dtype, ("bfloat16", "float16"), dtype_key)
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"{device_key} {device!r}: {error}") from error
+    setting = " ".join if device_key.isupper() else "=".join  # of a yacs config, of a LazyConfig
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"{device_key} is {device!r}, but PyTorch finds no GPU; "
+            f"to run on the CPU, add: {setting((device_key, 'cpu'))}"
+        )
+    if amp and kind == "cpu" and dtype == "float16":
+        raise ValueError(
+            f"{setting((dtype_key, dtype))} trains on a GPU only; "
+            f"on the CPU, use {setting((dtype_key, 'bfloat16'))}"
+        )
 
 
 def _one_of(value: str, allowed: tuple[str, ...], key: str) -> None:

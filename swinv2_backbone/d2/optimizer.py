@@ -25,26 +25,48 @@ NORMS = (
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD over the groups of :func:`parameter_groups`, as ``cfg.SOLVER`` says."""
-    groups = parameter_groups(cfg, model)
-    if cfg.SOLVER.OPTIMIZER == "SGD":
+    solver = cfg.SOLVER
+    decay = solver.WEIGHT_DECAY
+    groups = parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        weight_decay=decay,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        # None, in Detectron2: as weights
+        weight_decay_bias=decay if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        backbone_lr_factor=solver.BACKBONE_LR_FACTOR,
+        layer_decay=solver.LAYER_DECAY,
+    )
+    if solver.OPTIMIZER == "SGD":
         return torch.optim.SGD(
-            groups,
-            lr=cfg.SOLVER.BASE_LR,
-            momentum=cfg.SOLVER.MOMENTUM,
-            nesterov=cfg.SOLVER.NESTEROV,
+            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
-    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR)
+    return torch.optim.AdamW(groups, lr=solver.BASE_LR)
 
 
-def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    weight_decay_norm: float = 0.0,
+    weight_decay_bias: float = 0.0,
+    bias_lr_factor: float = 1.0,
+    backbone_lr_factor: float = 1.0,
+    layer_decay: float = 1.0,
+) -> list[dict]:
     """The trainable parameters, grouped by learning rate and weight decay.
 
     Each group also has the full ``names`` of its parameters, in their order.
+
+    Args:
+        lr, weight_decay: of the heads' weights.
+        weight_decay_norm, weight_decay_bias: of the parameters of norms, and of biases.
+        bias_lr_factor: what multiplies the learning rate of biases.
+        backbone_lr_factor, layer_decay: see :func:`learning_rate_scales`.
     """
-    solver, scales = (
-        cfg.SOLVER,
-        learning_rate_scales(model, cfg.SOLVER.BACKBONE_LR_FACTOR, cfg.SOLVER.LAYER_DECAY),
-    )
+    scales = learning_rate_scales(model, backbone_lr_factor, layer_decay)
     groups: dict[tuple[float, float], dict] = {}
     seen: set[nn.Parameter] = set()
     for prefix, module in model.named_modules():
@@ -53,18 +75,16 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
                 continue
             seen.add(parameter)
             name = f"{prefix}.{last}" if prefix else last
-            lr = solver.BASE_LR * scales.get(name, 1.0)
-            decay = solver.WEIGHT_DECAY
+            own_lr, decay = lr * scales.get(name, 1.0), weight_decay
             if last == "logit_scale" or "cpb_mlp" in prefix.split("."):
                 decay = 0.0
             elif isinstance(module, NORMS):
-                decay = solver.WEIGHT_DECAY_NORM
+                decay = weight_decay_norm
             elif last in ("bias", "q_bias", "v_bias"):
-                if solver.WEIGHT_DECAY_BIAS is not None:  # None, in Detectron2: as weights
-                    decay = solver.WEIGHT_DECAY_BIAS
-                lr *= solver.BIAS_LR_FACTOR
+                decay = weight_decay_bias
+                own_lr *= bias_lr_factor
             group = groups.setdefault(
-                (lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay}
+                (own_lr, decay), {"params": [], "names": [], "lr": own_lr, "weight_decay": decay}
             )
             group["params"].append(parameter)
             group["names"].append(name)

@@ -1,55 +1,119 @@
-"""A user's own COCO-format dataset, from config keys alone (``DATASETS.CUSTOM``)."""
+"""A user's own dataset, from config keys alone (``DATASETS.CUSTOM``): COCO-format or semantic."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data import MetadataCatalog
 
-EVALUATED = ("iscrowd", "area")
+from swinv2_backbone.d2.data.coco import class_names_of, read_coco, register_coco
+from swinv2_backbone.d2.data.semantic import read_names, register_semantic
+
+SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
+# Where a model's number of classes stands, if not in MODEL.ROI_HEADS.
+HEADS = {"RetinaNet": "RETINANET", SEMANTIC: "SEM_SEG_HEAD"}
 
 
 def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
-    """Register what ``cfg.DATASETS.CUSTOM`` describes, and select it for training and testing.
+    """Check and register what ``cfg.DATASETS.CUSTOM`` describes, and select it in ``cfg``.
 
-    ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the name of the dataset whose JSON is given,
-    and empty where none is; ``DATASETS.CUSTOM.CLASSES`` its class names, in the order of the
-    category ids.  Without any JSON among ``splits`` nothing changes.
+    A split is either COCO-format (``JSON`` and ``IMAGES``) or semantic (``LABELS`` and ``IMAGES``,
+    with ``DATASETS.CUSTOM.NAMES``).  ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the names of
+    the datasets given, and empty where none is; ``DATASETS.CUSTOM.CLASSES`` their class names, in
+    the order of the model's outputs.  Without any dataset among ``splits`` nothing changes.
 
     Raises:
-        ValueError: a file is missing, is not COCO-format, its images are not there, training and
-            test disagree about the classes, or the model has another number of classes.
+        ValueError: files are missing or faulty (then all faults are told), the model learns from
+            another kind of data or has another number of classes, or training and test disagree
+            about the classes.
     """
     custom = cfg.DATASETS.CUSTOM
-    known: tuple[str, list[str]] | None = None
-    if not any(custom[split].JSON for split in splits):
+    if not any([_is_given(cfg, split) for split in splits]):  # all of them checked
         return
+    known: tuple[str, list[str]] | None = None
     for split in splits:
         node = custom[split]
         cfg.DATASETS[split] = ()
-        if not node.JSON:
+        if not (node.JSON or node.LABELS):
             continue
-        # What pycocotools reads in evaluation, beyond what training needs.
-        keys = EVALUATED if split == "TEST" else ()
-        classes = _register(node.NAME, node.JSON, node.IMAGES, f"DATASETS.CUSTOM.{split}", keys)
+        classes = _register(cfg, split)
+        source = node.JSON or custom.NAMES
         if known and known[1] != classes:
             raise ValueError(
-                f"the categories of {node.JSON} ({', '.join(classes)}) are not those "
+                f"the classes of {source} ({', '.join(classes)}) are not those "
                 f"of {known[0]} ({', '.join(known[1])})"
             )
-        known = (node.JSON, classes)
+        known = (source, classes)
         cfg.DATASETS[split] = (node.NAME,)
     custom.CLASSES = known[1]
-    check_class_count(cfg, known[1], known[0])
+
+
+def _is_given(cfg: CfgNode, split: str) -> bool:
+    """Whether there is a dataset for the split; keys that do not go together raise ValueError."""
+    custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.CUSTOM.{split}"
+    node, architecture = custom[split], cfg.MODEL.META_ARCHITECTURE
+    if node.JSON and node.LABELS:
+        raise ValueError(
+            f"{key}.JSON and {key}.LABELS are both given: a dataset is either one of objects or a "
+            "semantic one (register a panoptic one in Python)"
+        )
+    if node.JSON and custom.NAMES:
+        raise ValueError(
+            f"DATASETS.CUSTOM.NAMES {custom.NAMES!r} goes with LABELS; the class names of "
+            f"{key}.JSON are its categories"
+        )
+    if node.IMAGES and not (node.JSON or node.LABELS):
+        raise ValueError(
+            f"{key}.IMAGES {node.IMAGES!r} needs {key}.JSON (objects, COCO-format) or "
+            f"{key}.LABELS (a folder of semantic labels)"
+        )
+    if node.LABELS and architecture != SEMANTIC:
+        raise ValueError(
+            f"{key}.LABELS are for MODEL.META_ARCHITECTURE {SEMANTIC}, not {architecture}"
+        )
+    if node.JSON and architecture in (SEMANTIC, "PanopticFPN"):
+        needed = f"{key}.LABELS" if architecture == SEMANTIC else "a dataset registered in Python"
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE {architecture} cannot learn from {key}.JSON: give {needed}"
+        )
+    if node.LABELS and not custom.NAMES:
+        raise ValueError(
+            f"{key}.LABELS need DATASETS.CUSTOM.NAMES, a text file with one class name a line"
+        )
+    return bool(node.JSON or node.LABELS)
+
+
+def _register(cfg: CfgNode, split: str) -> list[str]:
+    """Register one split; returns its class names."""
+    node, names_file = cfg.DATASETS.CUSTOM[split], cfg.DATASETS.CUSTOM.NAMES
+    try:
+        if node.LABELS:
+            # The number of classes first, as looking through the files may take minutes.
+            check_class_count(cfg, read_names(names_file), names_file)
+            ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+            register_semantic(node.NAME, node.IMAGES, node.LABELS, names_file, ignored)
+            return MetadataCatalog.get(node.NAME).stuff_classes
+        register_coco(
+            node.NAME,
+            node.JSON,
+            node.IMAGES,
+            masks=cfg.MODEL.MASK_ON,
+            mask_format=cfg.INPUT.MASK_FORMAT,
+            output_dir=cfg.OUTPUT_DIR,
+            for_evaluation=split == "TEST",
+        )
+    except ValueError as error:
+        raise ValueError(f"DATASETS.CUSTOM.{split}: {error}") from error
+    classes = MetadataCatalog.get(node.NAME).thing_classes
+    check_class_count(cfg, classes, node.JSON)
+    return classes
 
 
 def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
-    """Raise ValueError unless the heads that ``cfg`` selects have one output for each class."""
-    retinanet = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
-    node = "RETINANET" if retinanet else "ROI_HEADS"
+    """Raise ValueError unless the heads that ``cfg`` selects have one output for each class.
+
+    Of a ``PanopticFPN``, the classes are those of its objects.
+    """
+    node = HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
     configured = cfg.MODEL[node].NUM_CLASSES
     if configured != len(classes):
         raise ValueError(
@@ -60,122 +124,35 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
         )
 
 
-def check_masks(cfg: CfgNode) -> None:
-    """Raise ValueError if a training dataset of ``DATASETS.CUSTOM`` cannot feed the mask head."""
-    if not cfg.MODEL.MASK_ON or not cfg.DATASETS.CUSTOM.TRAIN.JSON:
-        return
-    for annotation in _read(cfg.DATASETS.CUSTOM.TRAIN.JSON, "DATASETS.CUSTOM.TRAIN")["annotations"]:
-        where = f"annotation {annotation.get('id')} of {cfg.DATASETS.CUSTOM.TRAIN.JSON}"
-        if annotation.get("iscrowd"):
-            continue  # Detectron2 does not train on crowds
-        mask = annotation.get("segmentation")
-        if not mask:
-            raise ValueError(
-                f"{where} has no segmentation; to train without masks, set MODEL.MASK_ON False"
-            )
-        if isinstance(mask, dict) and cfg.INPUT.MASK_FORMAT == "polygon":
-            raise ValueError(f"{where} is an RLE mask; set INPUT.MASK_FORMAT bitmask")
-
-
-def _register(
-    name: str, json_file: str, images: str, key: str, annotation_keys: tuple[str, ...]
-) -> list[str]:
-    """Register one dataset under ``name``; returns its class names."""
-    content = _read(json_file, key)
-    if not content["categories"]:
-        raise ValueError(f"{json_file} has no categories")
-    _check_keys(content, json_file, annotation_keys)
-    if not Path(images).is_dir():
-        raise ValueError(f"{key}.IMAGES {images!r} is not a folder")
-    missing = [
-        image["file_name"]
-        for image in content["images"]
-        if not Path(images, image["file_name"]).is_file()
-    ]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of the {len(content['images'])} images of {json_file} "
-            f"are not in {key}.IMAGES {images!r}, the first: {missing[0]!r}"
-        )
-    classes = _classes(content)
-    if name in DatasetCatalog:
-        if MetadataCatalog.get(name).get("json_file") == json_file:
-            return classes
-        raise ValueError(f"{key}.NAME {name!r} is the name of another dataset; choose a new one")
-    register_coco_instances(name, {}, json_file, images)
-    MetadataCatalog.get(name).thing_classes = classes
-    return classes
-
-
-def _check_keys(content: dict, json_file: str, annotation_keys: tuple[str, ...]) -> None:
-    """Raise ValueError for an entry that lacks a key, or names an image or class there is not."""
-    for part, keys in (
-        ("images", ("id", "file_name", "height", "width")),
-        ("categories", ("id", "name")),
-        ("annotations", ("id", "image_id", "category_id", "bbox", *annotation_keys)),
-    ):
-        for number, entry in enumerate(content[part]):
-            absent = [key for key in keys if key not in entry]
-            if absent:
-                raise ValueError(
-                    f"{part}[{number}] of {json_file} (id {entry.get('id')}) has no "
-                    f"{', '.join(absent)}"
-                )
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    for annotation in content["annotations"]:
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if annotation[key] not in known:
-                raise ValueError(
-                    f"annotation {annotation['id']} of {json_file} has the unknown {key} "
-                    f"{annotation[key]!r}"
-                )
-
-
-def _read(json_file: str, key: str) -> dict:
-    try:
-        content = json.loads(Path(json_file).read_text())
-    except OSError as error:
-        raise ValueError(f"{key}.JSON {json_file!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{key}.JSON {json_file!r} is not JSON: {error}") from error
-    absent = [
-        part
-        for part in ("images", "annotations", "categories")
-        if not isinstance(content, dict) or part not in content
-    ]
-    if absent:
-        raise ValueError(f"{key}.JSON {json_file!r} is not COCO-format: no {', '.join(absent)}")
-    return content
-
-
 def class_names(cfg: CfgNode) -> list[str]:
     """The names of the model's classes: of ``DATASETS.CUSTOM``, or of the first test dataset.
 
     Raises:
         ValueError: neither knows any, or the model has another number of classes.
     """
-    custom = cfg.DATASETS.CUSTOM
-    source, names = "DATASETS.CUSTOM.CLASSES", list(custom.CLASSES)
-    for split in ("TEST", "TRAIN"):
-        if not names and custom[split].JSON:
-            source, names = (
-                custom[split].JSON,
-                _classes(_read(custom[split].JSON, f"DATASETS.CUSTOM.{split}")),
-            )
-    if not names and cfg.DATASETS.TEST:
-        source = cfg.DATASETS.TEST[0]
-        names = list(MetadataCatalog.get(source).get("thing_classes", ()))
+    source, names = _known_names(cfg)
     if not names:
         raise ValueError(
             "the class names are not known: use the config.yaml of the training's "
-            "OUTPUT_DIR, or give DATASETS.CUSTOM.TEST.JSON"
+            "OUTPUT_DIR, or give DATASETS.CUSTOM.TEST.JSON (of a semantic model, "
+            "DATASETS.CUSTOM.NAMES)"
         )
     check_class_count(cfg, names, source)
     return names
 
 
-def _classes(content: dict) -> list[str]:
-    """Class names in the order of the category ids, which is that of the model's outputs."""
-    by_id = sorted(content["categories"], key=lambda category: category["id"])
-    return [category["name"] for category in by_id]
+def _known_names(cfg: CfgNode) -> tuple[str, list[str]]:
+    """Where class names are found first, and the names; none if nowhere."""
+    custom = cfg.DATASETS.CUSTOM
+    if custom.CLASSES:
+        return "DATASETS.CUSTOM.CLASSES", list(custom.CLASSES)
+    semantic = cfg.MODEL.META_ARCHITECTURE == SEMANTIC
+    if semantic and custom.NAMES:
+        return custom.NAMES, read_names(custom.NAMES)
+    for split in ("TEST", "TRAIN"):
+        if custom[split].JSON and not semantic:
+            return custom[split].JSON, class_names_of(read_coco(custom[split].JSON))
+    for name in cfg.DATASETS.TEST[:1]:
+        kind = "stuff_classes" if semantic else "thing_classes"
+        return name, list(MetadataCatalog.get(name).get(kind, ()))
+    return "", []

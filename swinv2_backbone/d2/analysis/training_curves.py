@@ -1,0 +1,76 @@
+"""Losses, learning rate and evaluations over the iterations of a training, as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+SCORES = ("AP", "AP50", "AP75", "mIoU", "PQ")  # the last part of the name of an evaluation
+Series = dict[int, float]  # iteration -> value
+
+
+def read_metrics(file: Path) -> dict[str, Series]:
+    """Name -> values by iteration, from Detectron2's metrics.json.
+
+    A resumed training repeats iterations: the values written last count.
+
+    Raises:
+        ValueError: a line is not a JSON object with an iteration.
+    """
+    series: dict[str, Series] = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            iteration = entry.pop("iteration")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"line {number} of {file} is not a JSON object with an iteration; a training "
+                "that was killed can leave half a line: remove it"
+            ) from error
+        for name, value in entry.items():
+            series.setdefault(name, {})[iteration] = value
+    return {name: dict(sorted(values.items())) for name, values in series.items()}
+
+
+def draw_training(series: dict[str, Series]) -> Figure | None:
+    """One panel each for the losses, the learning rate and the evaluations, if there are any.
+
+    None if there is none of them.
+    """
+    groups = {"loss": _losses(series), "learning rate": _chosen(series, ("lr",))}
+    groups["evaluation, in percent"] = _chosen(series, SCORES)
+    groups = {title: names for title, names in groups.items() if names}
+    if not groups:
+        return None
+    figure = Figure(figsize=(10, 3.4 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (title, names) in zip(panels, groups.items()):
+        _draw_panel(axes, {name: series[name] for name in names})
+        axes.set_ylabel(title)
+    if "loss" in groups and min(min(series[name].values()) for name in groups["loss"]) > 0:
+        panels[0].set_yscale("log")
+    panels[-1].set_xlabel("iteration")
+    return figure
+
+
+def _losses(series: dict[str, Series]) -> list[str]:
+    parts = sorted(name for name in series if name.startswith("loss"))
+    return [name for name in ("total_loss",) if name in series] + parts
+
+
+def _chosen(series: dict[str, Series], endings: tuple[str, ...]) -> list[str]:
+    return sorted(name for name in series if name.rsplit("/", 1)[-1] in endings)
+
+
+def _draw_panel(axes: Axes, series: dict[str, Series]) -> None:
+    for name, values in series.items():
+        marker = "o" if len(values) < 30 else None  # a single value is no line
+        black = {"color": "black", "linewidth": 2} if name == "total_loss" else {}
+        axes.plot(
+            list(values), list(values.values()), marker=marker, markersize=3, label=name, **black
+        )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

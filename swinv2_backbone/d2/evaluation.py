@@ -1,0 +1,111 @@
+"""Evaluation as the benchmarks define it, its results as JSON, and what counts as best."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+
+BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = {
+    "bbox": BOXES,
+    "segm": BOXES,
+    "sem_seg": ("mIoU", "fwIoU", "mACC", "pACC"),
+    "panoptic_seg": ("PQ", "SQ", "RQ", "PQ_th", "SQ_th", "RQ_th", "PQ_st", "SQ_st", "RQ_st"),
+}
+TASKS = {  # evaluator_type of a dataset -> the groups of metrics
+    "coco": ("bbox", "segm"),
+    "lvis": ("bbox", "segm"),
+    "sem_seg": ("sem_seg",),
+    "coco_panoptic_seg": ("bbox", "segm", "sem_seg", "panoptic_seg"),
+}
+RESULTS = "results.json"
+
+
+def build_evaluator(dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+    """What Detectron2's benchmarks use for the dataset's kind (its ``evaluator_type``).
+
+    Raises:
+        ValueError: the kind is unknown, or needs a package that is not installed.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    whole = {
+        "cityscapes_instance": CityscapesInstanceEvaluator,
+        "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+        "pascal_voc": PascalVOCDetectionEvaluator,
+    }
+    if kind in whole:
+        return whole[kind](dataset_name)
+    evaluators = []
+    if kind in ("sem_seg", "coco_panoptic_seg"):
+        evaluators.append(SemSegEvaluator(dataset_name, output_dir=output_folder))
+    if kind in ("coco", "coco_panoptic_seg"):
+        # The reference implementation of pycocotools, not Detectron2's compiled one.
+        evaluators.append(
+            COCOEvaluator(dataset_name, output_dir=output_folder, use_fast_impl=False)
+        )
+    if kind == "coco_panoptic_seg":
+        evaluators.append(COCOPanopticEvaluator(dataset_name, output_folder))
+    if kind == "lvis":
+        evaluators.append(LVISEvaluator(dataset_name, output_dir=output_folder))
+    if not evaluators:
+        raise ValueError(f"dataset {dataset_name!r} has the unknown evaluator_type {kind!r}")
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def check_evaluation(dataset_names: Sequence[str], best_metric: str = "") -> None:
+    """Raise ValueError now for an evaluation that could not work after the training.
+
+    Args:
+        best_metric: "" or what ``model_best.pth`` is to be best at, such as "bbox/AP".
+    """
+    kinds = [MetadataCatalog.get(name).get("evaluator_type") for name in dataset_names]
+    if "coco_panoptic_seg" in kinds and importlib.util.find_spec("panopticapi") is None:
+        raise ValueError(
+            f"dataset {dataset_names[kinds.index('coco_panoptic_seg')]!r} is evaluated by "
+            "panopticapi, which is not installed: pip install "
+            "git+https://github.com/cocodataset/panopticapi (or test nothing: DATASETS.TEST '()')"
+        )
+    if not best_metric:
+        return
+    if len(dataset_names) != 1:
+        raise ValueError(
+            f"TEST.BEST_METRIC {best_metric!r} needs one dataset to test on, "
+            f"got {len(dataset_names)} (DATASETS.TEST)"
+        )
+    task, _, metric = best_metric.partition("/")
+    tasks = TASKS.get(kinds[0], METRICS)
+    # Also of one class: bbox/AP-person, sem_seg/IoU-person.
+    if task not in tasks or (metric not in METRICS[task] and "-" not in metric):
+        known = ", ".join(f"{task}/{metric}" for task in tasks for metric in METRICS[task])
+        raise ValueError(f"TEST.BEST_METRIC {best_metric!r} must be one of {known}")
+
+
+def write_results(results: dict, folder: str | os.PathLike) -> Path:
+    """Write what an evaluation returned as JSON; a number that is not one becomes null."""
+    path = Path(folder, RESULTS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_plain(results), indent=1) + "\n")
+    return path
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return float(value) if math.isfinite(value) else None

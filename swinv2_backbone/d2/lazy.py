@@ -1,0 +1,312 @@
+"""Training and evaluation by a LazyConfig; what ``trainer.py`` is for a yacs config.
+
+A LazyConfig has ``model``, ``dataloader.{train,test,evaluator}``, ``optimizer`` and
+``lr_multiplier``, as Detectron2's own have, and ``train``, of which ``TRAIN`` has the keys and
+defaults.  ``datasets.{train,test}`` may register own datasets (``register_coco``,
+``register_semantic``).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from swinv2_backbone.checkpoints.download import check_source
+from swinv2_backbone.d2.checkpoint import Checkpointer
+from swinv2_backbone.d2.config import check_precision
+from swinv2_backbone.d2.data.ade20k import check_ade20k
+from swinv2_backbone.d2.evaluation import check_evaluation, write_results
+from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images, rehearsal_folder
+from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
+from swinv2_backbone.d2.step import TrainingStep
+from swinv2_backbone.d2.summary import Training, summarise
+from swinv2_backbone.d2.tta import with_augmentation
+
+TRAIN = {
+    "output_dir": "output",
+    "init_checkpoint": "",  # of any layout; see docs/CHECKPOINTS.md
+    "partial_weights": False,
+    "max_iter": 90000,
+    "amp": {"enabled": False, "dtype": "bfloat16"},
+    "clip": None,  # or {"kind": "full_model", "value": 1.0, "norm_type": 2.0}; see step.py
+    "accumulate": 1,  # a step's total_batch_size images go through the model in so many parts
+    "ema": {"enabled": False, "decay": 0.9999},
+    "best_metric": "",
+    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    "eval_period": 5000,
+    "log_period": 20,
+    "test_aug": {
+        "enabled": False,
+        "min_sizes": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
+        "max_size": 4000,
+        "flip": True,
+    },
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False},
+    "device": "cuda",
+    "seed": -1,
+    "cudnn_benchmark": False,
+}
+PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
+    """A LazyConfig from a .py file and overrides ``key=value``, checked, its ``train`` complete.
+
+    Raises:
+        ValueError: a part is missing, or a key or value is unknown or not possible here.
+    """
+    if not Path(config_file).is_file():
+        raise ValueError(f"--config-file {config_file!r} is not there")
+    opts = [opt for opt in opts if opt != "--"]
+    wrong = [opt for opt in opts if "=" not in opt]
+    if wrong:
+        raise ValueError(f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}")
+    try:
+        cfg = LazyConfig.apply_overrides(LazyConfig.load(str(config_file)), opts)
+    except (OmegaConfBaseException, KeyError) as error:
+        raise ValueError(f"{error} (in {config_file}, {' '.join(opts)})") from error
+    absent = [part for part in PARTS if part not in cfg]
+    if absent:
+        raise ValueError(f"{config_file} has no {', '.join(absent)}")
+    _check_keys(cfg.train, TRAIN, "train")
+    cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN), cfg.train)
+    _check_values(cfg)
+    return cfg
+
+
+def prepare(cfg: DictConfig, eval_only: bool, resume: bool, fast_dev_run: bool = False) -> None:
+    """Register own datasets and check everything that can be known before work starts.
+
+    Raises:
+        ValueError: something could not work; it says what, and what to do.
+    """
+    own = cfg.get("datasets") or {}
+    for split in own:
+        if split == "test" or not eval_only:
+            instantiate(own[split])
+    if eval_only and not cfg.train.init_checkpoint and not resume:
+        raise ValueError("nothing to evaluate: give train.init_checkpoint=output/model_final.pth")
+    tested = test_datasets(cfg)
+    check_ade20k([*tested, *([] if eval_only else train_datasets(cfg))])
+    check_evaluation(tested, "" if eval_only else cfg.train.best_metric)
+    check_source(cfg.train.init_checkpoint)
+    if fast_dev_run:
+        _shorten(cfg)
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    return instantiate(cfg.model).to(cfg.train.device)
+
+
+def evaluate(cfg: DictConfig, model: nn.Module, augmented: bool) -> OrderedDict:
+    """Evaluate on ``dataloader.test``, and if ``augmented`` also as ``train.test_aug`` says.
+
+    The results are also written as JSON, to ``inference`` (and ``inference_TTA``) of output_dir.
+    """
+    results = _evaluate(cfg.dataloader, model, Path(cfg.train.output_dir, "inference"))
+    if augmented and cfg.train.test_aug.enabled:
+        node, loader = cfg.train.test_aug, copy.deepcopy(cfg.dataloader)
+        loader.test.mapper.augmentations = []  # the original sizes, so that pixels are resized once
+        model = with_augmentation(model, list(node.min_sizes), node.max_size, node.flip)
+        folder = Path(cfg.train.output_dir, "inference_TTA")
+        found = _evaluate(loader, model, folder)
+        results.update((f"{key}_TTA", value) for key, value in found.items())
+    return results
+
+
+def load_for_evaluation(cfg: DictConfig, resume: bool) -> nn.Module:
+    model = build_model(cfg)
+    checkpointer = Checkpointer(model, cfg.train.output_dir)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=resume)
+    checkpointer.require_complete()
+    _log_summary(cfg, checkpointer, None)
+    return model
+
+
+class LazyTrainer:
+    """A training as a LazyConfig describes it.
+
+    Args:
+        cfg: from :func:`load_lazy_config`, after :func:`prepare`.
+        resume: go on from the last checkpoint in ``train.output_dir``.
+    """
+
+    def __init__(self, cfg: DictConfig, resume: bool = False):
+        self.cfg, train = cfg, cfg.train
+        model = build_model(cfg)
+        logging.getLogger(__name__).info(f"Model:\n{model}")
+        average = WeightAverage(model, train.ema.decay) if train.ema.enabled else None
+        self.evaluated = average.averaged if average else model
+        cfg.optimizer.params.model = model
+        optimizer = instantiate(cfg.optimizer)
+        cfg.optimizer.params.model = None
+        self.step = TrainingStep(
+            create_ddp_model(model, device_ids=_device_ids(train.device), **train.ddp),
+            _train_loader(cfg),
+            optimizer,
+            amp_dtype=getattr(torch, train.amp.dtype) if train.amp.enabled else None,
+            clip=train.clip and dict(train.clip),
+            accumulate=train.accumulate,
+        )
+        self.checkpointer = Checkpointer(
+            model,
+            train.output_dir,
+            partial=train.partial_weights,
+            evaluated=self.evaluated,
+            trainer=self.step,
+            **({"average": average} if average else {}),
+        )
+        self.step.register_hooks(self._hooks(average))
+        self.checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
+        resumed = resume and self.checkpointer.has_checkpoint()
+        self.start_iter = self.step.iter + 1 if resumed else 0
+        _log_summary(cfg, self.checkpointer, self.start_iter)
+        self.results = OrderedDict()
+
+    def train(self) -> OrderedDict:
+        """Train to the end; returns the last evaluation."""
+        self.step.train(self.start_iter, self.cfg.train.max_iter)
+        return self.results
+
+    def _hooks(self, average: WeightAverage | None) -> list[hooks.HookBase]:
+        train, main = self.cfg.train, comm.is_main_process()
+        return standard_hooks(
+            checkpointer=self.checkpointer,
+            average=average,
+            checkpoint_period=train.checkpointer.period,
+            max_to_keep=train.checkpointer.max_to_keep,
+            evaluate=Evaluate(
+                train.eval_period,
+                self._evaluate,
+                best_metric=train.best_metric,
+                model=self.evaluated,
+                output_dir=train.output_dir,
+            ),
+            writers=default_writers(train.output_dir, train.max_iter) if main else (),
+            log_period=train.log_period,
+            lr_scheduler=hooks.LRScheduler(scheduler=instantiate(self.cfg.lr_multiplier)),
+        )
+
+    def _evaluate(self) -> OrderedDict:
+        last = self.step.iter + 1 >= self.step.max_iter
+        self.results = evaluate(self.cfg, self.evaluated, augmented=last)
+        return self.results
+
+
+def train_datasets(cfg: DictConfig) -> list[str]:
+    return _names(cfg.dataloader.train.dataset.names)
+
+
+def test_datasets(cfg: DictConfig) -> list[str]:
+    return _names(cfg.dataloader.test.dataset.names)
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _evaluate(dataloader: DictConfig, model: nn.Module, folder: Path) -> OrderedDict:
+    evaluator = copy.deepcopy(dataloader.evaluator)
+    if "output_folder" in evaluator:
+        evaluator.output_folder = str(folder)
+    loader = instantiate(dataloader.test)
+    results = inference_on_dataset(model, loader, instantiate(evaluator))
+    if comm.is_main_process():
+        print_csv_format(results)
+        write_results(results, folder)
+    return OrderedDict(results)
+
+
+def _train_loader(cfg: DictConfig):
+    """Batches of the images that go through the model at once."""
+    loader = copy.deepcopy(cfg.dataloader.train)
+    loader.total_batch_size //= cfg.train.accumulate
+    return instantiate(loader)
+
+
+def _device_ids(device: str) -> list[int] | None:
+    return None if torch.device(device).type == "cpu" else [comm.get_local_rank()]
+
+
+def _check_keys(given: DictConfig, known: dict, where: str) -> None:
+    """Raise ValueError for a key that nothing would read."""
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(f"{where}.{key} is no key: there are {', '.join(known)}")
+        if isinstance(known[key], dict) and value is not None:
+            _check_keys(value, known[key], f"{where}.{key}")
+
+
+def _check_values(cfg: DictConfig) -> None:
+    train, batch = cfg.train, cfg.dataloader.train.total_batch_size
+    check_precision(
+        train.device, train.amp.enabled, train.amp.dtype, "train.device", "train.amp.dtype"
+    )
+    if train.accumulate < 1 or batch % train.accumulate:
+        raise ValueError(
+            f"train.accumulate {train.accumulate} must divide "
+            f"dataloader.train.total_batch_size {batch}"
+        )
+    if not 0 <= train.ema.decay < 1:
+        raise ValueError(f"train.ema.decay must be in [0, 1), got {train.ema.decay}")
+
+
+def _shorten(cfg: DictConfig) -> None:
+    """See :func:`swinv2_backbone.d2.fast_dev_run.shorten`."""
+    train = cfg.train
+    train.output_dir = rehearsal_folder(train.output_dir)
+    train.max_iter, train.log_period = ITERATIONS, 1
+    train.eval_period = train.checkpointer.period = ITERATIONS // 2
+    names = [first_images(name, train.output_dir) for name in test_datasets(cfg)]
+    cfg.dataloader.test.dataset.names = names
+    if "dataset_name" in cfg.dataloader.evaluator:
+        cfg.dataloader.evaluator.dataset_name = names[0]
+
+
+def _log_summary(cfg: DictConfig, checkpointer: Checkpointer, start_iter: int | None) -> None:
+    if not comm.is_main_process():
+        return
+    train, training = cfg.train, None
+    if start_iter is not None:
+        training = Training(
+            datasets=train_datasets(cfg),
+            start_iter=start_iter,
+            max_iter=train.max_iter,
+            batch=cfg.dataloader.train.total_batch_size,
+            accumulate=train.accumulate,
+            optimizer=str(cfg.optimizer._target_).rpartition(".")[2],
+            lr=cfg.optimizer.lr,
+            schedule=str(cfg.lr_multiplier._target_).rpartition(".")[2],
+            precision=f"{train.amp.dtype} (mixed)" if train.amp.enabled else "float32",
+            ema=train.ema.decay if train.ema.enabled else None,
+        )
+    summary = summarise(
+        checkpointer.model,
+        checkpointer,
+        tested=test_datasets(cfg),
+        resolution=_resolution(cfg),
+        output=train.output_dir,
+        training=training,
+    )
+    logging.getLogger(__name__).info(f"\n{summary}")
+
+
+def _resolution(cfg: DictConfig) -> str:
+    augmentations = cfg.dataloader.test.mapper.augmentations
+    assert isinstance(augmentations, ListConfig)
+    return ", ".join(
+        " ".join(f"{k}={v}" for k, v in one.items() if k != "_target_") for one in augmentations
+    )

@@ -1,0 +1,85 @@
+"""Test-time augmentation: several sizes and flips of an image, one averaged answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import get_cfg
+from detectron2.modeling import (
+    DatasetMapperTTA,
+    GeneralizedRCNN,
+    GeneralizedRCNNWithTTA,
+    PanopticFPN,
+    SemanticSegmentor,
+)
+from fvcore.transforms import HFlipTransform
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+SUPPORTED = "GeneralizedRCNN (boxes and masks) and SemanticSegmentor"
+
+
+class SemanticSegmentorWithTTA(nn.Module):
+    """The class logits of a ``SemanticSegmentor``, averaged over sizes and flips.
+
+    Args:
+        model: it is used as it is, not copied.
+        min_sizes: short sides in pixels.
+        max_size: limit of the long side.
+        flip: each size also from left to right.
+    """
+
+    def __init__(
+        self, model: SemanticSegmentor, min_sizes: Sequence[int], max_size: int, flip: bool
+    ):
+        super().__init__()
+        self.model = model
+        self.versions = DatasetMapperTTA(min_sizes, max_size, flip)
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        """As ``SemanticSegmentor``: images of any size -> their ``sem_seg`` (K, height, width)."""
+        return [{"sem_seg": self._average(one)} for one in batched_inputs]
+
+    def _average(self, one: dict) -> Tensor:
+        height, width = one["image"].shape[-2:]
+        versions = self.versions({"height": height, "width": width, **one})
+        # One by one, as their sizes differ; the model resizes each answer to height and width.
+        total = sum(self._logits(version) for version in versions)
+        return total / len(versions)
+
+    def _logits(self, version: dict) -> Tensor:
+        logits = self.model([version])[0]["sem_seg"]
+        flipped = any(isinstance(t, HFlipTransform) for t in version["transforms"].transforms)
+        return logits.flip(-1) if flipped else logits
+
+
+def with_augmentation(
+    model: nn.Module, min_sizes: Sequence[int], max_size: int, flip: bool
+) -> nn.Module:
+    """``model`` under test-time augmentation; it then takes images of their original size.
+
+    Raises:
+        ValueError: there is none for this kind of model.
+    """
+    model = model.module if isinstance(model, DistributedDataParallel) else model
+    if isinstance(model, SemanticSegmentor):
+        return SemanticSegmentorWithTTA(model, min_sizes, max_size, flip)
+    if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN):
+        raise ValueError(
+            f"test-time augmentation (TEST.AUG) is for {SUPPORTED}, not for {type(model).__name__}"
+        )
+    mapper = DatasetMapperTTA(min_sizes, max_size, flip)
+    return GeneralizedRCNNWithTTA(_settings_of(model), model, mapper)
+
+
+def _settings_of(model: GeneralizedRCNN):
+    """The few settings that Detectron2's augmentation reads from a config, from the model."""
+    cfg, heads = get_cfg(), model.roi_heads
+    predictor = heads.box_predictor
+    last = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor  # of a cascade
+    cfg.MODEL.MASK_ON = getattr(heads, "mask_on", False)
+    cfg.MODEL.KEYPOINT_ON = getattr(heads, "keypoint_on", False)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = heads.num_classes
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = last.test_nms_thresh
+    cfg.TEST.DETECTIONS_PER_IMAGE = last.test_topk_per_image
+    return cfg
