@@ -4,7 +4,8 @@ tools/lazyconfig_train_net.py --config-file configs/faster_rcnn_swinv2_tiny.py -
 
 Recipe: untrained. The one of mask_rcnn_swinv2, without masks.
 
-Published: nothing with Faster R-CNN; box AP 46.0 by Microsoft's Swin V1-T with Mask R-CNN.
+Published: nothing that we know of with Faster R-CNN; box AP 46.0 by Microsoft's Swin V1-T with Mask
+R-CNN.
 """
 
 from .mask_rcnn_swinv2 import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401

@@ -6,7 +6,7 @@ Recipe: untrained. The one of mask_rcnn_swinv2, with the drop path of Swin V1-B 
 R-CNN (0.3). Weights of ImageNet-22k, pre-trained at window 12 (which normalises the position bias),
 used at window 16 as the smaller models are.
 
-Published: nothing with Mask R-CNN and weights of ImageNet-22k, neither V1 nor V2.
+Published: nothing that we know of with Mask R-CNN and weights of ImageNet-22k, neither V1 nor V2.
 """
 
 from .mask_rcnn_swinv2 import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401

@@ -5,7 +5,7 @@ tools/lazyconfig_train_net.py --config-file configs/panoptic_fpn_swinv2_tiny.py 
 
 Recipe: untrained. The one of mask_rcnn_swinv2, with the semantic head of Detectron2's Panoptic FPN.
 
-Published: nothing with Panoptic FPN and Swin, neither V1 nor V2.
+Published: nothing that we know of with Panoptic FPN and Swin, neither V1 nor V2.
 """
 
 from detectron2.modeling import PanopticFPN

@@ -6,7 +6,7 @@ Recipe: untrained. The one of retinanet_swinv2_tiny, with drop path 0.3 as the o
 Weights of ImageNet-22k, pre-trained at window 12 (which normalises the position bias), used at
 window 16 as the smaller models are.
 
-Published: nothing with RetinaNet and Swin-B, neither V1 nor V2.
+Published: nothing that we know of with RetinaNet and Swin-B, neither V1 nor V2.
 """
 
 from .retinanet_swinv2_tiny import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401

@@ -4,7 +4,7 @@ tools/lazyconfig_train_net.py --config-file configs/retinanet_swinv2_small.py --
 
 Recipe: untrained. The one of retinanet_swinv2_tiny.
 
-Published: nothing with RetinaNet and Swin-S, neither V1 nor V2.
+Published: nothing that we know of with RetinaNet and Swin-S, neither V1 nor V2.
 """
 
 from .retinanet_swinv2_tiny import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401

@@ -7,7 +7,7 @@ Recipe: untrained. Data as in upernet_swinv2_tiny_ade20k; 80k iterations of batc
 weight decay 1e-4, a decay of power 0.9 and drop path 0.2, as papers with other backbones use for
 this head.
 
-Published: nothing with this head and SwinV2.
+Published: nothing that we know of with this head and SwinV2.
 """
 
 from .common.fpn import backbone

@@ -12,9 +12,21 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from test_d2_analysis import CAT, DOG, MEDIUM, PERFECT, TRUTH, found, rle, segments, write_coco
+from test_d2_analysis import (
+    CAT,
+    DOG,
+    MEDIUM,
+    PERFECT,
+    TRUTH,
+    caption_has,
+    found,
+    rle,
+    segments,
+    write_coco,
+)
 from test_d2_analysis import registered as registered  # a fixture
 
+from swinv2_backbone.d2.analysis.pictures import MISSED
 from swinv2_backbone.d2.analysis.run import open_run
 from swinv2_backbone.d2.config import load_config
 
@@ -103,6 +115,8 @@ def test_a_detection_run_becomes_numbers_and_pictures(tool, run_of, tmp_path, ca
     for name in files_in(tmp_path / "out") - {"results.json"}:
         picture = cv2.imread(str(tmp_path / "out" / name))
         assert all(300 <= side <= 2200 for side in picture.shape[:2]), name
+    written = cv2.imread(str(tmp_path / "out" / first["picture"]))
+    assert caption_has(written[:, :, ::-1], MISSED)  # OpenCV reads BGR
     printed = capsys.readouterr().out
     assert "APs" in printed and "missed" in printed and str(tmp_path / "out") in printed
 
@@ -208,14 +222,19 @@ def test_an_earlier_analysis_is_not_overwritten_unasked(tool, run_of, tmp_path):
     assert before == {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
 
 
-def test_overwriting_leaves_no_stale_pictures_and_nothing_of_the_users_is_lost(
-    tool, run_of, tmp_path
-):
-    config, out = run_of(WRONG), tmp_path / "out"
-    assert len(analyse(tool, config, out)["detection"]["worst"]) == 2
-    (out / "worst" / "mine.png").write_text("mine")
+def test_overwriting_removes_what_is_stale_and_nothing_of_the_users(tool, run_of, tmp_path):
+    masks = [{**one, "segmentation": rle(one["bbox"])} for one in WRONG]
+    config, out = run_of(masks, METRICS), tmp_path / "out"
+    analyse(tool, config, out)
+    assert {"training.png", "precision_recall_segm.png"} <= files_in(out)
+    for name in ("mine.png", "worst/mine.png"):
+        (out / name).write_text("mine")
+    run = tmp_path / "run"
+    (run / "metrics.json").unlink()
+    (run / "inference" / DETECTIONS).write_text(json.dumps(WRONG))  # no masks
     analyse(tool, config, out, "--overwrite", "--worst", "1")
-    assert {path.name for path in (out / "worst").iterdir()} == {"worst_001_2.png", "mine.png"}
+    own = {"results.json", "confusion.png", "precision_recall_bbox.png", "worst/worst_001_2.png"}
+    assert files_in(out) == own | {"mine.png", "worst/mine.png"}
 
 
 def test_an_output_that_is_a_file_is_refused(tool, run_of, tmp_path):
@@ -240,8 +259,9 @@ def test_missing_predictions_name_the_command_that_makes_them(tool, run_of, tmp_
         analyse(tool, config, tmp_path / "out")
 
 
-def test_a_run_without_metrics_has_no_training_curves_and_says_so(tool, run_of, tmp_path, capsys):
-    analyse(tool, run_of(PERFECT), tmp_path / "out")
+@pytest.mark.parametrize("metrics", [None, [{"iteration": 1, "time": 0.5}]])
+def test_a_run_without_curves_says_so(tool, run_of, tmp_path, capsys, metrics):
+    analyse(tool, run_of(PERFECT, metrics), tmp_path / "out")
     assert "No training curves" in capsys.readouterr().out
     assert not (tmp_path / "out" / "training.png").exists()
 

@@ -237,9 +237,12 @@ def test_the_size_of_a_mask_is_that_of_its_pixels(compared):
     assert precisions(detections, "bbox")["all"]["APs"] == pytest.approx(100)
 
 
-def test_masks_are_left_alone_where_the_truth_has_none(compared):
-    truth = [{**one, "segmentation": []} for one in TRUTH]
+@pytest.mark.parametrize("without", ["an object", "a detection"])
+def test_masks_are_left_alone_where_one_is_missing(compared, without):
+    truth = [dict(one) for one in TRUTH]
     found_masks = [{**one, "segmentation": rle(one["bbox"])} for one in PERFECT]
+    side = truth if without == "an object" else found_masks
+    side[-1]["segmentation"] = []
     assert compared(found_masks, truth).tasks == ("bbox",)
 
 
@@ -286,6 +289,12 @@ def test_detections_of_another_dataset_are_refused(compared):
 def test_a_truth_without_objects_is_refused(compared):
     with pytest.raises(ValueError, match="no annotations"):
         compared([], [])
+
+
+def test_a_dataset_without_a_coco_format_file_is_refused(registered, tmp_path):
+    name = registered.semantic(tmp_path, [[[0, 1]]], ["sky", "tree"])
+    with pytest.raises(ValueError, match="not registered with a COCO-format JSON"):
+        load_detections(name, [])
 
 
 # Confusion of objects: rows and columns are dog, cat, and background or missed
@@ -357,6 +366,12 @@ def test_of_equal_boxes_that_of_the_own_class_is_taken(own):
     truth = [an_object(1, DOG, SMALL), an_object(1, CAT, SMALL)]
     matches = match(truth, [found(1, (DOG, CAT)[own], SMALL)], 0.5)
     assert matches.pairs[0][0] is truth[own]
+
+
+def test_of_equal_objects_the_first_is_taken():
+    truth = [an_object(1, DOG, SMALL), an_object(1, DOG, SMALL)]
+    matches = match(truth, [found(1, DOG, SMALL)], 0.5)
+    assert matches.pairs[0][0] is truth[0] and matches.missed[0] is truth[1]
 
 
 def box_iou(a: list[float], b: list[float]) -> float:
@@ -518,15 +533,26 @@ def test_of_many_classes_those_with_most_confusion_are_shown():
     assert many_classes(30).most_confused().hidden == 0
 
 
+def table_of(counts: list[list[int]]) -> Confusion:
+    counts = np.array(counts)
+    return Confusion(counts, ("a", "b", "c"), ("a", "b", "c"), counts.sum(axis=1))
+
+
 def test_shares_count_the_columns_that_are_not_shown():
-    counts = np.array([[4, 0, 4], [0, 9, 1], [6, 0, 0]])
-    names = ("a", "b", "c")
-    shown = Confusion(counts, names, names, counts.sum(axis=1)).most_confused(2)
-    assert shown.rows == ("a", "c")
-    assert shown.shares.tolist() == [[0.5, 0.5], [1, 0]]
-    counts[1, 2] = 20
-    shown = Confusion(counts, names, names, counts.sum(axis=1)).most_confused(2)
-    assert shown.rows == ("b", "c") and shown.shares[1].tolist() == [0, 0]
+    shown = table_of([[4, 2, 2], [0, 9, 1], [6, 0, 0]]).most_confused(2)
+    assert shown.rows == shown.columns == ("a", "c")
+    assert shown.shares.tolist() == [[0.5, 0.25], [1, 0]]
+
+
+def test_shares_of_a_class_without_objects_are_0():
+    assert table_of([[4, 0, 4], [0, 9, 0], [0, 0, 0]]).shares[2].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "counts", [[[9, 0, 0], [3, 9, 0], [3, 0, 9]], [[9, 3, 3], [0, 9, 0], [0, 0, 9]]]
+)
+def test_confusion_is_to_be_taken_for_others_and_others_for_it(counts):
+    assert table_of(counts).most_confused(1).rows == ("a",)
 
 
 def test_tables_can_be_read(compared):
@@ -582,6 +608,15 @@ def test_precision_recall_curves_are_those_of_the_classes(compared, tmp_path):
     assert_is_a_picture(pixels(figure, tmp_path))
 
 
+def test_a_class_without_objects_has_no_curve_and_no_part_in_the_mean(compared):
+    evaluation = evaluate(
+        compared(PERFECT, [one for one in TRUTH if one["category_id"] == DOG]), "bbox"
+    )
+    axes = draw_precision_recall(evaluation, ["dog", "cat"], "title").axes[0]
+    assert [line.get_label() for line in axes.lines] == ["dog", "mean"]
+    assert axes.lines[-1].get_ydata().tolist() == pytest.approx([1] * 101)
+
+
 def caption_has(picture: np.ndarray, colour: tuple[float, float, float]) -> bool:
     difference = picture[:CAPTION].astype(int) - np.round(255 * np.array(colour)).astype(int)
     return bool((np.abs(difference).max(axis=2) <= 3).any())
@@ -604,10 +639,18 @@ def test_images_without_objects_or_detections_are_drawn(compared, tmp_path):
         assert_is_a_picture(draw_detections(str(tmp_path / f"{image}.png"), one, detections))
 
 
+@pytest.mark.parametrize("size, height", [((30, 40), 400), ((600, 500), 600), ((2000, 900), 1000)])
+def test_pictures_have_a_size_that_can_be_looked_at(compared, tmp_path, size, height):
+    cv2.imwrite(str(tmp_path / "any.png"), np.zeros((*size, 3), np.uint8))
+    detections = compared([])
+    picture = draw_detections(str(tmp_path / "any.png"), match([], [], 0.5), detections)
+    assert picture.shape[0] == height + CAPTION
+
+
 def test_polygons_and_degenerate_polygons_are_drawn(compared, tmp_path):
     truth = [
-        an_object(1, DOG, SMALL, segmentation=[[5, 5, 25, 5, 25, 25], [1, 1, 2, 2]]),
-        an_object(1, CAT, MEDIUM, segmentation=[[1, 1, 2, 2]]),
+        an_object(1, DOG, SMALL, segmentation=[[5, 5, 25, 5, 25, 25], [1, 1]]),
+        an_object(1, CAT, MEDIUM, segmentation=[[1, 1]]),
     ]
     detections = compared([], truth)
     one = match_images(detections, 0.5, 0.5)[1]
@@ -636,12 +679,13 @@ def test_metrics_of_a_resumed_training_are_those_written_last(tmp_path):
         {"iteration": 19, "total_loss": 3.0, "lr": 0.1},
         {"iteration": 39, "total_loss": 2.0, "lr": 0.2},
         {"iteration": 19, "total_loss": 2.5},
+        {"iteration": 29, "total_loss": 2.0},
         {"iteration": 39, "total_loss": 1.5, "bbox/AP": float("nan")},
     ]
     file = tmp_path / "metrics.json"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     series = read_metrics(file)
-    assert list(series["total_loss"].items()) == [(19, 2.5), (39, 1.5)]
+    assert list(series["total_loss"].items()) == [(19, 2.5), (29, 2.0), (39, 1.5)]
     assert series["lr"] == {19: 0.1, 39: 0.2}
 
 

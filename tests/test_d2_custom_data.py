@@ -136,6 +136,9 @@ def test_a_file_that_is_missing_or_not_coco_is_named(tmp_path, config):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ValueError, match="list.json.*no list of images, annotations, categories"):
         register_custom_datasets(config(tmp_path / "list.json"))
+    (tmp_path / "numbers.json").write_text('{"images": 5, "annotations": [], "categories": {}}')
+    with pytest.raises(ValueError, match="numbers.json.*no list of images, categories"):
+        register_custom_datasets(config(tmp_path / "numbers.json"))
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ValueError, match="broken.json.*not JSON"):
         register_custom_datasets(config(tmp_path / "broken.json"))
@@ -245,6 +248,22 @@ def test_a_mended_copy_is_replaced_by_the_next(tmp_path, config):
         assert image["annotations"][0]["bbox"][0] == left
 
 
+def test_a_mended_copy_appears_whole(tmp_path, config, monkeypatch):
+    moved = []
+
+    def replace(source: Path, target: Path) -> None:
+        assert source.parent == target.parent and not target.exists()
+        moved.append(json.loads(source.read_text()))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "replace", replace)
+    cfg = config(write(tmp_path, annotations=[OBJECT | {"bbox": [6, 1, 9, 4]}]))
+    with pytest.raises(OSError, match="disk"):
+        register_custom_datasets(cfg)
+    assert moved[0]["annotations"][0]["bbox"] == [6, 1, 4, 4]
+    assert os.listdir(tmp_path / "output" / "datasets") == []
+
+
 def test_a_mended_copy_never_replaces_a_file_of_the_user(tmp_path, config):
     path = write(tmp_path, annotations=[OBJECT | {"bbox": [6, 1, 9, 4]}])
     cfg = config(path)
@@ -305,6 +324,14 @@ def test_a_dataset_is_registered_from_python(tmp_path, registered):
     assert len(DatasetCatalog.get(name)) == 1
     with pytest.raises(ValueError, match="mask_format must be"):
         register_coco(name, path, tmp_path / "images", mask_format="rle")
+
+
+def test_a_changed_file_is_registered_anew_with_classes_in_id_order(tmp_path, registered):
+    name = registered(f"{tmp_path.name}_python")
+    for categories in (CATEGORIES, [{"id": 9, "name": "apple"}, {"id": 4, "name": "plum"}]):
+        register_coco(name, write(tmp_path, categories=categories), tmp_path / "images")
+        DatasetCatalog.get(name)
+    assert MetadataCatalog.get(name).thing_classes == ["plum", "apple"]
 
 
 def test_mending_from_python_needs_a_place_for_the_copy(tmp_path, registered):

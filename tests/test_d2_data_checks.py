@@ -296,6 +296,12 @@ def test_areas_are_added_for_evaluation(check, annotation, area):
     assert not check([annotation], masks=masks, mask_format="bitmask")[1].mended
 
 
+def test_no_area_is_computed_from_a_faulty_mask(check):
+    faulty = without("area") | {"segmentation": RLE | {"counts": "damaged"}}
+    _, report = check([faulty], for_evaluation=True)
+    assert list(report.errors) == [coco_masks.RLE_COUNTS] and not report.mended
+
+
 def test_crowds_may_be_rle_beside_polygons(check):
     compressed = coco_mask.frPyObjects(RLE, 8, 10)
     compressed = {"size": [8, 10], "counts": compressed["counts"].decode()}
@@ -331,8 +337,10 @@ def test_compressed_masks_of_any_size_are_understood():
         assert mask_area(rle, height, width) == coco_mask.decode(rle).sum()
         with pytest.raises(FaultError, match="instead of"):
             usable(rle, height, width + 1)
-        with pytest.raises(FaultError):
-            usable(rle | {"counts": rle["counts"][:-1]}, height, width)
+        text = rle["counts"]
+        for damaged in (text[:-1], text + "P", text[:-1] + chr(ord(text[-1]) + 64)):
+            with pytest.raises(FaultError):
+                usable(rle | {"counts": damaged}, height, width)
 
 
 def test_polygon_areas_are_those_of_the_union_of_their_pixels():

@@ -32,7 +32,7 @@ MEAN_OF_ALL = ("AP", "AP50", "AP75")
 
 
 class Square(NamedTuple):
-    """An object or a prediction: `side` pixels from (x, y), its mask `lag` pixels further right."""
+    """An object or a prediction: `side` pixels from (x, y); its mask lacks `gap` of its rows."""
 
     category_id: int
     x: int
@@ -40,12 +40,12 @@ class Square(NamedTuple):
     side: int = 100
     score: float = 0.9
     crowd: bool = False
-    lag: int = 0
+    gap: int = 0
 
     def mask(self) -> np.ndarray:
         mask = np.zeros((SIDE, SIDE), bool)
-        left = self.x + self.lag
-        mask[self.y : self.y + self.side, left : left + self.side] = True
+        mask[self.y : self.y + self.side, self.x : self.x + self.side] = True
+        mask[self.y + 10 : self.y + 10 + self.gap] = False  # the mask's own box stays the same
         return mask
 
 
@@ -177,8 +177,8 @@ def test_ap_is_the_share_of_the_thresholds_that_the_overlap_reaches(tmp_path, sh
 
 
 def test_boxes_and_masks_are_scored_each_by_their_own(tmp_path):
-    lagging = [[square._replace(lag=17) for square in image] for image in PAIR]
-    results = score_objects(tmp_path, PAIR, lagging)
+    parted = [[square._replace(gap=29) for square in image] for image in PAIR]  # IoU 0.71
+    results = score_objects(tmp_path, PAIR, parted)
     assert pick(results["bbox"], *MEAN_OF_ALL) == pytest.approx([100, 100, 100])
     assert pick(results["segm"], *MEAN_OF_ALL) == pytest.approx([50, 100, 0])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from swinv2_backbone.d2.data.images import (
     image_header,
@@ -168,9 +168,11 @@ def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
 def test_the_size_is_known_without_decoding(tmp_path, monkeypatch):
     for name in ("a.png", "a.jpg", "a.tif"):
         Image.fromarray(COLOURS).save(tmp_path / name)
-    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
-    monkeypatch.setattr(Image.Image, "load", None)
+    decoded = []
+    for kind in (PngImagePlugin.PngImageFile, TiffImagePlugin.TiffImageFile, ImageFile.ImageFile):
+        monkeypatch.setattr(kind, "load", lambda image: decoded.append(image.format))
     assert {image_size(tmp_path / name) for name in ("a.png", "a.jpg", "a.tif")} == {(5, 6)}
+    assert decoded == []
 
 
 def test_a_picture_with_broken_exif_is_read_unturned(tmp_path):

@@ -89,6 +89,14 @@ def test_deep_images_are_scaled_not_clipped(record, tmp_path):
     assert (image.long() - expected).abs().max() <= 1
 
 
+def test_more_than_255_classes_are_resized_by_nearest_neighbours(record, labels, tmp_path):
+    many = labels.astype(np.uint16) * 300
+    cv2.imwrite(str(tmp_path / "labels.png"), many)
+    mapped = DatasetMapper(config("INPUT.MIN_SIZE_TRAIN", f"({2 * H},)"), is_train=True)(record)
+    expected = many.astype(np.int64).repeat(2, axis=0).repeat(2, axis=1)
+    assert torch.equal(mapped["sem_seg"], torch.from_numpy(expected))
+
+
 def test_an_image_of_another_size_is_refused(record):
     with pytest.raises(SizeMismatchError, match="image.png"):
         DatasetMapper(config(), is_train=True)({**record, "width": W - 1})

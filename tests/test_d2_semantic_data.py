@@ -109,8 +109,7 @@ def test_records_of_one_call_do_not_change_the_next(register):
 def test_config_keys_register_and_select(dataset, name):
     cfg = config(dataset, name, "DATASETS.TEST", "('coco_2017_val',)")
     register_custom_datasets(cfg)
-    datasets = cfg.DATASETS
-    assert datasets.TRAIN == (name,) and datasets.TEST == ()
+    assert [(name,), ()] == [cfg.DATASETS.TRAIN, cfg.DATASETS.TEST]
     assert cfg.DATASETS.CUSTOM.CLASSES == NAMES
     assert MetadataCatalog.get(name).ignore_label == 255
     register_custom_datasets(cfg)  # again is no error
@@ -261,9 +260,8 @@ def test_labels_may_have_a_palette_and_sixteen_bits(register, dataset):
 def test_unknown_values_are_named_with_their_files(register, dataset):
     write_labels(dataset / "labels" / "a.png", np.where(LABELS == 1, 7, LABELS))
     write_labels(dataset / "labels" / "sub" / "b.png", np.where(LABELS == 1, 5, LABELS))
-    refused(
-        register, "2  label images with values beyond the 3 classes, 5, 7: a.png (7), sub/b.png (5)"
-    )
+    found = "2  label images with values beyond the 3 classes, 5, 7: a.png (7), sub/b.png (5)"
+    refused(register, found, "name them in NAMES")  # not: shifted by one
 
 
 def test_labels_that_start_at_one_are_recognised(register, dataset):

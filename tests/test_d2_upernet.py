@@ -193,3 +193,19 @@ def test_losses_are_in_float32_under_autocast():
     batch = [{"image": torch.ones(3, 64, 64), "sem_seg": torch.ones(64, 64, dtype=torch.int64)}] * 2
     with torch.autocast("cpu", torch.bfloat16):
         assert all(loss.dtype == torch.float32 for loss in model(batch).values())
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_batch_norm_on_one_image_is_refused_with_the_remedies(norm):
+    model = segmentor("MODEL.SEM_SEG_HEAD.NORM", norm).train()
+    image = {"image": torch.ones(3, 64, 64), "sem_seg": torch.ones(64, 64, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=f"{norm}.*SOLVER.ACCUMULATE.*MODEL.SEM_SEG_HEAD.NORM GN"):
+        model([image])
+    model([image, image])
+    with torch.no_grad():
+        model.eval()([image])
+
+
+def test_too_few_channels_for_group_norm_are_refused():
+    with pytest.raises(ValueError, match="at least 64 channels.*CONVS_DIM is 32"):
+        UPerNetHead(SHAPES, num_classes=CLASSES, channels=32, norm="GN")

@@ -149,6 +149,10 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def leave_both_ends(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:8] + path.read_bytes()[-12:])
+
+
 def resize(path: Path) -> None:
     write(path, np.zeros((4, 4), np.uint8))
 
@@ -158,7 +162,10 @@ def put_back_the_source(path: Path) -> None:
     path.write_bytes(source.read_bytes())
 
 
-@pytest.mark.parametrize("spoil", [truncate, empty, resize, spoil_the_middle, put_back_the_source])
+@pytest.mark.parametrize(
+    "spoil",
+    [truncate, empty, leave_both_ends, resize, spoil_the_middle, put_back_the_source],
+)
 def test_a_file_that_does_not_fit_is_reported_before_anything_is_written(root, spoil):
     prepare(root)
     spoilt = root / "annotations_detectron2" / "validation" / "ADE_2.png"
@@ -168,6 +175,15 @@ def test_a_file_that_does_not_fit_is_reported_before_anything_is_written(root, s
     with pytest.raises(ValueError, match=r"validation/ADE_2.png .*--overwrite"):
         prepare(root)
     assert snapshot(root) == before
+
+
+@pytest.mark.parametrize("spoil", [truncate, empty, leave_both_ends, resize])
+def test_every_file_is_looked_at_though_few_are_compared(root, monkeypatch, spoil):
+    prepare(root)
+    monkeypatch.setattr(ade20k, "COMPARED", 1)
+    spoil(root / "annotations_detectron2" / "training" / "ADE_2.png")
+    with pytest.raises(ValueError, match=r"training/ADE_2.png .*--overwrite"):
+        prepare(root)
 
 
 def test_overwrite_makes_every_file_anew(root):
@@ -309,13 +325,27 @@ def test_labels_that_are_the_downloaded_ones_are_found(root, registered, high):
         check_ade20k(registered)
 
 
-def test_unprepared_labels_are_found_without_their_sources_too(root, registered):
-    for i in range(30):
+def add_labels(root: Path, count: int, high: int) -> None:
+    """Images to train with, whose labels lie in the folder for prepared ones."""
+    for i in range(count):
         write(root / "images" / "training" / f"ADE_{i}.jpg", np.zeros((*SHAPE, 3), np.uint8))
-        write(root / "annotations_detectron2" / "training" / f"ADE_{i}.png", draw(i, high=40))
+        write(root / "annotations_detectron2" / "training" / f"ADE_{i}.png", draw(i, high=high))
     shutil.rmtree(root / "annotations")
+
+
+@pytest.mark.parametrize(("count", "high"), [(30, 40), (3, 150)])
+def test_unprepared_labels_are_found_without_their_sources_too(root, registered, count, high):
+    add_labels(root, count, high)
     with pytest.raises(ValueError, match="not the prepared ones"):
         check_ade20k(registered[:1])
+
+
+def test_one_ignored_pixel_among_many_files_shows_that_they_are_prepared(root, registered):
+    add_labels(root, 30, high=40)
+    labels = draw(29, high=40)
+    labels[4, 4] = 255
+    write(root / "annotations_detectron2" / "training" / "ADE_0.png", labels)
+    check_ade20k(registered[:1])
 
 
 def test_few_labels_without_ignored_pixels_pass_the_check(root, registered):

@@ -19,14 +19,18 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from swinv2_backbone.d2 import lazy
+from swinv2_backbone.d2.fast_dev_run import rehearsal_folder
 
 
 def main(args: argparse.Namespace) -> dict:
     try:
         cfg = lazy.load_lazy_config(args.config_file, args.opts)
+        if args.fast_dev_run:
+            cfg.train.output_dir = rehearsal_folder(cfg.train.output_dir)
+        # Before the data is looked at, so that what is mended there is in the log.
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="swinv2_backbone")
         lazy.prepare(cfg, args.eval_only, args.resume, args.fast_dev_run)
         default_setup(cfg, args)
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="swinv2_backbone")
         if args.eval_only:
             model = lazy.load_for_evaluation(cfg, args.resume)
         else:

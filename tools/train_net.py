@@ -26,13 +26,17 @@ from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.ade20k import check_ade20k
 from swinv2_backbone.d2.data.custom import register_custom_datasets
 from swinv2_backbone.d2.evaluation import check_evaluation
-from swinv2_backbone.d2.fast_dev_run import shorten
+from swinv2_backbone.d2.fast_dev_run import rehearsal_folder, shorten
 from swinv2_backbone.d2.summary import summarise_config
 from swinv2_backbone.d2.trainer import Trainer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
+    if args.fast_dev_run:
+        cfg.OUTPUT_DIR = rehearsal_folder(cfg.OUTPUT_DIR)
+    # Before the data is looked at, so that what is mended there is in the log.
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
     if args.eval_only:
         register_custom_datasets(cfg, ("TEST",))
         if not cfg.MODEL.WEIGHTS and not args.resume:
@@ -49,7 +53,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
         shorten(cfg)
     cfg.freeze()
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="swinv2_backbone")
     return cfg
 
 

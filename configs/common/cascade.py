@@ -1,5 +1,7 @@
 """The parts of Mask R-CNN's ``roi_heads`` that a cascade of three box heads replaces."""
 
+from __future__ import annotations
+
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -9,6 +11,7 @@ from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
 )
+from omegaconf import DictConfig
 
 cascade = dict(
     _target_=CascadeROIHeads,
@@ -42,7 +45,7 @@ cascade = dict(
 )
 
 
-def make_cascade(roi_heads):
+def make_cascade(roi_heads: DictConfig) -> None:
     """Turn ``roi_heads`` of a Mask R-CNN config into those of a Cascade Mask R-CNN, in place."""
     for part in ("box_head", "box_predictor", "proposal_matcher"):
         del roi_heads[part]

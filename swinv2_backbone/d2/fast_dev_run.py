@@ -14,12 +14,11 @@ FOLDER = "fast_dev_run"  # of OUTPUT_DIR
 
 
 def shorten(cfg: CfgNode) -> None:
-    """Make ``cfg`` a rehearsal: its output goes to a folder of its own inside OUTPUT_DIR.
+    """Make ``cfg`` a rehearsal, in the :func:`rehearsal_folder` that is its OUTPUT_DIR by now.
 
     It trains, writes checkpoints in between, evaluates the first images of each test dataset with
     all that the config asks for, and keeps the best.  What it measures means nothing.
     """
-    cfg.OUTPUT_DIR = rehearsal_folder(cfg.OUTPUT_DIR)
     cfg.SOLVER.MAX_ITER = ITERATIONS
     cfg.SOLVER.WARMUP_ITERS = 1
     cfg.SOLVER.STEPS = ()
@@ -30,6 +29,7 @@ def shorten(cfg: CfgNode) -> None:
 
 
 def rehearsal_folder(output_dir: str) -> str:
+    """A folder of its own, so that a rehearsal touches nothing of a real run."""
     return str(Path(output_dir, FOLDER))
 
 

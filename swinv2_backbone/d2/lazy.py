@@ -29,7 +29,7 @@ from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import check_precision
 from swinv2_backbone.d2.data.ade20k import check_ade20k
 from swinv2_backbone.d2.evaluation import check_evaluation, write_results
-from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images, rehearsal_folder
+from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
 from swinv2_backbone.d2.step import TrainingStep
 from swinv2_backbone.d2.summary import Training, summarise
@@ -89,6 +89,8 @@ def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
 
 def prepare(cfg: DictConfig, eval_only: bool, resume: bool, fast_dev_run: bool = False) -> None:
     """Register own datasets and check everything that can be known before work starts.
+
+    For a rehearsal, ``train.output_dir`` is its folder by now.
 
     Raises:
         ValueError: something could not work; it says what, and what to do.
@@ -267,7 +269,6 @@ def _check_values(cfg: DictConfig) -> None:
 def _shorten(cfg: DictConfig) -> None:
     """See :func:`swinv2_backbone.d2.fast_dev_run.shorten`."""
     train = cfg.train
-    train.output_dir = rehearsal_folder(train.output_dir)
     train.max_iter, train.log_period = ITERATIONS, 1
     train.eval_period = train.checkpointer.period = ITERATIONS // 2
     names = [first_images(name, train.output_dir) for name in test_datasets(cfg)]

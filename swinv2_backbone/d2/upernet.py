@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from swinv2_backbone.windows import Size
@@ -96,6 +97,11 @@ class UPerNetHead(nn.Module):
         aux_loss_weight: float = 0.4,
     ):
         super().__init__()
+        if norm == "GN" and channels < 64:
+            raise ValueError(
+                f"group norm of 32 groups needs at least 64 channels, as one cell of the pooling "
+                f"has one value per channel: MODEL.SEM_SEG_HEAD.CONVS_DIM is {channels}"
+            )
         if len(input_shape) < 2:
             raise ValueError(f"UPerNet needs at least two features, got {list(input_shape)}")
         if aux_in_feature and aux_in_feature not in input_shape:
@@ -106,6 +112,7 @@ class UPerNetHead(nn.Module):
         finest_first = sorted(input_shape.items(), key=lambda item: item[1].stride)
         *lower, (self.top, top_shape) = finest_first
         self.strides = {name: shape.stride for name, shape in finest_first}
+        self.norm = norm
         self.ignore_value, self.loss_weight = ignore_value, loss_weight
         self.aux_in_feature, self.aux_loss_weight = aux_in_feature, aux_loss_weight
 
@@ -161,10 +168,21 @@ class UPerNetHead(nn.Module):
             its stride, so up to stride - 1 pixels larger than an image whose sides its stride does
             not divide; the same place in both is the same pixel.
         """
+        if self.training:
+            self._check_batch(len(features[self.top]))
         logits = self.predictor(self.dropout(self.fuse(features)))
         if self.training:
             return None, self.losses(logits, features, targets)
         return _upsample(logits, min(self.strides.values())), {}
+
+    def _check_batch(self, images: int) -> None:
+        """Raise ValueError for one image alone, of which 1 x 1 pooling leaves one value to norm."""
+        together = images * (comm.get_world_size() if self.norm == "SyncBN" else 1)
+        if together == 1 and self.norm in ("BN", "SyncBN"):
+            raise ValueError(
+                f"{self.norm} cannot learn from one image at a time: give the model more at once "
+                "(SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE), or set MODEL.SEM_SEG_HEAD.NORM GN"
+            )
 
     def fuse(self, features: dict[str, Tensor]) -> Tensor:
         """Features -> (B, D, H, W) at the finest of them."""

@@ -56,13 +56,13 @@ def load_detections(dataset: str, found: list[dict]) -> Detections:
             is of an image or a category that the dataset does not have.
     """
     metadata = MetadataCatalog.get(dataset)
-    if not metadata.get("json_file"):
+    index = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not metadata.get("json_file") or not index:
         raise ValueError(f"the dataset {dataset!r} is not registered with a COCO-format JSON file")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(metadata.json_file)
     if not truth.dataset.get("annotations"):
         raise ValueError(f"{metadata.json_file} has no annotations: there is no truth to compare")
-    index = dict(metadata.thing_dataset_id_to_contiguous_id)
     for key, known in (("image_id", truth.imgs), ("category_id", index)):
         unknown = {one[key] for one in found} - set(known)
         if unknown:
@@ -71,4 +71,4 @@ def load_detections(dataset: str, found: list[dict]) -> Detections:
                 f"such as {min(unknown)}: they are predictions on another dataset; evaluate "
                 "on this one, or choose with --dataset and --predictions"
             )
-    return Detections(truth, found, list(metadata.thing_classes), index)
+    return Detections(truth, found, list(metadata.thing_classes), dict(index))

@@ -32,6 +32,11 @@ class Matches:
     crowds: list[dict] = field(default_factory=list)
 
     @property
+    def right(self) -> list[tuple[dict, dict]]:
+        """The pairs of one class."""
+        return [(a, b) for a, b in self.pairs if a["category_id"] == b["category_id"]]
+
+    @property
     def confused(self) -> list[tuple[dict, dict]]:
         """The pairs of different classes."""
         return [(a, b) for a, b in self.pairs if a["category_id"] != b["category_id"]]

@@ -29,8 +29,7 @@ Words = list[tuple[str, tuple[float, float, float]]]  # text and its colour, RGB
 def draw_detections(file_name: str, matches: Matches, detections: Detections) -> np.ndarray:
     """Objects and detections of an image, coloured by what became of them."""
     picture = read_image(file_name, format="RGB")
-    confused = matches.confused
-    right = [pair for pair in matches.pairs if pair not in confused]
+    right, confused = matches.right, matches.confused
     truth = (
         ("found", RIGHT, [a for a, _ in right]),
         ("wrong class", CONFUSED, [a for a, _ in confused]),
@@ -128,7 +127,7 @@ def _captioned(drawn: np.ndarray, words: Words) -> np.ndarray:
 
 def _colours(classes: list[str]) -> list[tuple[int, int, int]]:
     """A colour for each class, the same at every call; neighbours differ."""
-    golden = 0.618  # steps by the golden section never come close to an earlier hue soon
+    golden = 0.618  # steps by the golden section come back near an earlier hue as late as can be
     colours = [
         colorsys.hsv_to_rgb(
             place * golden % 1, 0.9 - 0.3 * (place % 2), 0.95 - 0.3 * (place % 3 == 2)

@@ -31,6 +31,8 @@ from swinv2_backbone.d2.analysis.tables import confusion_text, iou_text, precisi
 from swinv2_backbone.d2.analysis.training_curves import draw_training, read_metrics
 
 RESULTS = "results.json"
+CONFUSION, PIXELS, TRAINING = "confusion.png", "pixel_confusion.png", "training.png"
+CURVES = {task: f"precision_recall_{task}.png" for task in ("bbox", "segm")}
 WORST = "worst"  # the folder of pictures of single images, which are called worst_*.png
 
 
@@ -101,9 +103,12 @@ class Report:
         return results
 
     def _make_folder(self) -> None:
-        (self.folder / WORST).mkdir(parents=True, exist_ok=True)
-        for earlier in (self.folder / WORST).glob("worst_*.png"):
-            earlier.unlink()
+        """The folder without files of an earlier report, which would be taken for this one's."""
+        worst = self.folder / WORST
+        worst.mkdir(parents=True, exist_ok=True)
+        names = (RESULTS, CONFUSION, PIXELS, TRAINING, *CURVES.values())
+        for earlier in (*(self.folder / name for name in names), *worst.glob("worst_*.png")):
+            earlier.unlink(missing_ok=True)
 
     def _detection(self, run: Run, detections: Detections, settings: Settings) -> dict:
         results: dict = {"predictions": str(run.files["detection"]), "AP": {}}
@@ -114,12 +119,12 @@ class Report:
             self.texts.append(f"{task} on {run.dataset}\n{precision_text(table)}")
             title = f"{task} on {run.dataset}"
             figure = draw_precision_recall(evaluation, list(table["classes"]), title)
-            self._save(figure, f"precision_recall_{task}.png")
+            self._save(figure, CURVES[task])
         matches = match_images(detections, settings.iou, settings.confidence)
         table = object_confusion(matches.values(), detections.classes, detections.index)
         title = f"objects, box IoU >= {settings.iou}, confidence >= {settings.confidence}"
         results |= {"iou": settings.iou, "confidence": settings.confidence}
-        results["confusion"] = self._confusion(table, title, "confusion.png")
+        results["confusion"] = self._confusion(table, title, CONFUSION)
         results["worst"] = self._worst_detections(run, detections, matches, settings.worst)
         return results
 
@@ -131,7 +136,7 @@ class Report:
             "IoU": dict(zip(classes, class_iou(counts).tolist())),
         }
         self.texts.append(f"IoU on {run.dataset}\n{iou_text(results['IoU'], results['mIoU'])}")
-        results["confusion"] = self._confusion(compared.confusion, "pixels", "pixel_confusion.png")
+        results["confusion"] = self._confusion(compared.confusion, "pixels", PIXELS)
         results["worst"] = []
         for rank, place in enumerate(tqdm(compared.worst(settings.worst), "drawing"), 1):
             image, score = compared.images[place], compared.scores[place]
@@ -170,7 +175,7 @@ class Report:
             where = run.metrics or "there is no metrics.json in OUTPUT_DIR"
             self.texts.append(f"No training curves: nothing to draw ({where}).")
         else:
-            self._save(figure, "training.png")
+            self._save(figure, TRAINING)
 
     def _save(self, figure: Figure, name: str) -> None:
         figure.savefig(self.folder / name, dpi=100)

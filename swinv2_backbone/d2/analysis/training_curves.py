@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 SCORES = ("AP", "AP50", "AP75", "mIoU", "PQ")  # the last part of the name of an evaluation
 Series = dict[int, float]  # iteration -> value
@@ -52,6 +53,9 @@ def draw_training(series: dict[str, Series]) -> Figure | None:
         axes.set_ylabel(title)
     if "loss" in groups and min(min(series[name].values()) for name in groups["loss"]) > 0:
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter("{x:g}")  # 0.1, not 10 to the power of -1
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[-1].set_xlabel("iteration")
     return figure
 

@@ -44,7 +44,7 @@ class DatasetMapper(data.DatasetMapper):
         image = read_image(record["file_name"], self.image_format)
         detection_utils.check_image_size(record, image)
         labels = record.pop("sem_seg_file_name", None)
-        inputs = T.AugInput(image, sem_seg=None if labels is None else read_labels(labels))
+        inputs = T.AugInput(image, sem_seg=None if labels is None else _labels(labels))
         transforms = self.augmentations(inputs)
         size = inputs.image.shape[:2]
         record["image"] = _tensor(inputs.image.transpose(2, 0, 1))
@@ -100,6 +100,12 @@ def augmentations_from_config(cfg: CfgNode, is_train: bool) -> list[T.Augmentati
         sizing = [T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE), resize]
     colours = [ColorAugmentation(node.FORMAT)] if node.COLOR_AUG_SSD else []
     return [*sizing, *colours, *flips]
+
+
+def _labels(path: str) -> np.ndarray:
+    """Class numbers in a type that transforms take: beyond 8 bit, only floats are resized."""
+    labels = read_labels(path)
+    return labels if labels.dtype == np.uint8 else labels.astype(np.float32)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
