@@ -236,6 +236,12 @@ def test_an_image_without_predictions_counts_its_objects_as_missed(tmp_path):
     assert pick(results["bbox"], "AP", "AP-cat", "AP-dog") == pytest.approx([50, 100, 0])
 
 
+def test_a_model_that_finds_nothing_scores_0(tmp_path):
+    results = score_objects(tmp_path, PAIR, [[], []])
+    for kind in ("bbox", "segm"):
+        assert pick(results[kind], *MEAN_OF_ALL, "AP-cat", "AP-dog") == [0] * 5
+
+
 # ---- pixels -----------------------------------------------------------------------------------
 
 

@@ -118,7 +118,8 @@ def test_weight_decay_outside_the_blocks_follows_the_same_rule(model):
 
 
 def test_backbone_factor_scales_the_backbone_alone(model):
-    groups = by_name(build_optimizer(config("SOLVER.BACKBONE_LR_FACTOR", "0.1"), model).param_groups)
+    cfg = config("SOLVER.BACKBONE_LR_FACTOR", "0.1")
+    groups = by_name(build_optimizer(cfg, model).param_groups)
     for name, group in groups.items():
         factor = 0.1 if ".bottom_up." in name else 1.0
         assert group["lr"] == pytest.approx(0.01 * factor), name

@@ -38,6 +38,34 @@ TASKS = {  # evaluator_type of a dataset -> the groups of metrics
 RESULTS = "results.json"
 
 
+class DetectionEvaluator(COCOEvaluator):
+    """Detectron2's, in which a model that finds nothing has an AP of 0, for boxes and for masks.
+
+    (Detectron2's says NaN for boxes and nothing of masks, so that an early evaluation lacks what a
+    later one has.)
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self._has_masks = False
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        found = [output["instances"] for output in outputs if "instances" in output]
+        self._has_masks |= any(instances.has("pred_masks") for instances in found)
+        super().process(inputs, outputs)
+
+    def _tasks_from_predictions(self, predictions: list[dict]) -> list[str]:
+        # Detectron2 looks for masks in what was found, which may be nothing.
+        masks = {"segm"} if self._has_masks else set()
+        return sorted({*super()._tasks_from_predictions(predictions), *masks})
+
+    def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict:
+        if coco_eval is not None:
+            return super()._derive_coco_results(coco_eval, iou_type, class_names)
+        classes = [f"AP-{name}" for name in class_names] if len(class_names or ()) > 1 else []
+        return dict.fromkeys((*BOXES, *classes), 0.0)
+
+
 def build_evaluator(dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """What Detectron2's benchmarks use for the dataset's kind (its ``evaluator_type``).
 
@@ -58,7 +86,7 @@ def build_evaluator(dataset_name: str, output_folder: str | None = None) -> Data
     if kind in ("coco", "coco_panoptic_seg"):
         # The reference implementation of pycocotools, not Detectron2's compiled one.
         evaluators.append(
-            COCOEvaluator(dataset_name, output_dir=output_folder, use_fast_impl=False)
+            DetectionEvaluator(dataset_name, output_dir=output_folder, use_fast_impl=False)
         )
     if kind == "coco_panoptic_seg":
         evaluators.append(COCOPanopticEvaluator(dataset_name, output_folder))
