@@ -29,6 +29,7 @@ from swinv2_backbone.d2.predictor import beside, predictor_of
 HERE = Path(__file__).resolve().parent
 OBJECTS = HERE.parent / "configs" / "mask_rcnn_swinv2_demo.yaml"
 SEMANTIC = HERE.parent / "configs" / "upernet_swinv2_demo.yaml"
+SHEET = 9  # pictures on the contact sheet
 REPORTED = {
     OBJECTS: {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "segm/AP": "mask AP"}
     | {"segm/AP50": "mask AP50"},
@@ -54,7 +55,7 @@ def draw(config: Path, opts: list[str], folder: Path, count: int) -> int:
     """
     cfg = load_config(str(config), [*opts, "MODEL.WEIGHTS", str(folder.parent / "model_final.pth")])
     register_custom_datasets(cfg)
-    predictor = predictor_of(cfg)
+    predictor, sheet = predictor_of(cfg), []
     folder.mkdir(exist_ok=True)
     images = DatasetCatalog.get(cfg.DATASETS.TEST[0])
     for image in [image for image in images if image.get("annotations", True)][:count]:
@@ -63,7 +64,27 @@ def draw(config: Path, opts: list[str], folder: Path, count: int) -> int:
             predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
         )
         cv2.imwrite(str(folder / Path(image["file_name"]).name), np.ascontiguousarray(drawn))
+        sheet.append(drawn)
+    cv2.imwrite(f"{folder}.jpg", contact_sheet(sheet[:SHEET]))
     return len(images)
+
+
+def contact_sheet(pictures: list[np.ndarray], columns: int = 3, width: int = 400) -> np.ndarray:
+    """Pictures of any size in rows, each scaled to ``width`` pixels."""
+    rows = []
+    for start in range(0, len(pictures), columns):
+        row = [
+            cv2.resize(
+                p, None, fx=width / p.shape[1], fy=width / p.shape[1], interpolation=cv2.INTER_AREA
+            )
+            for p in pictures[start : start + columns]
+        ]
+        height = max(len(p) for p in row)
+        cells = [np.full((height + 8, width + 8, 3), 255, np.uint8) for _ in range(columns)]
+        for cell, picture in zip(cells, row):
+            cell[: picture.shape[0], : picture.shape[1]] = picture
+        rows.append(np.concatenate(cells, axis=1))
+    return np.concatenate(rows)
 
 
 def main() -> None:
@@ -86,7 +107,8 @@ def main() -> None:
     results = last_results(output / "metrics.json", next(iter(names)))
     print(f"\nDemo, on {tested} images that were not trained on:")
     print("  " + ", ".join(f"{name} {results[key]:.1f}" for key, name in names.items()))
-    print(f"  truth (left) and prediction (right): {output / 'pictures'}")
+    pictures = output / "pictures"
+    print(f"  truth (left) and prediction (right): {pictures}, some of them in {pictures}.jpg")
 
 
 if __name__ == "__main__":
