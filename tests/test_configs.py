@@ -56,6 +56,11 @@ def header(file: Path) -> str:
     return "\n".join(line.removeprefix("#").strip() for line in lines)
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_config_is_in_the_documented_zoo(stem):
+    assert f"`{stem}`" in (CONFIGS.parent / "docs" / "TRAINING.md").read_text()
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_header_says_the_command_the_recipe_and_what_is_published(file):
     tool = "train_net" if file.suffix == ".yaml" else "lazyconfig_train_net"

@@ -299,6 +299,7 @@ def test_demo_draws_truth_beside_prediction_and_finds_the_last_evaluation(traine
     drawn = [cv2.imread(str(path)) for path in sorted((tmp_path / "pictures").iterdir())]
     assert len(drawn) == 2
     assert all(picture.shape[1] > picture.shape[0] for picture in drawn)
+    assert cv2.imread(str(tmp_path / "pictures.jpg")).shape[1] > 1000  # a sheet of three columns
     assert demo.last_results(trained / "metrics.json", "bbox/AP")["bbox/AP50"] > 0
 
 
@@ -319,3 +320,52 @@ def test_evaluation_and_prediction_refuse_weights_that_are_not_the_models(traine
 def test_evaluation_without_weights_is_refused(opts, tmp_path):
     with pytest.raises(SystemExit, match="MODEL.WEIGHTS"):
         run(opts, tmp_path, "--eval-only")
+
+
+def test_the_rehearsal_of_a_detector_does_everything(opts, tmp_path):
+    everything = [
+        *("SOLVER.ACCUMULATE", "2", "SOLVER.EMA.ENABLED", "True", "TEST.BEST_METRIC", "segm/AP"),
+        *("INPUT.LSJ.ENABLED", "True", "INPUT.LSJ.SIZE", "64"),
+        *("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(48, 64)"),
+    ]
+    run([*opts, *everything], tmp_path, "--fast-dev-run")
+    check_rehearsal(tmp_path)
+
+
+def test_the_rehearsal_of_a_detector_by_a_lazy_config_does_everything(dataset, tmp_path):
+    own = {"train": "lazy_tiny_train", "test": "lazy_tiny_test"}
+    overrides = [
+        *("train.device=cpu", f"train.output_dir={tmp_path}", "train.accumulate=2"),
+        *("train.ema.enabled=True", "train.best_metric=segm/AP", "train.test_aug.enabled=True"),
+        *("train.test_aug.min_sizes=[48,64]", "dataloader.train.total_batch_size=2"),
+        *("model.backbone.bottom_up.embed_dim=16", "model.backbone.bottom_up.depths=[1,1,1,1]"),
+        *("dataloader.train.mapper.augmentations.0.short_edge_length=[64]",),
+        *("dataloader.test.mapper.augmentations.0.short_edge_length=[64]",),
+        *(f"datasets.{split}.name={name}" for split, name in own.items()),
+        *(f"datasets.{split}.json_file={dataset.train_json}" for split in own),
+        *(f"datasets.{split}.images={dataset.train_images}" for split in own),
+        *(f"dataloader.{split}.dataset.names={name}" for split, name in own.items()),
+    ]
+    lazy = tool("lazyconfig_train_net")
+    flags = ["--config-file", CONFIG.replace(".yaml", ".py"), "--fast-dev-run", *overrides]
+    lazy.main(lazy.parser().parse_args(flags))
+    check_rehearsal(tmp_path)
+    with pytest.raises(SystemExit, match="roi_heads.num_classes is 7.*roi_heads.num_classes=5"):
+        lazy.main(lazy.parser().parse_args([*flags, "model.roi_heads.num_classes=7"]))
+    for name in list(DatasetCatalog):
+        if name.startswith("lazy_tiny"):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def check_rehearsal(output: Path) -> None:
+    """Everything was done, in a folder of its own, with equal kinds of results in both ways."""
+    assert [path.name for path in output.iterdir()] == ["fast_dev_run"]
+    folder = output / "fast_dev_run"
+    for name in ("model_final.pth", "model_0000001.pth", "model_best.pth", "config.yaml"):
+        assert (folder / name).is_file(), name
+    for inference in ("inference", "inference_TTA"):
+        results = json.loads((folder / inference / "results.json").read_text())
+        assert set(results) == {"bbox", "segm"}
+        assert 0 <= results["bbox"]["AP"] <= 100
+    assert json.loads((folder / "model_best.json").read_text())["metric"] == "segm/AP"

@@ -208,6 +208,7 @@ def test_predict_writes_class_numbers(yacs, dataset, tmp_path, monkeypatch):
     ("overrides", "words"),
     [
         (["train.accumulat=2"], "train.accumulat is no key.*accumulate"),
+        (["model.sem_seg_head.num_classes=5"], "has 6 classes.*sem_seg_head.num_classes=6"),
         (["train.accumulate=3"], "train.accumulate 3 must divide.*total_batch_size 4"),
         (["train.device=cuda"], "add: train.device=cpu"),
         (["MODEL.WEIGHTS"], "key=value, got MODEL.WEIGHTS"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -102,7 +103,9 @@ def prepare(cfg: DictConfig, eval_only: bool, resume: bool, fast_dev_run: bool =
     if eval_only and not cfg.train.init_checkpoint and not resume:
         raise ValueError("nothing to evaluate: give train.init_checkpoint=output/model_final.pth")
     tested = test_datasets(cfg)
-    check_ade20k([*tested, *([] if eval_only else train_datasets(cfg))])
+    used = [*tested, *([] if eval_only else train_datasets(cfg))]
+    check_ade20k(used)
+    _check_class_counts(cfg, used)
     check_evaluation(tested, "" if eval_only else cfg.train.best_metric)
     check_source(cfg.train.init_checkpoint)
     if fast_dev_run:
@@ -250,6 +253,25 @@ def _check_keys(given: DictConfig, known: dict, where: str) -> None:
             raise ValueError(f"{where}.{key} is no key: there are {', '.join(known)}")
         if isinstance(known[key], dict) and value is not None:
             _check_keys(value, known[key], f"{where}.{key}")
+
+
+def _check_class_counts(cfg: DictConfig, datasets: Sequence[str]) -> None:
+    """Raise ValueError unless the heads have as many classes as the datasets."""
+    model = cfg.model
+    for part, key, names in (
+        (model.get("roi_heads"), "model.roi_heads.num_classes", "thing_classes"),
+        (model if "roi_heads" not in model else None, "model.num_classes", "thing_classes"),
+        (model.get("sem_seg_head"), "model.sem_seg_head.num_classes", "stuff_classes"),
+    ):
+        if part is None or "num_classes" not in part:
+            continue
+        for dataset in datasets:
+            classes = MetadataCatalog.get(dataset).get(names)
+            if classes and len(classes) != part.num_classes:
+                raise ValueError(
+                    f"{key} is {part.num_classes}, but {dataset} has {len(classes)} classes: "
+                    f"set {key}={len(classes)}"
+                )
 
 
 def _check_values(cfg: DictConfig) -> None:
