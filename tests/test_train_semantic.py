@@ -222,6 +222,13 @@ def test_faults_of_a_lazy_config_are_named(lazy, tmp_path, overrides, words):
         run("lazy", [*lazy, *overrides], tmp_path)
 
 
+def test_a_lazy_config_trains_without_a_test_set(lazy, tmp_path):
+    nothing = ["dataloader.test.dataset.names=[]"]
+    run("lazy", [*lazy, *nothing], tmp_path, "--fast-dev-run")
+    assert (tmp_path / "fast_dev_run" / "model_final.pth").is_file()
+    assert not (tmp_path / "fast_dev_run" / "inference").exists()
+
+
 def test_a_lazy_evaluation_without_weights_is_refused(lazy, tmp_path):
     with pytest.raises(SystemExit, match="train.init_checkpoint="):
         run("lazy", lazy, tmp_path, "--eval-only")

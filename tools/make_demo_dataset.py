@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write the generated demo dataset and say what is in it.
 
 For example: python tools/make_demo_dataset.py datasets/demo

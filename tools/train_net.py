@@ -23,8 +23,8 @@ from torch import nn
 from swinv2_backbone.checkpoints.download import check_source
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.ade20k import check_ade20k
-from swinv2_backbone.d2.data.custom import register_custom_datasets
+from swinv2_backbone.d2.data.custom import check_selected_classes, register_custom_datasets
+from swinv2_backbone.d2.data.selected import check_datasets
 from swinv2_backbone.d2.evaluation import check_evaluation
 from swinv2_backbone.d2.fast_dev_run import rehearsal_folder, shorten
 from swinv2_backbone.d2.summary import summarise_config
@@ -45,8 +45,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         register_custom_datasets(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ValueError("nothing to train on: give DATASETS.CUSTOM.TRAIN.JSON")
-        check_ade20k(cfg.DATASETS.TRAIN)
-    check_ade20k(cfg.DATASETS.TEST)
+        check_datasets(cfg.DATASETS.TRAIN)
+    check_datasets(cfg.DATASETS.TEST)
+    check_selected_classes(cfg)
     check_evaluation(cfg.DATASETS.TEST, "" if args.eval_only else cfg.TEST.BEST_METRIC)
     check_source(cfg.MODEL.WEIGHTS)
     if args.fast_dev_run:

@@ -108,7 +108,8 @@ def check_evaluation(dataset_names: Sequence[str], best_metric: str = "") -> Non
         raise ValueError(
             f"dataset {dataset_names[kinds.index('coco_panoptic_seg')]!r} is evaluated by "
             "panopticapi, which is not installed: pip install "
-            "git+https://github.com/cocodataset/panopticapi (or test nothing: DATASETS.TEST '()')"
+            "git+https://github.com/cocodataset/panopticapi (or test nothing: DATASETS.TEST '()', "
+            "dataloader.test.dataset.names=[])"
         )
     if not best_metric:
         return

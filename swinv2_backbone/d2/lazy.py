@@ -28,7 +28,7 @@ from torch import nn
 from swinv2_backbone.checkpoints.download import check_source
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import check_precision
-from swinv2_backbone.d2.data.ade20k import check_ade20k
+from swinv2_backbone.d2.data.selected import check_datasets, check_same_classes
 from swinv2_backbone.d2.evaluation import check_evaluation, write_results
 from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
@@ -104,7 +104,7 @@ def prepare(cfg: DictConfig, eval_only: bool, resume: bool, fast_dev_run: bool =
         raise ValueError("nothing to evaluate: give train.init_checkpoint=output/model_final.pth")
     tested = test_datasets(cfg)
     used = [*tested, *([] if eval_only else train_datasets(cfg))]
-    check_ade20k(used)
+    check_datasets(used)
     _check_class_counts(cfg, used)
     check_evaluation(tested, "" if eval_only else cfg.train.best_metric)
     check_source(cfg.train.init_checkpoint)
@@ -119,8 +119,12 @@ def build_model(cfg: DictConfig) -> nn.Module:
 def evaluate(cfg: DictConfig, model: nn.Module, augmented: bool) -> OrderedDict:
     """Evaluate on ``dataloader.test``, and if ``augmented`` also as ``train.test_aug`` says.
 
+    Without a dataset (``dataloader.test.dataset.names=[]``) there is nothing to evaluate.
+
     The results are also written as JSON, to ``inference`` (and ``inference_TTA``) of output_dir.
     """
+    if not test_datasets(cfg):
+        return OrderedDict()
     results = _evaluate(cfg.dataloader, model, Path(cfg.train.output_dir, "inference"))
     if augmented and cfg.train.test_aug.enabled:
         node, loader = cfg.train.test_aug, copy.deepcopy(cfg.dataloader)
@@ -265,6 +269,7 @@ def _check_class_counts(cfg: DictConfig, datasets: Sequence[str]) -> None:
     ):
         if part is None or "num_classes" not in part:
             continue
+        check_same_classes(datasets, names)
         for dataset in datasets:
             classes = MetadataCatalog.get(dataset).get(names)
             if classes and len(classes) != part.num_classes:
@@ -295,7 +300,7 @@ def _shorten(cfg: DictConfig) -> None:
     train.eval_period = train.checkpointer.period = ITERATIONS // 2
     names = [first_images(name, train.output_dir) for name in test_datasets(cfg)]
     cfg.dataloader.test.dataset.names = names
-    if "dataset_name" in cfg.dataloader.evaluator:
+    if names and "dataset_name" in cfg.dataloader.evaluator:
         cfg.dataloader.evaluator.dataset_name = names[0]
 
 

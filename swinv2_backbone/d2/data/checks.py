@@ -28,7 +28,8 @@ TURNED = Fault(
     "masks, or remove the EXIF orientation from the pictures",
 )
 OTHER_SIZE = Fault(
-    "images of another size than the file says", "correct height and width, or the pictures"
+    "images of another size (height x width) than the file says",
+    "correct height and width, or the pictures",
 )
 NOTHING_TO_LEARN = Fault("no annotation to train on", "add annotations that are not crowds")
 

@@ -63,7 +63,9 @@ def register_coco(
     registered = json_file
     if report.mended:
         if output_dir is None:
-            raise ValueError(f"{report}\ngive output_dir, where the copy shall be written")
+            raise ValueError(
+                f"{report}\nNo copy was written: say where, by output_dir (datasets.*.output_dir)"
+            )
         registered = str(_write_mended(content, name, json_file, output_dir))
         if comm.is_main_process():
             logging.getLogger(__name__).warning(f"{report}\nThe copy is {registered}")

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from swinv2_backbone.d2.data.coco import class_names_of, read_coco, register_coco
+from swinv2_backbone.d2.data.selected import check_same_classes
 from swinv2_backbone.d2.data.semantic import read_names, register_semantic
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
@@ -122,6 +123,22 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
             f"{', ...' if len(classes) > 10 else ''}); "
             f"set MODEL.{node}.NUM_CLASSES {len(classes)}"
         )
+
+
+def check_selected_classes(cfg: CfgNode) -> None:
+    """Raise ValueError unless the model has the classes of ``DATASETS.TRAIN`` and ``TEST``.
+
+    A model of another kind than Detectron2's is passed over, as its config may be another too.
+    """
+    if cfg.MODEL.META_ARCHITECTURE not in (*HEADS, "GeneralizedRCNN", "PanopticFPN"):
+        return
+    kind = "stuff_classes" if cfg.MODEL.META_ARCHITECTURE == SEMANTIC else "thing_classes"
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    check_same_classes(names, kind)
+    for name in names:
+        classes = MetadataCatalog.get(name).get(kind)
+        if classes:
+            check_class_count(cfg, list(classes), name)
 
 
 def class_names(cfg: CfgNode) -> list[str]:
