@@ -242,6 +242,14 @@ def test_backbone_returns_what_the_fpn_takes_so_that_no_weight_is_unused():
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+def test_a_segmentor_has_the_features_that_its_head_takes_so_that_no_weight_is_unused():
+    semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.IN_FEATURES"]
+    backbone = build("build_swinv2_backbone", *semantic, "['res3', 'res5']")
+    assert list(backbone.output_shape()) == ["res3", "res5"]
+    backbone = build("build_swinv2_backbone", *semantic, "['p2', 'p3']")  # of a head with a neck
+    assert list(backbone.output_shape()) == ["res2", "res3", "res4", "res5"]
+
+
 def test_a_mean_that_pixels_can_equal_is_refused_where_zeros_mean_padding():
     whole = ["MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]"]
     with pytest.raises(ValueError, match="MODEL.SWINV2.MASK_PADDING False"):

@@ -8,6 +8,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.evaluation import check_evaluation
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage
@@ -82,8 +83,25 @@ def test_an_average_that_starts_at_a_resume_starts_from_the_weights_resumed(tmp_
     resumed = Counting()
     average = WeightAverage(resumed, 0.9)
     Checkpointer(resumed, tmp_path, average=average).load(str(tmp_path / "model.pth"))
+    average.start()
+    assert average.averaged.weight.item() == 4.0  # also for an evaluation before any step
+    resumed.set(5.0)
     average.update()
-    assert average.averaged.weight.item() == 4.0
+    assert average.averaged.weight.item() == 5.0
+
+
+def test_the_average_has_the_normaliser_of_the_weights_that_were_loaded():
+    model = SwinV2(16, (1, 1), num_heads=(1, 2), window_size=8, out_features=("res3",))
+    average = WeightAverage(model, 0.9)
+    model.set_pretrained_window_sizes(4)
+    average.start()
+    assert average.averaged.pretrained_window_sizes == model.pretrained_window_sizes
+    with torch.no_grad():
+        for one in (model, average.averaged):
+            for parameter in one.parameters():
+                parameter.add_(0.3)
+        image = torch.randn(1, 3, 64, 64)
+        torch.testing.assert_close(average.averaged.eval()(image), model.eval()(image))
 
 
 class Trainer:
@@ -127,7 +145,7 @@ def test_the_weights_of_the_highest_result_are_kept(tmp_path, values, expected):
     evaluate(values, tmp_path)
     assert best(tmp_path) == expected
     record = json.loads((tmp_path / "model_best.json").read_text())
-    assert record == {"metric": "bbox/AP", "value": values[expected], "iteration": expected}
+    assert record == {"metric": "bbox/AP", "value": values[expected], "iterations": expected + 1}
     assert not (tmp_path / "last_checkpoint").exists()  # not what a training resumes from
 
 
@@ -137,8 +155,9 @@ def test_a_resumed_training_remembers_what_was_best_and_a_new_one_does_not(tmp_p
     assert best(tmp_path) == 1
     evaluate([6.0], tmp_path, start_iter=3)
     assert best(tmp_path) == 3
-    evaluate([0.5], tmp_path)
-    assert best(tmp_path) == 0
+    evaluate([], tmp_path)  # a new training that was stopped before its first evaluation ...
+    evaluate([0.5], tmp_path, start_iter=4)  # ... and then resumed
+    assert best(tmp_path) == 4
 
 
 def test_without_a_metric_nothing_is_kept(tmp_path):
@@ -156,7 +175,17 @@ def test_metrics_of_the_test_set_are_accepted_before_training(metric):
     check_evaluation(["coco_2017_val"], metric)
 
 
-@pytest.mark.parametrize("metric", ["AP", "bbox/mAP", "sem_seg/mIoU", "bbox"])
+def test_masks_are_no_metric_of_a_model_without_them():
+    with pytest.raises(ValueError, match="'segm/AP' must be one of bbox/AP"):
+        check_evaluation(["coco_2017_val"], "segm/AP", masks=False)
+
+
+def test_a_dataset_that_nobody_can_evaluate_is_refused_before_training():
+    with pytest.raises(ValueError, match="'of_no_kind' has the evaluator_type None.*coco"):
+        check_evaluation(["of_no_kind"])
+
+
+@pytest.mark.parametrize("metric", ["AP", "bbox/mAP", "sem_seg/mIoU", "bbox", "bbox/AP-unicorn"])
 def test_metrics_that_the_test_set_does_not_have_are_refused_before_training(metric):
     with pytest.raises(ValueError, match=f"TEST.BEST_METRIC '{metric}'.*bbox/AP, .*segm/AP50"):
         check_evaluation(["coco_2017_val"], metric)

@@ -24,9 +24,8 @@ def register(tmp_path):
         MetadataCatalog.pop(name, None)
 
 
-def config(train: str, test: str, *opts: str):
-    names = ["DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)"]
-    return load_config("", ["MODEL.DEVICE", "cpu", *names, *opts])
+def check(train: str, test: str, *opts: str) -> None:
+    check_selected_classes(load_config("", ["MODEL.DEVICE", "cpu", *opts]), [train, test])
 
 
 def test_files_that_are_there_are_accepted(register, tmp_path):
@@ -47,27 +46,27 @@ def test_an_unknown_name_is_told():
 
 
 def test_a_builtin_dataset_has_its_class_count_compared_too():
-    cfg = config("coco_2017_train", "coco_2017_val", "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    names = ("coco_2017_train", "coco_2017_val")
     with pytest.raises(ValueError, match="coco_2017_train has 80 classes.*NUM_CLASSES 80"):
-        check_selected_classes(cfg)
-    check_selected_classes(config("coco_2017_train", "coco_2017_val"))
+        check(*names, "MODEL.ROI_HEADS.NUM_CLASSES", "3")
+    check(*names)
 
 
 def test_semantic_models_are_compared_with_what_pixels_can_be(register):
     name = register(NAMES[0], stuff_classes=["a", "b"], thing_classes=["c"])
     semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"]
-    check_selected_classes(config(name, name, *semantic, "2"))
+    check(name, name, *semantic, "2")
     with pytest.raises(ValueError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES 2"):
-        check_selected_classes(config(name, name, *semantic, "3"))
+        check(name, name, *semantic, "3")
 
 
 def test_training_and_test_must_have_the_same_classes_in_the_same_order(register):
     train = register(NAMES[0], thing_classes=["fig", "date"])
     test = register(NAMES[1], thing_classes=["date", "fig"])
     with pytest.raises(ValueError, match="date, fig.*fig, date"):
-        check_selected_classes(config(train, test, "MODEL.ROI_HEADS.NUM_CLASSES", "2"))
+        check(train, test, "MODEL.ROI_HEADS.NUM_CLASSES", "2")
 
 
 def test_models_of_another_kind_are_not_judged(register):
     name = register(NAMES[0], thing_classes=["fig"])
-    check_selected_classes(config(name, name, "MODEL.META_ARCHITECTURE", "OfMyOwn"))
+    check(name, name, "MODEL.META_ARCHITECTURE", "OfMyOwn")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.predictor import load_predictor
 
@@ -160,7 +161,8 @@ def test_a_trained_model_evaluates_resumes_and_predicts(system, opts, trained, d
     written = json.loads((tmp_path / "eval" / "inference" / "results.json").read_text())
     assert written["sem_seg"]["mIoU"] == results["sem_seg"]["mIoU"]
 
-    run(system, [*opts, *few(system, 64)], output, "--resume")
+    average = {"yacs": ["SOLVER.EMA.ENABLED", "True"], "lazy": ["train.ema.enabled=True"]}[system]
+    run(system, [*opts, *few(system, 64), *average], output, "--resume")
     assert torch.load(weights, weights_only=True)["iteration"] == 63
 
     config = CONFIGS / "upernet_swinv2_demo.py" if system == "lazy" else output / "config.yaml"
@@ -197,7 +199,7 @@ def test_predict_writes_class_numbers(yacs, dataset, tmp_path, monkeypatch):
     tool("predict").main()
     (first, *_) = results = json.loads((tmp_path / "drawn" / "detections.json").read_text())
     assert len(results) == 6
-    labels = cv2.imread(str(tmp_path / "drawn" / "000001_labels.png"), cv2.IMREAD_UNCHANGED)
+    labels = cv2.imread(str(tmp_path / "drawn" / "000001.png_labels.png"), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (first["height"], first["width"]) and labels.max() < 6
     names = dataset.classes.read_text().split()
     shares = {names[n]: c / labels.size for n, c in zip(*np.unique(labels, return_counts=True))}
@@ -209,6 +211,12 @@ def test_predict_writes_class_numbers(yacs, dataset, tmp_path, monkeypatch):
     [
         (["train.accumulat=2"], "train.accumulat is no key.*accumulate"),
         (["model.sem_seg_head.num_classes=5"], "has 6 classes.*sem_seg_head.num_classes=6"),
+        (["trian.max_iter=5"], "trian.max_iter=5: the config has no trian"),
+        (["datasets.trian.name=x"], "the config has no datasets.trian"),
+        (["train.ema=True"], "train.ema is True, not a dict of enabled, decay"),
+        (["train.clip={kind: bogus, value: 1}"], "train.clip needs a kind, one of value, norm"),
+        (["train.clip={knd: value}"], "train.clip.knd is no key"),
+        (["train.max_iter={"], "train.max_iter="),
         (["train.accumulate=3"], "train.accumulate 3 must divide.*total_batch_size 4"),
         (["train.device=cuda"], "add: train.device=cpu"),
         (["MODEL.WEIGHTS"], "key=value, got MODEL.WEIGHTS"),
@@ -227,6 +235,26 @@ def test_a_lazy_config_trains_without_a_test_set(lazy, tmp_path):
     run("lazy", [*lazy, *nothing], tmp_path, "--fast-dev-run")
     assert (tmp_path / "fast_dev_run" / "model_final.pth").is_file()
     assert not (tmp_path / "fast_dev_run" / "inference").exists()
+
+
+def test_a_rehearsal_is_not_resumed(system, opts, tmp_path):
+    with pytest.raises(SystemExit, match="--fast-dev-run always starts anew"):
+        run(system, opts, tmp_path, "--fast-dev-run", "--resume")
+
+
+def test_an_averaged_training_is_not_resumed_without_its_average(system, opts, trained):
+    output, _ = trained
+    with pytest.raises(SystemExit, match="averaged weights.*EMA.ENABLED True.*train.ema.enabled"):
+        run(system, [*opts, *few(system, 62)], output, "--resume")
+
+
+def test_a_config_that_would_run_code_is_refused(tmp_path):
+    (tmp_path / "evil.yaml").write_text(
+        f"OUTPUT_DIR: !!python/object/apply:os.mkdir [{tmp_path / 'ran'}]\n"
+    )
+    with pytest.raises(ValueError, match="evil.yaml.*could not determine a constructor"):
+        load_config(str(tmp_path / "evil.yaml"))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_lazy_evaluation_without_weights_is_refused(lazy, tmp_path):

@@ -5,7 +5,7 @@
       MODEL.WEIGHTS output/model_final.pth
 
 The config may also be a LazyConfig (then: train.init_checkpoint=output/model_final.pth).  A model
-for semantic segmentation also writes the class number of each pixel, NAME_labels.png.
+for semantic segmentation also writes the class number of each pixel, photo.jpg_labels.png.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path
             raise ValueError(f"--output {str(folder)!r} is the folder of the input {str(path)!r}")
         outputs[path] = target
     labels = [label_file(target) for target in outputs.values()]
+    if mixed := set(labels) & set(outputs.values()):
+        raise ValueError(
+            f"the input {mixed.pop().name!r} has the name of a result of this command: rename it"
+        )
     there = [str(p) for p in (*outputs.values(), *labels, folder / RESULTS) if p.exists()]
     if there and not overwrite:
         raise ValueError(
@@ -87,7 +91,8 @@ def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path
 
 
 def label_file(target: Path) -> Path:
-    return target.with_name(target.stem + LABELS)
+    """With the ending of the picture, as a.jpg may lie beside a.png."""
+    return target.with_name(target.name + LABELS)
 
 
 def predict_image(predictor: Predictor, source: Path, target: Path) -> dict:

@@ -45,10 +45,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
         register_custom_datasets(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ValueError("nothing to train on: give DATASETS.CUSTOM.TRAIN.JSON")
-        check_datasets(cfg.DATASETS.TRAIN)
-    check_datasets(cfg.DATASETS.TEST)
-    check_selected_classes(cfg)
-    check_evaluation(cfg.DATASETS.TEST, "" if args.eval_only else cfg.TEST.BEST_METRIC)
+        if args.fast_dev_run and args.resume:
+            raise ValueError("--fast-dev-run always starts anew: leave out --resume")
+    used = [*cfg.DATASETS.TEST, *(() if args.eval_only else cfg.DATASETS.TRAIN)]
+    check_datasets(used)
+    check_selected_classes(cfg, used)
+    best = "" if args.eval_only else cfg.TEST.BEST_METRIC
+    check_evaluation(cfg.DATASETS.TEST, best, masks=cfg.MODEL.MASK_ON)
     check_source(cfg.MODEL.WEIGHTS)
     if args.fast_dev_run:
         shorten(cfg)

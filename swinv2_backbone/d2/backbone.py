@@ -129,8 +129,16 @@ def true_sizes(images: Tensor) -> list[Size]:
 
 @BACKBONE_REGISTRY.register()
 def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
-    """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says; by default with all four features."""
-    return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or core.FEATURES)
+    """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says.
+
+    By default with the features that a ``SemanticSegmentor``'s head takes, as weights that nobody
+    uses would break distributed training; else with all four.
+    """
+    wanted: Sequence[str] = core.FEATURES
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        taken = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
+        wanted = [name for name in core.FEATURES if name in taken] or core.FEATURES
+    return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or wanted)
 
 
 @BACKBONE_REGISTRY.register()

@@ -110,6 +110,13 @@ class Checkpointer(DetectionCheckpointer):
             self._complete = not absent
             self.report = f"{total - absent} of {total} tensors from {self._path}"
             return incompatible
+        averaged = "average" in checkpoint and "average" not in self.checkpointables
+        if averaged and "trainer" in self.checkpointables:
+            raise ValueError(
+                f"{self._path} is of a training with averaged weights: go on with "
+                "SOLVER.EMA.ENABLED True (train.ema.enabled=true), or start from the average, with "
+                "MODEL.WEIGHTS (train.init_checkpoint) and without --resume"
+            )
         content = Content(checkpoint.pop("model"), self._content.metadata)
         found = load_into(self.model, interpret(Path(self._path), content), complete=True)
         self._complete = True

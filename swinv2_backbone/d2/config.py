@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from yaml import YAMLError
 
 # Keys that take one number or several: yacs would refuse to change the one for the other.
 NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES")
@@ -98,11 +99,13 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
         raise ValueError(f"overrides come in pairs KEY VALUE, got {' '.join(opts)}")
     try:
         if config_file:
-            cfg.merge_from_file(config_file)
+            cfg.merge_from_file(config_file, allow_unsafe=False)
         for key, value in zip(opts[::2], opts[1::2]):
             if key in NUMBER_OR_SEVERAL:
                 cfg.MODEL.SWINV2[key.rsplit(".", 1)[1]] = None
             cfg.merge_from_list([key, value])
+    except YAMLError as error:
+        raise ValueError(f"{config_file}: {error}") from error
     except (AssertionError, KeyError) as error:  # yacs's words for an unknown key
         raise ValueError(f"{error} (in {config_file or 'the config'}, {' '.join(opts)})") from error
     check_config(cfg)
@@ -119,14 +122,15 @@ def check_config(cfg: CfgNode) -> None:
     )
     amp = cfg.SOLVER.AMP
     check_precision(cfg.MODEL.DEVICE, amp.ENABLED, amp.DTYPE, "MODEL.DEVICE", "SOLVER.AMP.DTYPE")
-    solver = cfg.SOLVER
-    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH % solver.ACCUMULATE:
+    check_accumulation(cfg)
+    ema = cfg.SOLVER.EMA
+    if not 0 <= ema.DECAY < 1:
+        raise ValueError(f"SOLVER.EMA.DECAY must be in [0, 1), got {ema.DECAY}")
+    if ema.ENABLED and cfg.TEST.PRECISE_BN.ENABLED:
         raise ValueError(
-            f"SOLVER.ACCUMULATE {solver.ACCUMULATE} must divide SOLVER.IMS_PER_BATCH "
-            f"{solver.IMS_PER_BATCH}"
+            "TEST.PRECISE_BN measures the weights in training, not their average: set "
+            "SOLVER.EMA.ENABLED False or TEST.PRECISE_BN.ENABLED False"
         )
-    if not 0 <= solver.EMA.DECAY < 1:
-        raise ValueError(f"SOLVER.EMA.DECAY must be in [0, 1), got {solver.EMA.DECAY}")
     lsj = cfg.INPUT.LSJ
     if lsj.ENABLED and not (0 < lsj.MIN_SCALE <= lsj.MAX_SCALE and lsj.SIZE >= 1):
         raise ValueError(
@@ -141,8 +145,17 @@ def check_config(cfg: CfgNode) -> None:
             ("GeneralizedRCNN", "SemanticSegmentor"),
             "with TEST.AUG.ENABLED, MODEL.META_ARCHITECTURE",
         )
+        if cfg.MODEL.KEYPOINT_ON:
+            raise ValueError("TEST.AUG has no keypoints: set TEST.AUG.ENABLED False")
     if not 0 < cfg.SOLVER.LAYER_DECAY <= 1:
         raise ValueError(f"SOLVER.LAYER_DECAY must be in (0, 1], got {cfg.SOLVER.LAYER_DECAY}")
+
+
+def check_accumulation(cfg: CfgNode) -> None:
+    """Raise ValueError unless a step can be divided as ``SOLVER.ACCUMULATE`` says."""
+    parts, batch = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.IMS_PER_BATCH
+    if parts < 1 or batch % parts:
+        raise ValueError(f"SOLVER.ACCUMULATE {parts} must divide SOLVER.IMS_PER_BATCH {batch}")
 
 
 def check_precision(device: str, amp: bool, dtype: str, device_key: str, dtype_key: str) -> None:

@@ -35,6 +35,7 @@ TASKS = {  # evaluator_type of a dataset -> the groups of metrics
     "sem_seg": ("sem_seg",),
     "coco_panoptic_seg": ("bbox", "segm", "sem_seg", "panoptic_seg"),
 }
+OTHERS = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")  # evaluated by own files
 RESULTS = "results.json"
 
 
@@ -66,6 +67,23 @@ class DetectionEvaluator(COCOEvaluator):
         return dict.fromkeys((*BOXES, *classes), 0.0)
 
 
+class SemanticEvaluator(SemSegEvaluator):
+    """Detectron2's, with the mIoU of its version 0.6 and of mmsegmentation in every version.
+
+    A class that is predicted but nowhere in the truth counts as 0; Detectron2's main branch leaves
+    it out of the mean.
+    """
+
+    def evaluate(self) -> dict | None:
+        results = super().evaluate()
+        if results is not None:  # on the main process, which has gathered the matrix
+            matrix = self._conf_matrix[:-1, :-1].astype(float)  # (predicted, true)
+            right = matrix.diagonal()
+            union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
+            results["sem_seg"]["mIoU"] = 100 * (right[union > 0] / union[union > 0]).mean()
+        return results
+
+
 def build_evaluator(dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """What Detectron2's benchmarks use for the dataset's kind (its ``evaluator_type``).
 
@@ -82,7 +100,7 @@ def build_evaluator(dataset_name: str, output_folder: str | None = None) -> Data
         return whole[kind](dataset_name)
     evaluators = []
     if kind in ("sem_seg", "coco_panoptic_seg"):
-        evaluators.append(SemSegEvaluator(dataset_name, output_dir=output_folder))
+        evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
         # The reference implementation of pycocotools, not Detectron2's compiled one.
         evaluators.append(
@@ -97,13 +115,22 @@ def build_evaluator(dataset_name: str, output_folder: str | None = None) -> Data
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def check_evaluation(dataset_names: Sequence[str], best_metric: str = "") -> None:
+def check_evaluation(
+    dataset_names: Sequence[str], best_metric: str = "", *, masks: bool = True
+) -> None:
     """Raise ValueError now for an evaluation that could not work after the training.
 
     Args:
         best_metric: "" or what ``model_best.pth`` is to be best at, such as "bbox/AP".
+        masks: the model finds masks of objects.
     """
     kinds = [MetadataCatalog.get(name).get("evaluator_type") for name in dataset_names]
+    for name, kind in zip(dataset_names, kinds):
+        if kind not in (*TASKS, *OTHERS):
+            raise ValueError(
+                f"dataset {name!r} has the evaluator_type {kind!r}: set it in the MetadataCatalog "
+                f"to one of {', '.join((*TASKS, *OTHERS))}"
+            )
     if "coco_panoptic_seg" in kinds and importlib.util.find_spec("panopticapi") is None:
         raise ValueError(
             f"dataset {dataset_names[kinds.index('coco_panoptic_seg')]!r} is evaluated by "
@@ -119,11 +146,22 @@ def check_evaluation(dataset_names: Sequence[str], best_metric: str = "") -> Non
             f"got {len(dataset_names)} (DATASETS.TEST)"
         )
     task, _, metric = best_metric.partition("/")
-    tasks = TASKS.get(kinds[0], METRICS)
-    # Also of one class: bbox/AP-person, sem_seg/IoU-person.
-    if task not in tasks or (metric not in METRICS[task] and "-" not in metric):
+    tasks = [t for t in TASKS.get(kinds[0], METRICS) if masks or t != "segm"]
+    if task not in tasks or metric not in (*METRICS[task], *_of_classes(task, dataset_names[0])):
         known = ", ".join(f"{task}/{metric}" for task in tasks for metric in METRICS[task])
-        raise ValueError(f"TEST.BEST_METRIC {best_metric!r} must be one of {known}")
+        raise ValueError(
+            f"TEST.BEST_METRIC {best_metric!r} must be one of {known}, or of one class (AP-NAME, "
+            "IoU-NAME)"
+        )
+
+
+def _of_classes(task: str, dataset: str) -> list[str]:
+    """The metrics of single classes, such as AP-person or IoU-sky."""
+    metadata = MetadataCatalog.get(dataset)
+    if task == "sem_seg":
+        names = metadata.get("stuff_classes", ())
+        return [f"{metric}-{name}" for metric in ("IoU", "ACC") for name in names]
+    return [f"AP-{name}" for name in metadata.get("thing_classes", ())]
 
 
 def write_results(results: dict, folder: str | os.PathLike) -> Path:

@@ -17,6 +17,7 @@ from detectron2.utils.events import EventWriter
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.d2.checkpoint import Checkpointer, save_weights
 
 BEST = "model_best"
@@ -43,6 +44,17 @@ class WeightAverage:
     def averaged(self) -> nn.Module:
         return self._averaged.module
 
+    def start(self) -> None:
+        """Called when the model has been given its weights: follow it from there.
+
+        An average that was resumed keeps its own weights.
+        """
+        if self._averaged.n_averaged == 0:
+            self.averaged.load_state_dict(self.model.state_dict())
+        # What normalises the position bias comes with the weights, but is none of them.
+        for trained, averaged in zip(_backbones(self.model), _backbones(self.averaged)):
+            averaged.set_pretrained_window_sizes(trained.pretrained_window_sizes)
+
     def update(self) -> None:
         self._averaged.update_parameters(self.model)
 
@@ -64,6 +76,10 @@ class WeightAverage:
         self.averaged.load_state_dict(self.model.state_dict())
         self._averaged.n_averaged.copy_(state["n_averaged"])
         self.model.load_state_dict(state["trained"])
+
+
+def _backbones(model: nn.Module) -> list[SwinV2]:
+    return [part for part in model.modules() if isinstance(part, SwinV2)]
 
 
 class AverageWeights(HookBase):
@@ -105,8 +121,11 @@ class Evaluate(hooks.EvalHook):
         self.best = -math.inf
 
     def before_train(self) -> None:
-        resumed = self.trainer.start_iter > 0
-        if self.best_metric and resumed and self.record.is_file():
+        if not (self.best_metric and comm.is_main_process()):
+            return
+        if self.trainer.start_iter == 0:  # what an earlier training reached does not count
+            self.record.unlink(missing_ok=True)
+        elif self.record.is_file():
             record = json.loads(self.record.read_text())
             if record["metric"] == self.best_metric:
                 self.best = record["value"]
@@ -132,8 +151,11 @@ class Evaluate(hooks.EvalHook):
         # In this order: after an interruption between the two, the weights are at least as good
         # as the record says.
         save_weights(self.model, self.record.with_suffix(".pth"))
-        record = {"metric": self.best_metric, "value": value, "iteration": self.trainer.iter}
-        self.record.write_text(json.dumps(record) + "\n")
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        record = {"metric": self.best_metric, "value": value, "iterations": done}
+        partial = self.record.with_suffix(".partial")
+        partial.write_text(json.dumps(record) + "\n")
+        os.replace(partial, self.record)
         logging.getLogger(__name__).info(
             f"{self.best_metric} {value:.4f} is the best so far: {self.record.with_suffix('.pth')}"
         )

@@ -21,7 +21,8 @@ from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -32,7 +33,7 @@ from swinv2_backbone.d2.data.selected import check_datasets, check_same_classes
 from swinv2_backbone.d2.evaluation import check_evaluation, write_results
 from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
-from swinv2_backbone.d2.step import TrainingStep
+from swinv2_backbone.d2.step import CLIPPING, TrainingStep
 from swinv2_backbone.d2.summary import Training, summarise
 from swinv2_backbone.d2.tta import with_augmentation
 
@@ -75,15 +76,18 @@ def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
     wrong = [opt for opt in opts if "=" not in opt]
     if wrong:
         raise ValueError(f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}")
-    try:
-        cfg = LazyConfig.apply_overrides(LazyConfig.load(str(config_file)), opts)
-    except (OmegaConfBaseException, KeyError) as error:
-        raise ValueError(f"{error} (in {config_file}, {' '.join(opts)})") from error
+    cfg = LazyConfig.load(str(config_file))
     absent = [part for part in PARTS if part not in cfg]
     if absent:
         raise ValueError(f"{config_file} has no {', '.join(absent)}")
     _check_keys(cfg.train, TRAIN, "train")
     cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN), cfg.train)
+    _check_overrides(cfg, opts)
+    try:
+        cfg = LazyConfig.apply_overrides(cfg, opts)
+    except (HydraException, OmegaConfBaseException, KeyError) as error:
+        raise ValueError(f"{error} (in {config_file}, {' '.join(opts)})") from error
+    _check_keys(cfg.train, TRAIN, "train")
     _check_values(cfg)
     return cfg
 
@@ -96,20 +100,40 @@ def prepare(cfg: DictConfig, eval_only: bool, resume: bool, fast_dev_run: bool =
     Raises:
         ValueError: something could not work; it says what, and what to do.
     """
-    own = cfg.get("datasets") or {}
-    for split in own:
-        if split == "test" or not eval_only:
-            instantiate(own[split])
+    register_datasets(cfg, ("test",) if eval_only else ("train", "test"))
     if eval_only and not cfg.train.init_checkpoint and not resume:
         raise ValueError("nothing to evaluate: give train.init_checkpoint=output/model_final.pth")
     tested = test_datasets(cfg)
+    if len(tested) > 1:
+        raise ValueError(
+            f"a LazyConfig tests on one dataset, got {', '.join(tested)} "
+            "(dataloader.test.dataset.names)"
+        )
+    if fast_dev_run and resume:
+        raise ValueError("--fast-dev-run always starts anew: leave out --resume")
     used = [*tested, *([] if eval_only else train_datasets(cfg))]
     check_datasets(used)
     _check_class_counts(cfg, used)
-    check_evaluation(tested, "" if eval_only else cfg.train.best_metric)
+    if _target_name(cfg.dataloader.evaluator) == "build_evaluator":  # else it is the user's own
+        best = "" if eval_only else cfg.train.best_metric
+        check_evaluation(tested, best, masks="mask_head" in cfg.model.get("roi_heads", {}))
     check_source(cfg.train.init_checkpoint)
     if fast_dev_run:
         _shorten(cfg)
+
+
+def register_datasets(cfg: DictConfig, splits: Sequence[str]) -> None:
+    """Call what ``datasets`` says of these splits.
+
+    Raises:
+        ValueError: a dataset cannot be used, or there is another split.
+    """
+    own = cfg.get("datasets") or {}
+    if unknown := set(own) - {"train", "test"}:
+        raise ValueError(f"datasets.{unknown.pop()} is no key: there are train and test")
+    for split in splits:
+        if split in own:
+            instantiate(own[split])
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
@@ -180,6 +204,8 @@ class LazyTrainer:
         )
         self.step.register_hooks(self._hooks(average))
         self.checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
+        if average:
+            average.start()
         resumed = resume and self.checkpointer.has_checkpoint()
         self.start_iter = self.step.iter + 1 if resumed else 0
         _log_summary(cfg, self.checkpointer, self.start_iter)
@@ -250,12 +276,32 @@ def _device_ids(device: str) -> list[int] | None:
     return None if torch.device(device).type == "cpu" else [comm.get_local_rank()]
 
 
+def _target_name(node: DictConfig) -> str:
+    """The name of what a LazyCall calls, without its module."""
+    target = node._target_
+    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+
+
+def _check_overrides(cfg: DictConfig, opts: Sequence[str]) -> None:
+    """Raise ValueError for an override of something that the config does not have.
+
+    The last part of a name may be new: an argument that was left at its default.
+    """
+    for opt in opts:
+        parent = opt.split("=")[0].lstrip("+~").rpartition(".")[0]
+        name = parent or opt.split("=")[0].lstrip("+~")
+        if OmegaConf.select(cfg, name) is None:
+            raise ValueError(f"{opt}: the config has no {name}")
+
+
 def _check_keys(given: DictConfig, known: dict, where: str) -> None:
     """Raise ValueError for a key that nothing would read."""
+    if not isinstance(given, DictConfig):
+        raise ValueError(f"{where} is {given!r}, not a dict of {', '.join(known)}")
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"{where}.{key} is no key: there are {', '.join(known)}")
-        if isinstance(known[key], dict) and value is not None:
+        if isinstance(known[key], dict):
             _check_keys(value, known[key], f"{where}.{key}")
 
 
@@ -291,6 +337,18 @@ def _check_values(cfg: DictConfig) -> None:
         )
     if not 0 <= train.ema.decay < 1:
         raise ValueError(f"train.ema.decay must be in [0, 1), got {train.ema.decay}")
+    if train.clip is not None:
+        _check_keys(train.clip, dict.fromkeys(("kind", "value", "norm_type")), "train.clip")
+        if train.clip.get("kind") not in CLIPPING or "value" not in train.clip:
+            raise ValueError(
+                f"train.clip needs a kind, one of {', '.join(CLIPPING)}, and a value; got "
+                f"{dict(train.clip)}"
+            )
+    architecture = _target_name(cfg.model)
+    if train.test_aug.enabled and architecture not in ("GeneralizedRCNN", "SemanticSegmentor"):
+        raise ValueError(
+            f"train.test_aug is for GeneralizedRCNN and SemanticSegmentor, not for {architecture}"
+        )
 
 
 def _shorten(cfg: DictConfig) -> None:
@@ -315,9 +373,9 @@ def _log_summary(cfg: DictConfig, checkpointer: Checkpointer, start_iter: int | 
             max_iter=train.max_iter,
             batch=cfg.dataloader.train.total_batch_size,
             accumulate=train.accumulate,
-            optimizer=str(cfg.optimizer._target_).rpartition(".")[2],
+            optimizer=_target_name(cfg.optimizer),
             lr=cfg.optimizer.lr,
-            schedule=str(cfg.lr_multiplier._target_).rpartition(".")[2],
+            schedule=_target_name(cfg.lr_multiplier),
             precision=f"{train.amp.dtype} (mixed)" if train.amp.enabled else "float32",
             ema=train.ema.decay if train.ema.enabled else None,
         )
@@ -334,7 +392,6 @@ def _log_summary(cfg: DictConfig, checkpointer: Checkpointer, start_iter: int | 
 
 def _resolution(cfg: DictConfig) -> str:
     augmentations = cfg.dataloader.test.mapper.augmentations
-    assert isinstance(augmentations, ListConfig)
     return ", ".join(
         " ".join(f"{k}={v}" for k, v in one.items() if k != "_target_") for one in augmentations
     )

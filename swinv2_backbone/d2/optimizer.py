@@ -78,7 +78,7 @@ def parameter_groups(
             own_lr, decay = lr * scales.get(name, 1.0), weight_decay
             if last == "logit_scale" or "cpb_mlp" in prefix.split("."):
                 decay = 0.0
-            elif isinstance(module, NORMS):
+            elif isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's
                 decay = weight_decay_norm
             elif last in ("bias", "q_bias", "v_bias"):
                 decay = weight_decay_bias

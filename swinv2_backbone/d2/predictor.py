@@ -14,7 +14,7 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.colormap import colormap
@@ -195,8 +195,12 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
 def _from_lazy(cfg, confidence: float) -> Predictor:
     if not cfg.train.init_checkpoint:
         raise ValueError("there are no weights: add train.init_checkpoint=output/model_final.pth")
-    lazy.prepare(cfg, eval_only=True, resume=False)
-    metadata = MetadataCatalog.get(lazy.test_datasets(cfg)[0])
+    (dataset,) = lazy.test_datasets(cfg) or (None,)
+    if dataset is None:
+        raise ValueError("the class names are not known: give dataloader.test.dataset.names")
+    if dataset not in DatasetCatalog:
+        lazy.register_datasets(cfg, ("test",))
+    metadata = MetadataCatalog.get(dataset)
     mapper = instantiate(cfg.dataloader.test.mapper)
     return Predictor(
         _loaded(lazy.build_model(cfg), cfg.train.init_checkpoint),

@@ -18,6 +18,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from swinv2_backbone.d2.checkpoint import Checkpointer
+from swinv2_backbone.d2.config import check_accumulation
 from swinv2_backbone.d2.data.mapper import DatasetMapper
 from swinv2_backbone.d2.evaluation import build_evaluator, write_results
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
@@ -37,6 +38,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own insists on a GPU for mixed precision
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        check_accumulation(cfg)  # which the line above may have changed
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -60,11 +62,26 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
+        if self.average:
+            self.average.start()
         if comm.is_main_process():
             summary = summarise_config(
                 self.cfg, self.checkpointer.model, self.checkpointer, self.start_iter
             )
             logging.getLogger(__name__).info(f"\n{summary}")
+
+    def state_dict(self) -> dict:
+        """With that of the step (optimizer, gradient scaler), which Detectron2 0.6 forgets."""
+        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        if "_trainer" not in state_dict:
+            raise ValueError(
+                "the checkpoint has no state of the optimizer, so that training cannot go on from "
+                "it: start from its weights, with MODEL.WEIGHTS and without --resume"
+            )
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

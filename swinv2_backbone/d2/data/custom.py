@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
@@ -125,15 +127,14 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
         )
 
 
-def check_selected_classes(cfg: CfgNode) -> None:
-    """Raise ValueError unless the model has the classes of ``DATASETS.TRAIN`` and ``TEST``.
+def check_selected_classes(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Raise ValueError unless the model has the classes of the datasets of these names.
 
     A model of another kind than Detectron2's is passed over, as its config may be another too.
     """
     if cfg.MODEL.META_ARCHITECTURE not in (*HEADS, "GeneralizedRCNN", "PanopticFPN"):
         return
     kind = "stuff_classes" if cfg.MODEL.META_ARCHITECTURE == SEMANTIC else "thing_classes"
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     check_same_classes(names, kind)
     for name in names:
         classes = MetadataCatalog.get(name).get(kind)
