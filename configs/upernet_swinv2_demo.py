@@ -1,5 +1,5 @@
-"""A small UPerNet with a small SwinV2, from scratch, on the generated demo dataset (`make demo`
-makes it):
+"""A small UPerNet with a small SwinV2, from scratch, on the generated demo dataset (`make
+demo-semantic` makes it, then trains this from YAML):
 
 tools/lazyconfig_train_net.py --config-file configs/upernet_swinv2_demo.py
 
@@ -18,12 +18,14 @@ from .upernet_swinv2_tiny_ade20k import dataloader, model, optimizer, train
 model.backbone.update(
     variant=None,
     embed_dim=32,
-    depths=[2, 2, 2, 2],
+    depths=[1, 1, 2, 1],
     num_heads=[1, 2, 4, 8],
     window_size=8,
     drop_path_rate=0.0,
 )
-model.sem_seg_head.update(num_classes=6, channels=64, norm="GN", aux_channels=32)
+model.sem_seg_head.update(
+    num_classes=6, channels=64, norm="BN", dropout=0.0, aux_channels=32, aux_loss_weight=1.0
+)
 
 datasets = {
     split: L(register_semantic)(
@@ -35,16 +37,18 @@ datasets = {
     for split, folder in (("train", "train"), ("test", "val"))
 }
 dataloader.train.dataset.names = "demo_semantic_train"
-dataloader.train.mapper.augmentations[0].update(short_edge_length=[128], max_size=192)
-del dataloader.train.mapper.augmentations[1]  # the crop
+dataloader.train.mapper.augmentations[0].update(short_edge_length=[96, 128], max_size=192)
+del dataloader.train.mapper.augmentations[1:3]  # the crop and the colours
 dataloader.train.update(total_batch_size=4, num_workers=0)
 dataloader.test.dataset.names = "demo_semantic_val"
 dataloader.test.mapper.augmentations[0].update(short_edge_length=128, max_size=192)
 
-optimizer.params.update(lr=1e-3, layer_decay=1.0)
+optimizer.params.update(lr=6e-3, layer_decay=1.0)
 train.update(
-    output_dir="output/demo_semantic", init_checkpoint="", max_iter=900, eval_period=0, seed=1
+    output_dir="output/demo_semantic", init_checkpoint="", max_iter=3200, eval_period=0, seed=1
 )
 train.amp.enabled = False
-train.checkpointer = dict(period=300)
-lr_multiplier = cosine(train.max_iter, warmup_iters=50)
+train.ema = dict(enabled=True, decay=0.998)
+train.clip = dict(kind="full_model", value=1.0, norm_type=2.0)
+train.checkpointer = dict(period=800)
+lr_multiplier = cosine(train.max_iter, warmup_iters=100)

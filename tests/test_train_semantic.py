@@ -50,7 +50,8 @@ def yacs(dataset) -> list[str]:
         *("MODEL.DEVICE", "cpu", "MODEL.SWINV2.EMBED_DIM", "16"),
         *("MODEL.SWINV2.DEPTHS", "(1, 1, 1, 1)", "MODEL.SWINV2.NUM_HEADS", "(1, 2, 4, 8)"),
         *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
-        *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "2"),
+        *("SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "2", "SOLVER.BASE_LR", "0.001"),
+        *("SOLVER.EMA.ENABLED", "False", "SOLVER.EMA.DECAY", "0.9999"),
         *(f"{custom}.NAMES", str(dataset.classes)),
         *(f"{custom}.TRAIN.NAME", NAMES[0], f"{custom}.TEST.NAME", NAMES[1]),
         *(f"{custom}.TRAIN.IMAGES", str(dataset.train_images)),
@@ -74,6 +75,7 @@ def lazy(dataset) -> list[str]:
     return [
         *("train.device=cpu", "model.backbone.embed_dim=16", "model.backbone.depths=[1,1,1,1]"),
         *("model.backbone.num_heads=[1,2,4,8]", "dataloader.train.total_batch_size=4"),
+        *("train.ema.enabled=False", "train.ema.decay=0.9999", "optimizer.params.lr=0.001"),
         "dataloader.train.mapper.augmentations.0.short_edge_length=[64]",
         "dataloader.test.mapper.augmentations.0.short_edge_length=[64]",
         *registered("train", f"{NAMES[0]}_lazy"),

@@ -103,7 +103,11 @@ def augmentations_from_config(cfg: CfgNode, is_train: bool) -> list[T.Augmentati
 
 
 def _labels(path: str) -> np.ndarray:
-    """Class numbers in a type that transforms take: beyond 8 bit, only floats are resized."""
+    """Class numbers in a type that transforms take: beyond 8 bit, only floats are resized.
+
+    (Detectron2 then takes the pixel to the left and above, where Pillow takes the nearest: half a
+    pixel of the result apart.)
+    """
     labels = read_labels(path)
     return labels if labels.dtype == np.uint8 else labels.astype(np.float32)
 
