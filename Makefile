@@ -10,13 +10,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help env demo demo-semantic test test-slow lint clean
 
 help:
-	@echo "make env        $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
-	@echo "make demo       train and show a small Mask R-CNN"
+	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
+	@echo "make demo           train and show a small Mask R-CNN"
 	@echo "make demo-semantic  the same with a small UPerNet"
-	@echo "make test       fast tests"
-	@echo "make test-slow  all tests"
-	@echo "make lint       ruff"
-	@echo "make clean      remove what was built; keeps $(VENV), datasets and output"
+	@echo "make test           fast tests"
+	@echo "make test-slow      all tests"
+	@echo "make lint           ruff"
+	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
 
 env: $(INSTALLED)
 

@@ -1,6 +1,5 @@
 """The job itself, small: train, resume, evaluate, predict, through the tools' own entry points."""
 
-import importlib.util
 import json
 import math
 import sys
@@ -12,21 +11,14 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from scripts import CONFIGS, tool
 
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.predictor import predictor_of
 
-ROOT = Path(__file__).parent.parent
-CONFIG = str(ROOT / "configs" / "mask_rcnn_swinv2_demo.yaml")
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+CONFIG = str(CONFIGS / "mask_rcnn_swinv2_demo.yaml")
 
 
 @pytest.fixture(scope="module")

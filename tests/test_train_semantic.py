@@ -1,6 +1,5 @@
 """Semantic segmentation through the tools, small: both config systems, and the rehearsal."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,21 +8,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from scripts import CONFIGS, tool
 
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.predictor import load_predictor
 
-ROOT = Path(__file__).parent.parent
-CONFIGS = ROOT / "configs"
 NAMES = ("semantic_train", "semantic_test")
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

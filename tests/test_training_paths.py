@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import SemanticSegmentor
 from detectron2.utils.events import get_event_storage
+from scripts import ROOT, tool
 from torch import Tensor, nn
 
 from swinv2_backbone.d2 import lazy
@@ -29,7 +29,6 @@ from swinv2_backbone.d2.step import TrainingStep
 from swinv2_backbone.d2.trainer import Trainer
 from swinv2_backbone.d2.tta import SemanticSegmentorWithTTA
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = {
     "yacs": str(ROOT / "configs" / "upernet_swinv2_demo.yaml"),
     "lazy": str(ROOT / "configs" / "upernet_swinv2_demo.py"),
@@ -62,13 +61,6 @@ EVERYTHING = {
     ],
 }
 FLIP = {"yacs": "TEST.AUG.FLIP {}", "lazy": "train.test_aug.flip={}"}
-
-
-def tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
