@@ -137,7 +137,8 @@ def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
     wanted: Sequence[str] = core.FEATURES
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         taken = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
-        wanted = [name for name in core.FEATURES if name in taken] or core.FEATURES
+        if taken and set(taken) <= set(core.FEATURES):  # else of a neck between the two
+            wanted = taken
     return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or wanted)
 
 
