@@ -24,7 +24,7 @@ model.backbone.update(
     drop_path_rate=0.0,
 )
 model.sem_seg_head.update(
-    num_classes=6, channels=64, norm="BN", dropout=0.0, aux_channels=32, aux_loss_weight=1.0
+    num_classes=6, channels=48, norm="BN", dropout=0.0, aux_channels=32, aux_loss_weight=1.0
 )
 
 datasets = {
@@ -39,16 +39,16 @@ datasets = {
 dataloader.train.dataset.names = "demo_semantic_train"
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[96, 128], max_size=192)
 del dataloader.train.mapper.augmentations[1:3]  # the crop and the colours
-dataloader.train.update(total_batch_size=4, num_workers=0)
+dataloader.train.update(total_batch_size=6, num_workers=0)
 dataloader.test.dataset.names = "demo_semantic_val"
 dataloader.test.mapper.augmentations[0].update(short_edge_length=128, max_size=192)
 
 optimizer.params.update(lr=6e-3, layer_decay=1.0)
 train.update(
-    output_dir="output/demo_semantic", init_checkpoint="", max_iter=3200, eval_period=0, seed=1
+    output_dir="output/demo_semantic", init_checkpoint="", max_iter=2000, eval_period=0, seed=1
 )
 train.amp.enabled = False
 train.ema = dict(enabled=True, decay=0.998)
 train.clip = dict(kind="full_model", value=1.0, norm_type=2.0)
-train.checkpointer = dict(period=800)
+train.checkpointer = dict(period=500)
 lr_multiplier = cosine(train.max_iter, warmup_iters=100)
