@@ -144,6 +144,17 @@ def test_resume_continues_the_iteration_count(trained, opts, tmp_path):
     assert state["iteration"] == 39
 
 
+def test_a_checkpoint_without_the_optimizers_state_is_not_resumed(opts, tmp_path):
+    few = [*opts, "TEST.EVAL_PERIOD", "0", "SOLVER.MAX_ITER"]
+    run([*few, "2"], tmp_path)
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert state["trainer"]["_trainer"]["optimizer"]["state"]
+    del state["trainer"]["_trainer"]  # as Detectron2 0.6 writes them
+    torch.save(state, tmp_path / "model_final.pth")
+    with pytest.raises(SystemExit, match="no state of the optimizer.*MODEL.WEIGHTS"):
+        run([*few, "4"], tmp_path, "--resume")
+
+
 def test_weights_that_fit_nothing_are_refused(opts, tmp_path):
     torch.save({"model": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(SystemExit, match="other.pth: no Swin Transformer V2 .*conv1.weight"):
