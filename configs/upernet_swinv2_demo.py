@@ -41,7 +41,7 @@ dataloader.train.mapper.augmentations[0].update(short_edge_length=[112], max_siz
 del dataloader.train.mapper.augmentations[1:3]  # the crop and the colours
 dataloader.train.update(total_batch_size=6, num_workers=0)
 dataloader.test.dataset.names = "demo_semantic_val"
-dataloader.test.mapper.augmentations[0].update(short_edge_length=128, max_size=192)
+dataloader.test.mapper.augmentations[0].update(short_edge_length=112, max_size=192)
 
 optimizer.params.update(lr=6e-3, layer_decay=1.0)
 train.update(
@@ -51,4 +51,5 @@ train.amp.enabled = False
 train.ema = dict(enabled=True, decay=0.998)
 train.clip = dict(kind="full_model", value=1.0, norm_type=2.0)
 train.checkpointer = dict(period=500)
+train.test_aug = dict(enabled=True, min_sizes=[96, 112, 128], max_size=192)
 lr_multiplier = cosine(train.max_iter, warmup_iters=100)

@@ -33,7 +33,11 @@ SHEET = 9  # pictures on the contact sheet
 REPORTED = {
     OBJECTS: {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "segm/AP": "mask AP"}
     | {"segm/AP50": "mask AP50"},
-    SEMANTIC: {"sem_seg/mIoU": "mIoU", "sem_seg/pACC": "pixel accuracy"},
+    SEMANTIC: {
+        "sem_seg/mIoU": "mIoU",
+        "sem_seg/pACC": "pixel accuracy",
+        "sem_seg_TTA/mIoU": "mIoU with test-time augmentation",
+    },
 }
 
 
