@@ -25,6 +25,7 @@ from swinv2_backbone.d2.data.coco import register_coco
 from swinv2_backbone.d2.data.custom import register_custom_datasets
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.fast_dev_run import first_images, shorten
+from swinv2_backbone.d2.lazy_config import load_lazy_config
 from swinv2_backbone.d2.step import TrainingStep
 from swinv2_backbone.d2.trainer import Trainer
 from swinv2_backbone.d2.tta import SemanticSegmentorWithTTA
@@ -123,7 +124,7 @@ def configure(system: str, opts: list[str], folder: Path):
         cfg = load_config(CONFIGS[system], [*opts, "OUTPUT_DIR", str(folder)])
         register_custom_datasets(cfg)
     else:
-        cfg = lazy.load_lazy_config(CONFIGS[system], [*opts, f"train.output_dir={folder}"])
+        cfg = load_lazy_config(CONFIGS[system], [*opts, f"train.output_dir={folder}"])
         lazy.prepare(cfg, eval_only=False, resume=False)
     return cfg
 

@@ -20,11 +20,12 @@ from detectron2.utils.logger import setup_logger
 
 from swinv2_backbone.d2 import lazy
 from swinv2_backbone.d2.fast_dev_run import rehearsal_folder
+from swinv2_backbone.d2.lazy_config import load_lazy_config
 
 
 def main(args: argparse.Namespace) -> dict:
     try:
-        cfg = lazy.load_lazy_config(args.config_file, args.opts)
+        cfg = load_lazy_config(args.config_file, args.opts)
         if args.fast_dev_run:
             cfg.train.output_dir = rehearsal_folder(cfg.train.output_dir)
         # Before the data is looked at, so that what is mended there is in the log.

@@ -26,6 +26,7 @@ from swinv2_backbone.d2 import lazy
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.custom import class_names
+from swinv2_backbone.d2.lazy_config import load_lazy_config, test_datasets
 
 LINE_HEIGHT = 400  # pixels; a smaller picture is enlarged before it is drawn on
 
@@ -168,7 +169,7 @@ def load_predictor(
         ValueError: there are no weights, they do not fit, or the class names are not known.
     """
     if Path(config_file).suffix == ".py":
-        return _from_lazy(lazy.load_lazy_config(config_file, opts), confidence)
+        return _from_lazy(load_lazy_config(config_file, opts), confidence)
     return predictor_of(load_config(config_file, opts), confidence)
 
 
@@ -195,7 +196,7 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
 def _from_lazy(cfg, confidence: float) -> Predictor:
     if not cfg.train.init_checkpoint:
         raise ValueError("there are no weights: add train.init_checkpoint=output/model_final.pth")
-    (dataset,) = lazy.test_datasets(cfg) or (None,)
+    (dataset,) = test_datasets(cfg) or (None,)
     if dataset is None:
         raise ValueError("the class names are not known: give dataloader.test.dataset.names")
     if dataset not in DatasetCatalog:
