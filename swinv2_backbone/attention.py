@@ -1,19 +1,23 @@
 """Scaled cosine attention over windows (paper section 3.2, equation 2).
 
-Legend: nW windows of the whole batch; N tokens in a window (Mh * Mw); nH heads; d channels a head;
-C = nH * d.
+Legend: T tokens of the whole batch, packed; nW windows; N tokens in a window (Mh * Mw); nH heads; d
+channels a head; C = nH * d.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Size
+from swinv2_backbone.position_bias import PositionBias, bias_matrix, offsets_within
+from swinv2_backbone.windows import Partition, Size, window_layout
+
+# (qkv, scale, table, partition) -> attended tokens, see window_attention
+Attend = Callable[[Tensor, Tensor, Tensor, Partition], Tensor]
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -45,6 +49,25 @@ def cosine_attention(
         return logits.softmax(dim=-1).to(v.dtype) @ v
 
 
+def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
+    """Attention of every token to the tokens of its window, as plainly as can be.
+
+    Args:
+        qkv: (T, 3C), the queries, keys and values of the packed tokens.
+        scale: (nH, 1, 1), see :func:`cosine_attention`.
+        table: (nH, offsets), the bias of every offset in a window.
+        partition: the windows.
+
+    Returns:
+        (T, C).
+    """
+    layout = window_layout(*partition, qkv.device)
+    bias = bias_matrix(offsets_within(table, partition.window, layout.window))
+    q, k, v = layout.to_windows(qkv).unflatten(-1, (3, len(scale), -1)).permute(2, 0, 3, 1, 4)
+    out = cosine_attention(q, k, v, scale, bias, layout.forbidden())
+    return layout.to_tokens(out.transpose(1, 2).flatten(2))
+
+
 class WindowAttention(nn.Module):
     """Multi-head scaled cosine attention within windows, with a log-CPB position bias.
 
@@ -64,15 +87,20 @@ class WindowAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, windows: Tensor, window: Size, forbidden: Tensor | None) -> Tensor:
-        """(nW, N, C) -> (nW, N, C) for a ``window`` of N = Mh * Mw tokens.
+    def forward(
+        self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
+    ) -> Tensor:
+        """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster way to compute it."""
+        qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
+        return self.proj(attend(qkv, self.scale, self.cpb_mlp(partition.window), partition))
 
-        ``forbidden``: (nW, N, N), True where query i must not attend to key j; or None.
-        """
-        qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(windows, self.qkv.weight, qkv_bias)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    @property
+    def qkv_bias(self) -> Tensor:
+        """(3C,): keys have none."""
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+
+    @property
+    def scale(self) -> Tensor:
+        """(nH, 1, 1), at least float32: by what cosines are multiplied, 100 at most."""
         precise = torch.promote_types(self.logit_scale.dtype, torch.float32)
-        scale = self.logit_scale.to(precise).clamp(max=MAX_LOGIT_SCALE).exp()
-        out = cosine_attention(q, k, v, scale, self.cpb_mlp(window), forbidden)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.logit_scale.to(precise).clamp(max=MAX_LOGIT_SCALE).exp()

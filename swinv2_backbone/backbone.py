@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from swinv2_backbone.block import Stage, SwinV2Block
+from swinv2_backbone.kernels.choice import asked_for
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
 from swinv2_backbone.windows import Size, shrink, unpack
 
@@ -33,6 +34,8 @@ class SwinV2(nn.Module):
         activation_checkpointing: keep only the inputs of blocks for the backward pass.
         extra_norm_every: a LayerNorm on the main branch after every so many blocks; 0: none.
         in_channels: channels of the images.
+        kernel: how blocks are computed: "auto", the fastest way for the device; "reference",
+            "strips" or "triton", see kernels/choice.py.  The results are the same.
 
     Attributes:
         channels: channels of each output, by name.
@@ -58,6 +61,7 @@ class SwinV2(nn.Module):
         activation_checkpointing: bool = False,
         extra_norm_every: int = 0,
         in_channels: int = 3,
+        kernel: str = "auto",
     ):
         super().__init__()
         depths, num_heads = tuple(depths), tuple(num_heads)
@@ -69,6 +73,7 @@ class SwinV2(nn.Module):
             else window_per_stage(pretrained_window_sizes, len(depths), "pretrained_window_sizes")
         )
         _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
+        kernel = asked_for(kernel)
 
         self.normaliser_assumed = pretrained_window_sizes is None
         self.in_channels = in_channels
@@ -91,6 +96,8 @@ class SwinV2(nn.Module):
                     pretrained_window=pretrained[stage],
                     drop_path=drop_path_rate * j / max(sum(depths) - 1, 1),
                     extra_norm=(extra_norm_every > 0 and (j - first + 1) % extra_norm_every == 0),
+                    activation_checkpointing=activation_checkpointing,
+                    kernel=kernel,
                 )
                 for j in range(first, first + depths[stage])
             ]
@@ -99,7 +106,6 @@ class SwinV2(nn.Module):
                     blocks,
                     window_size=windows[stage],
                     downsample=PatchMerging(widths[stage - 1]) if stage else None,
-                    activation_checkpointing=activation_checkpointing,
                 )
             )
         self.norms = nn.ModuleDict(
@@ -122,7 +128,8 @@ class SwinV2(nn.Module):
                 computed, and its features are zero.  Default: every image is (H, W).
 
         Returns:
-            name -> (B, C, ceil(H / stride), ceil(W / stride)) for each of ``out_features``.
+            name -> (B, C, ceil(H / stride), ceil(W / stride)) for each of ``out_features``, in
+            channels-last memory.
 
         Raises:
             ValueError: the images have a wrong shape, are integers, or disagree with their sizes.

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.attention import WindowAttention
+from swinv2_backbone.kernels.attend import ATTEND
+from swinv2_backbone.kernels.choice import choose
+from swinv2_backbone.kernels.strip_block import block_in_strips
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
-from swinv2_backbone.windows import Size, WindowLayout, merge_seating, shrink, window_layout
+from swinv2_backbone.windows import Partition, Size, shrink
 
 
 class SwinV2Block(nn.Module):
@@ -23,6 +26,9 @@ class SwinV2Block(nn.Module):
         drop_path: probability of dropping a branch; dropped AFTER its norm, or the norm's bias
             would remain.
         extra_norm: one more LayerNorm on the main branch, as SwinV2-H and -G have.
+        activation_checkpointing: compute the block again in the backward pass instead of keeping
+            its activations.
+        kernel: how to compute it, see kernels/choice.py.
     """
 
     def __init__(
@@ -33,6 +39,8 @@ class SwinV2Block(nn.Module):
         pretrained_window: Size,
         drop_path: float = 0.0,
         extra_norm: bool = False,
+        activation_checkpointing: bool = False,
+        kernel: str = "auto",
     ):
         super().__init__()
         self.attn = WindowAttention(dim, num_heads, pretrained_window)
@@ -41,13 +49,26 @@ class SwinV2Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.drop_path = DropPath(drop_path)
         self.norm3 = nn.LayerNorm(dim) if extra_norm else nn.Identity()
+        self.head_dim = dim // num_heads
+        self.activation_checkpointing = activation_checkpointing
+        self.kernel = kernel
 
-    def forward(self, x: Tensor, layout: WindowLayout, forbidden: Tensor | None) -> Tensor:
-        """(T, C) -> (T, C); ``forbidden`` is what ``layout.forbidden()`` says."""
-        attended = layout.to_tokens(self.attn(layout.to_windows(x), layout.window, forbidden))
-        x = x + self.drop_path(self.norm1(attended), layout.tokens_per_image)
-        x = x + self.drop_path(self.norm2(self.mlp(x)), layout.tokens_per_image)
+    def forward(self, x: Tensor, partition: Partition) -> Tensor:
+        """(T, C) -> (T, C)."""
+        kernel = choose(self.kernel, x, self.head_dim, self)
+        recompute = self.activation_checkpointing and self.training
+        if kernel == "strips":
+            x = block_in_strips(self, x, partition, keep_activations=not recompute)
+        elif recompute:
+            x = checkpoint(self._by_modules, x, partition, kernel, use_reentrant=False)
+        else:
+            x = self._by_modules(x, partition, kernel)
         return self.norm3(x)
+
+    def _by_modules(self, x: Tensor, partition: Partition, kernel: str) -> Tensor:
+        attended = self.attn(x, partition, ATTEND[kernel])
+        x = x + self.drop_path(self.norm1(attended), partition.sizes)
+        return x + self.drop_path(self.norm2(self.mlp(x)), partition.sizes)
 
 
 class Stage(nn.Module):
@@ -59,36 +80,20 @@ class Stage(nn.Module):
         blocks: the blocks, unshifted and shifted in turn.
         window_size: (Mh, Mw); may be changed at any time.
         downsample: the merging that starts the stage, or None.
-        activation_checkpointing: recompute every block in the backward pass instead of keeping
-            its activations.
     """
 
     def __init__(
-        self,
-        blocks: list[SwinV2Block],
-        *,
-        window_size: Size,
-        downsample: PatchMerging | None,
-        activation_checkpointing: bool = False,
+        self, blocks: list[SwinV2Block], *, window_size: Size, downsample: PatchMerging | None
     ):
         super().__init__()
         self.window_size = window_size
-        self.activation_checkpointing = activation_checkpointing
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, sizes: tuple[Size, ...]) -> tuple[Tensor, tuple[Size, ...]]:
         """(T, C) and the sizes of its maps -> (T', C') and theirs."""
         if self.downsample is not None:
-            x, sizes = self.downsample(x, merge_seating(sizes, x.device)), shrink(sizes, 2)
-        layouts = [
-            window_layout(sizes, self.window_size, shifted, x.device) for shifted in (False, True)
-        ]
-        forbidden = [layout.forbidden() for layout in layouts]  # once, for all blocks
+            x, sizes = self.downsample(x, sizes), shrink(sizes, 2)
         for index, block in enumerate(self.blocks):
-            args = (x, layouts[index % 2], forbidden[index % 2])
-            if self.activation_checkpointing and self.training:
-                x = checkpoint(block, *args, use_reentrant=False)
-            else:
-                x = block(*args)
+            x = block(x, Partition(sizes, self.window_size, shifted=index % 2 == 1))
         return x, sizes

@@ -26,6 +26,7 @@ def build_backbone(
     frozen_stages: int = -1,
     activation_checkpointing: bool = False,
     in_channels: int = 3,
+    kernel: str = "auto",
 ) -> SwinV2:
     """A published variant.
 
@@ -59,6 +60,7 @@ def build_backbone(
         activation_checkpointing=activation_checkpointing,
         extra_norm_every=variant.extra_norm_every,
         in_channels=in_channels,
+        kernel=kernel,
     )
     if weights is not None:
         load_checkpoint(backbone, _source(name, weights))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import Seating, Size, pack
+from swinv2_backbone.windows import Size, neighbours, pack, tokens_per_image
 
 PATCH_SIZE = 4
 
@@ -35,13 +35,18 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, branch: Tensor, tokens_per_image: Tensor) -> Tensor:
-        """(T, C) -> (T, C), with the (B,) numbers of tokens of the images."""
+    def forward(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+        """(T, C) -> (T, C), with the sizes of the images' maps."""
+        factors = self.factors(branch, sizes)
+        return branch if factors is None else branch * factors
+
+    def factors(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor | None:
+        """(T, 1), by what the tokens are multiplied: drawn anew by every call; None: by 1."""
         if not self.training or self.rate == 0:
-            return branch
-        keep = branch.new_empty(len(tokens_per_image)).bernoulli_(1 - self.rate) / (1 - self.rate)
-        keep = keep.repeat_interleave(tokens_per_image, output_size=len(branch))
-        return branch * keep[:, None]
+            return None
+        keep = branch.new_empty(len(sizes)).bernoulli_(1 - self.rate) / (1 - self.rate)
+        tokens = tokens_per_image(sizes, branch.device)
+        return keep.repeat_interleave(tokens, output_size=len(branch))[:, None]
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
@@ -62,7 +67,11 @@ class PatchEmbed(nn.Module):
         """
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % PATCH_SIZE, 0, -height % PATCH_SIZE))
-        return self.norm(pack(self.proj(images), sizes))
+        patches = images.unflatten(3, (-1, PATCH_SIZE)).unflatten(2, (-1, PATCH_SIZE))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C_in * 4 * 4)
+        # As patches do not overlap, the convolution is a linear layer, whose result is packed.
+        weight, bias = self.proj.weight.flatten(1), self.proj.bias
+        return self.norm(F.linear(pack(patches, sizes), weight, bias))
 
 
 class PatchMerging(nn.Module):
@@ -73,6 +82,6 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
         self.norm = nn.LayerNorm(2 * dim)
 
-    def forward(self, tokens: Tensor, neighbours: Seating) -> Tensor:
-        """(T, C) -> (T', 2C), with the seating of ``windows.merge_seating``."""
-        return self.norm(self.reduction(neighbours.seat(tokens).view(-1, 4 * tokens.shape[-1])))
+    def forward(self, tokens: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+        """(T, C) -> (T', 2C), of maps of half the sizes, rounded up."""
+        return self.norm(self.reduction(neighbours(tokens, sizes)))

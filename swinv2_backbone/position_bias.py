@@ -33,7 +33,7 @@ def log_spaced_offsets(
 
 
 class PositionBias(nn.Sequential):
-    """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every pair of tokens in a window.
+    """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every offset in a window.
 
     A Sequential, so that its parameters are named as in the published files (``cpb_mlp.0.*``,
     ``cpb_mlp.2.weight``).  In training the table of offsets goes through the MLP once a call; in
@@ -54,18 +54,15 @@ class PositionBias(nn.Sequential):
         self._cached_for: tuple = ()
 
     def forward(self, window: Size) -> Tensor:
-        """(nH, N, N), from query i to key j, for a ``window`` of N = Mh * Mw tokens."""
+        """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset in a window, row by row."""
         learning = torch.is_grad_enabled() and any(p.requires_grad for p in self._weights())
         if self.training or learning or getattr(self, "_is_replica", False):  # of a DataParallel
             self._cache.clear()  # an optimiser may follow; fused ones raise no version
-            table = self.table(window)
-        else:
-            table = self._cached_table(window)
-        index = offset_index(window, table.device)
-        return table.index_select(1, index).view(-1, prod(window), prod(window))
+            return self.table(window)
+        return self._cached_table(window)
 
     def table(self, window: Size) -> Tensor:
-        """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset, row by row."""
+        """What :meth:`forward` gives, computed."""
         fc1, fc2 = self[0], self[2]
         device = fc1.weight.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
@@ -81,7 +78,7 @@ class PositionBias(nn.Sequential):
             hidden = F.linear(
                 torch.cartesian_prod(t_h, t_w), fc1.weight.to(inner), fc1.bias.to(inner)
             )
-            table = 16 * torch.sigmoid(F.linear(hidden.relu(), fc2.weight.to(inner)))
+            table = 16 * torch.sigmoid(F.linear(hidden.relu_(), fc2.weight.to(inner)))
         return table.to(dtype).t().contiguous()
 
     def _weights(self) -> tuple[Tensor, ...]:
@@ -112,12 +109,30 @@ class PositionBias(nn.Sequential):
         return super().train(mode)
 
 
+def bias_matrix(offsets: Tensor) -> Tensor:
+    """(nH, 2 h - 1, 2 w - 1) -> (nH, N, N): from the bias of offsets to that from query i to key j.
+
+    N = h * w tokens.
+    """
+    size = tuple((length + 1) // 2 for length in offsets.shape[1:])
+    index = offset_index(size, offsets.device)
+    return offsets.flatten(1).index_select(1, index).view(-1, prod(size), prod(size))
+
+
+def offsets_within(table: Tensor, window: Size, size: Size) -> Tensor:
+    """(nH, 2 h - 1, 2 w - 1), a view: of the ``table`` of a window the offsets within (h, w)."""
+    (mh, mw), (h, w) = window, size
+    rows = table.unflatten(1, (2 * mh - 1, 2 * mw - 1))
+    return rows[:, mh - h : mh + h - 1, mw - w : mw + w - 1]
+
+
 @lru_cache(maxsize=32)
 def offset_index(window: Size, device: torch.device) -> Tensor:
     """(N * N,) place in the table of the offset from every query i to every key j.
 
     Offset (dh, dw) stands at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
     """
+    # Kept beyond this forward, so not an inference tensor, which autograd could not use later.
     with torch.inference_mode(False):
         row, col = torch.cartesian_prod(*(torch.arange(length) for length in window)).unbind(1)
         d_h = row[:, None] - row[None, :] + window[0] - 1

@@ -24,12 +24,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]
+
+
+class Partition(NamedTuple):
+    """How the maps of a batch are cut into windows: all that attention needs to know of them."""
+
+    sizes: tuple[Size, ...]  # (height, width) of each image's map, in tokens
+    window: Size  # (Mh, Mw)
+    shifted: bool
+
 
 EMPTY = -1  # the token, or the region, of a seat that nobody takes
 
@@ -104,13 +114,11 @@ class WindowLayout:
         seating: the seats of all windows, window after window.
         regions: (nW, N) int8, the region of the (rolled) map a seat belongs to, EMPTY if it is
             empty; None if every token may attend to its whole window.
-        tokens_per_image: (B,) how many of the tokens are each image's.
     """
 
     window: Size
     seating: Seating
     regions: Tensor | None
-    tokens_per_image: Tensor
 
     def to_windows(self, tokens: Tensor) -> Tensor:
         """(T, C) -> (nW, N, C); empty seats are zero."""
@@ -150,7 +158,6 @@ def window_layout(
             window=seats,
             seating=Seating.of(tokens, device),
             regions=regions.to(device, torch.int8) if regions.any() else None,
-            tokens_per_image=torch.tensor([prod(size) for size in sizes], device=device),
         )
 
 
@@ -193,22 +200,10 @@ def _number_on(tokens: list[Tensor], sizes: Sequence[Size]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def merge_seating(sizes: tuple[Size, ...], device: torch.device) -> Seating:
-    """Four seats for every 2x2 neighbourhood, in the order h0w0, h1w0, h0w1, h1w1.
-
-    An odd height or width leaves seats empty.  The 64 seatings used last are cached.
-    """
+def tokens_per_image(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
+    """(B,) how many of the tokens are each image's.  The 64 answers used last are cached."""
     with torch.inference_mode(False):
-        alike = {size: _neighbours(size) for size in set(sizes)}
-        return Seating.of(_number_on([alike[size] for size in sizes], sizes), device)
-
-
-def _neighbours(size: Size) -> Tensor:
-    """(h', w', 2, 2): the tokens of every 2x2 neighbourhood; the last axis runs down."""
-    height, width = size
-    rows = torch.arange(height + height % 2).view(-1, 1, 1, 2)
-    cols = torch.arange(width + width % 2).view(1, -1, 2, 1)
-    return torch.where((rows < height) & (cols < width), rows * width + cols, EMPTY)
+        return torch.tensor([prod(size) for size in sizes], device=device)
 
 
 def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
@@ -217,22 +212,44 @@ def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
 
 
 def pack(maps: Tensor, sizes: Sequence[Size]) -> Tensor:
-    """(B, C, H, W) -> (T, C): the top-left ``sizes[b]`` of every map, row by row."""
-    if all(size == maps.shape[-2:] for size in sizes):
-        return maps.permute(0, 2, 3, 1).flatten(0, 2)
-    return torch.cat(
-        [one[:, :h, :w].permute(1, 2, 0).flatten(0, 1) for one, (h, w) in zip(maps, sizes)]
-    )
+    """(B, H, W, C) -> (T, C): the top-left ``sizes[b]`` of every map, row by row."""
+    if all(size == maps.shape[1:3] for size in sizes):
+        return maps.flatten(0, 2)
+    return torch.cat([one[:h, :w].flatten(0, 1) for one, (h, w) in zip(maps, sizes)])
 
 
 def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
-    """(T, C) -> (B, C, H, W): the inverse of :func:`pack`, zero outside each image's own map."""
-    if all(own == size for own in sizes):
-        return tokens.view(len(sizes), *size, -1).permute(0, 3, 1, 2).contiguous()
-    own = tokens.split([prod(own) for own in sizes])
-    return torch.stack(
-        [
-            F.pad(one.view(h, w, -1).permute(2, 0, 1), (0, size[1] - w, 0, size[0] - h))
-            for one, (h, w) in zip(own, sizes)
+    """(T, C) -> (B, C, H, W) in channels-last memory, zero outside each image's own map.
+
+    The inverse of :func:`pack`, up to the order of axes; a view where all images have ``size``.
+    """
+    maps = _maps(tokens, sizes)
+    if any(own != size for own in sizes):
+        maps = [
+            F.pad(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1]))
+            for own in maps
         ]
-    )
+    return (torch.cat(maps) if len(maps) > 1 else maps[0]).permute(0, 3, 1, 2)
+
+
+def neighbours(tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """(T, C) -> (T', 4C): every 2x2 neighbourhood side by side, h0w0, h1w0, h0w1, h1w1.
+
+    Of the neighbourhoods at an odd end of an axis, what lies outside the map is zero.
+    """
+    merged = []
+    for maps in _maps(tokens, sizes):
+        height, width = maps.shape[1:3]
+        even = F.pad(maps, (0, 0, 0, width % 2, 0, height % 2))
+        pairs = even.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (b, h', 2, w', 2, C)
+        merged.append(pairs.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(0, 2))
+    return torch.cat(merged) if len(merged) > 1 else merged[0]
+
+
+def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+    """(T, C) -> the maps (b, h, w, C), together if all have one size, else one by one; views."""
+    if all(size == sizes[0] for size in sizes):
+        return [tokens.view(len(sizes), *sizes[0], -1)]
+    return [
+        own.view(1, *size, -1) for own, size in zip(tokens.split([h * w for h, w in sizes]), sizes)
+    ]

@@ -1,7 +1,12 @@
 """What all tests share."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before anything imports Triton, as torch.compile does
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -123,10 +123,10 @@ def test_blocks_cost_what_the_formula_says(tool, height, width, depth):
 
     tall, wide = min(window, height), min(window, width)
     tokens, seats = height * width, -(-height // tall) * tall * (-(-width // wide) * wide)
-    offsets = (2 * tall - 1) * (2 * wide - 1)
+    offsets = (2 * window - 1) ** 2
     assert terms == {
-        "layers": tokens * 48 * dim + depth * (seats * dim**2 + tokens * 8 * dim**2),
-        "qkv": depth * seats * 3 * dim**2,
+        "layers": tokens * 48 * dim + depth * tokens * 9 * dim**2,
+        "qkv": depth * tokens * 3 * dim**2,
         "products": depth * 2 * seats * (tall * wide) * dim,
         "bias": depth * offsets * 512 * (2 + 1 + heads),  # first layer, ReLU, second layer
         "norms": tokens * dim * (2 + 2 * depth),

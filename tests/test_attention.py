@@ -1,21 +1,32 @@
 """Scaled cosine attention: its formula, its gradients, its extremes, and what it must not see."""
 
 import math
+from math import prod
 
 import pytest
 import torch
 from models import pictures
-from oracle import attention, randomise
+from oracle import attention, may_attend, randomise
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from swinv2_backbone.attention import WindowAttention, cosine_attention
 from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Size
+from swinv2_backbone.windows import Partition, Size
 
 WINDOWS, HEADS, TOKENS, CHANNELS = 2, 2, 4, 3  # nW, nH, N, d
 HALF = [torch.float16, torch.bfloat16]
+
+
+PARTITIONS = [
+    Partition(((2, 2), (2, 2)), (2, 2), False),  # nothing is forbidden
+    Partition(((3, 5), (2, 1)), (2, 2), True),
+]
+
+
+def some_tokens(partition: Partition, channels: int) -> Tensor:
+    return pictures(sum(map(prod, partition.sizes)), channels)
 
 
 def some_forbidden() -> Tensor:
@@ -58,33 +69,32 @@ def test_gradients_of_the_position_bias_pass_gradcheck(window, pretrained):
     assert gradcheck(of_parameters, leaves, fast_mode=True)
 
 
-@pytest.mark.parametrize("forbidden", [None, some_forbidden()], ids=["all", "some"])
-def test_gradients_of_window_attention_pass_gradcheck(forbidden):
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_gradients_of_window_attention_pass_gradcheck(partition):
     module = random_attention(dim=4, heads=2).double().train()
     with torch.no_grad():
         module.logit_scale.copy_(torch.tensor([1.0, 2.0]).view(2, 1, 1))  # off the clamp's kink
     names, leaves = zip(*(item for item in module.named_parameters() if "cpb" not in item[0]))
-    windows = pictures(WINDOWS, TOKENS, 4, seed=2).double().requires_grad_()
+    tokens = some_tokens(partition, 4).double().requires_grad_()
 
-    def of_leaves(windows: Tensor, *parameters: Tensor) -> Tensor:
-        return functional_call(module, dict(zip(names, parameters)), (windows, (2, 2), forbidden))
+    def of_leaves(tokens: Tensor, *parameters: Tensor) -> Tensor:
+        return functional_call(module, dict(zip(names, parameters)), (tokens, partition))
 
-    assert gradcheck(of_leaves, (windows, *leaves))
+    assert gradcheck(of_leaves, (tokens, *leaves))
 
 
-@pytest.mark.parametrize("forbidden", [None, some_forbidden()], ids=["all", "some"])
-def test_window_attention_equals_the_oracle(forbidden):
-    module, window = random_attention().double(), (2, 2)
-    windows = pictures(WINDOWS, TOKENS, 8).double()
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_window_attention_equals_the_oracle(partition):
+    module = random_attention().double()
+    tokens = some_tokens(partition, 8).double()
     state = {f"a.{name}": value for name, value in module.state_dict().items()}
-    coords = torch.cartesian_prod(*(torch.arange(length) for length in window)).double()
-    allowed = (
-        torch.ones(WINDOWS, TOKENS, TOKENS, dtype=torch.bool) if forbidden is None else ~forbidden
-    )
-    expected = torch.stack(
-        [attention(state, "a", own, coords, may, window) for own, may in zip(windows, allowed)]
-    )
-    torch.testing.assert_close(module(windows, window, forbidden), expected, rtol=0, atol=1e-12)
+    expected = []
+    for own, size in zip(tokens.split([prod(size) for size in partition.sizes]), partition.sizes):
+        coords = torch.cartesian_prod(*(torch.arange(length) for length in size)).double()
+        may = may_attend(size, partition.window, partition.shifted)
+        expected.append(attention(state, "a", own, coords, may, (2, 2)))
+    actual = module(tokens, partition)
+    torch.testing.assert_close(actual, torch.cat(expected), rtol=0, atol=1e-12)
 
 
 def test_attention_does_not_depend_on_the_length_of_queries_and_keys():
@@ -95,20 +105,20 @@ def test_attention_does_not_depend_on_the_length_of_queries_and_keys():
 
 
 def test_logit_scale_above_ln_100_is_clamped():
-    module, windows = random_attention(), pictures(WINDOWS, TOKENS, 8)
-    results = []
+    module, partition = random_attention(), PARTITIONS[0]
+    tokens, results = some_tokens(partition, 8), []
     for logit_scale in (math.log(100), math.log(100) + 1, 50.0, 1e30):
         module.zero_grad()
         with torch.no_grad():
             module.logit_scale.fill_(logit_scale)
-        results.append(module(windows, (2, 2), None))
+        results.append(module(tokens, partition))
         results[-1].sum().backward()
         assert logit_scale == math.log(100) or not module.logit_scale.grad.any()
     assert all(torch.equal(result, results[0]) for result in results)
     with torch.no_grad():
         module.logit_scale.fill_(math.log(99))
     module.zero_grad()
-    below = module(windows, (2, 2), None)
+    below = module(tokens, partition)
     below.sum().backward()
     assert not torch.equal(below, results[0]) and module.logit_scale.grad.any()
 
@@ -120,11 +130,11 @@ def test_extremes_of_the_logit_scale_are_finite(logit_scale, dtype):
     with torch.no_grad():
         module.logit_scale.fill_(logit_scale)
         module.cpb_mlp[2].weight.mul_(100)  # biases at both ends of (0, 16)
-    windows = pictures(WINDOWS, TOKENS, 8).to(dtype).requires_grad_()
-    out = module(windows, (2, 2), some_forbidden())
+    tokens = some_tokens(PARTITIONS[1], 8).to(dtype).requires_grad_()
+    out = module(tokens, PARTITIONS[1])
     out.float().sum().backward()
     assert out.dtype == dtype and out.isfinite().all()
-    assert windows.grad.isfinite().all()
+    assert tokens.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in module.parameters())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, log
 
 import pytest
@@ -26,7 +28,7 @@ from torch import Tensor
 from swinv2_backbone import VARIANTS, SwinV2, build_backbone
 from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.layers import DropPath
-from swinv2_backbone.windows import Size, WindowLayout, window_layout
+from swinv2_backbone.windows import Partition, Size
 
 CPU = torch.device("cpu")
 OUT_FEATURES = [names for n in range(1, 5) for names in itertools.combinations(FEATURES, n)]
@@ -194,26 +196,34 @@ def test_outputs_do_not_depend_on_which_others_are_wanted():
             assert torch.equal(feature, every[name])
 
 
-def count_block_runs(model: SwinV2) -> list[SwinV2Block]:
-    """The block of every run from now on."""
-    runs = []
-    for stage in model.layers:
-        for block in stage.blocks:
-            block.register_forward_pre_hook(lambda block, _: runs.append(block))
-    return runs
+@contextmanager
+def counted_bytes() -> Iterator[list[int]]:
+    """The bytes of every tensor that is kept for the backward meanwhile."""
+    kept = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x.numel() * x.element_size())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        yield kept
 
 
+@pytest.mark.parametrize("kernel", ["reference", "strips"])
 @pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
-def test_activation_checkpointing_changes_neither_outputs_nor_gradients(drop_path_rate):
-    images, results = pictures(3, 3, 45, 40), []
+def test_activation_checkpointing_changes_neither_outputs_nor_gradients(drop_path_rate, kernel):
+    images, results, kept = pictures(3, 3, 45, 40), [], []
     for checkpointing in (False, True):
-        model = backbone(drop_path_rate=drop_path_rate, activation_checkpointing=checkpointing)
-        runs = count_block_runs(model)
+        options = {"drop_path_rate": drop_path_rate, "activation_checkpointing": checkpointing}
+        model = backbone(kernel=kernel, **options)
         torch.manual_seed(3)
-        features = model(images, [(45, 40), (20, 33), (45, 1)])
+        with counted_bytes() as own:
+            features = model(images, [(45, 40), (20, 33), (45, 1)])
+        kept.append(sum(own))
         total(features).backward()
-        assert len(runs) == (8 if checkpointing else 4)  # it does recompute
         results.append((features, gradients(model)))
+    tokens = [12 * 10 + 5 * 9 + 12, 6 * 5 + 3 * 5 + 6]  # of the two stages
+    assert kept[0] - kept[1] >= 2 * 10 * 4 * (tokens[0] * 16 + tokens[1] * 32)
     (plain, plain_gradients), (checkpointed, checkpointed_gradients) = results
     for name in plain:
         assert torch.equal(plain[name], checkpointed[name])
@@ -222,12 +232,12 @@ def test_activation_checkpointing_changes_neither_outputs_nor_gradients(drop_pat
 
 
 def test_activation_checkpointing_is_for_training_alone():
-    model, plain = backbone(activation_checkpointing=True).eval(), backbone().eval()
-    images, runs = pictures(1, 3, 33, 40), count_block_runs(model)
-    features = model(images)
-    total(features).backward()
-    assert len(runs) == 4
-    assert largest_difference(features, plain(images)) == 0
+    images, kept = pictures(1, 3, 33, 40), []
+    for checkpointing in (False, True):
+        with counted_bytes() as own:
+            backbone(activation_checkpointing=checkpointing).eval()(images)
+        kept.append(sum(own))
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("frozen", range(-1, 5))
@@ -260,14 +270,12 @@ def test_drop_path_of_frozen_stages_is_off():
         assert largest_difference(model(images), model.eval()(images)) == 0
 
 
-def kept_branches(block: SwinV2Block, x: Tensor, layout: WindowLayout) -> tuple[Tensor, ...]:
+def kept_branches(block: SwinV2Block, x: Tensor, partition: Partition) -> tuple[Tensor, ...]:
     """The block's output if neither, the first, the second, or both branches are kept.
 
     At a rate of 0.5 a branch that is kept counts twice.
     """
-    forbidden = layout.forbidden()
-    attended = layout.to_tokens(block.attn(layout.to_windows(x), layout.window, forbidden))
-    first = x + 2 * block.norm1(attended)
+    first = x + 2 * block.norm1(block.attn(x, partition))
     return x, first, x + 2 * block.norm2(block.mlp(x)), first + 2 * block.norm2(block.mlp(first))
 
 
@@ -277,14 +285,12 @@ def test_a_dropped_branch_contributes_exactly_nothing_and_is_dropped_by_image():
     assert block.drop_path.rate == 0.5
     assert block.norm1.bias.ne(0).all() and block.norm2.bias.ne(0).all()
     sizes = ((3, 5), (4, 4), (1, 1), (2, 7)) * 8
-    layout = window_layout(sizes, (4, 4), True, CPU)
-    x = pictures(sum(h * w for h, w in sizes), 32)
+    partition = Partition(sizes, (4, 4), True)
+    x, tokens = pictures(sum(h * w for h, w in sizes), 32), [h * w for h, w in sizes]
     torch.manual_seed(0)
     with torch.no_grad():
-        expected = [
-            own.split(layout.tokens_per_image.tolist()) for own in kept_branches(block, x, layout)
-        ]
-        actual = block(x, layout, layout.forbidden()).split(layout.tokens_per_image.tolist())
+        expected = [own.split(tokens) for own in kept_branches(block, x, partition)]
+        actual = block(x, partition).split(tokens)
     seen = []
     for image, own in enumerate(actual):
         same = [torch.allclose(own, one[image], rtol=0, atol=1e-5) for one in expected]
@@ -298,15 +304,16 @@ def test_a_dropped_branch_contributes_exactly_nothing_and_is_dropped_by_image():
 def test_drop_path_is_by_image_and_keeps_the_expectation():
     torch.manual_seed(0)
     drop, images = DropPath(0.3).train(), 20_000
-    tokens = torch.arange(images) % 3 + 1
-    kept = drop(torch.ones(int(tokens.sum()), 2), tokens)
-    of_image = [own.unique().tolist() for own in kept.split(tokens.tolist())]
+    sizes = tuple((1, image % 3 + 1) for image in range(images))
+    tokens = [width for _, width in sizes]
+    kept = drop(torch.ones(sum(tokens), 2), sizes)
+    of_image = [own.unique().tolist() for own in kept.split(tokens)]
     assert all(len(values) == 1 for values in of_image)
     values = torch.tensor(of_image)
     assert set(values.flatten().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
     deviation = (0.3 / 0.7 / images) ** 0.5  # of the mean
     assert abs(values.mean().item() - 1) < 4 * deviation
-    assert torch.equal(drop.eval()(kept, tokens), kept)
+    assert torch.equal(drop.eval()(kept, sizes), kept)
 
 
 def test_drop_path_rate_rises_linearly_over_all_blocks():
@@ -338,7 +345,8 @@ def test_outputs_have_their_names_channels_strides_and_sizes(size):
     assert tuple(features) == FEATURES == model.out_features
     for name, stride in model.strides.items():
         assert features[name].shape == (2, model.channels[name], *(ceil(n / stride) for n in size))
-        assert features[name].is_contiguous() and features[name].isfinite().all()
+        assert features[name].is_contiguous(memory_format=torch.channels_last)
+        assert features[name].isfinite().all()
 
 
 def test_output_norms_end_the_features():
@@ -351,9 +359,8 @@ def test_output_norms_end_the_features():
 def test_a_fresh_block_is_the_identity():
     torch.manual_seed(0)
     fresh = SwinV2(**TWO_STAGES)
-    layout = window_layout(((5, 7),), (4, 4), True, CPU)
-    x = pictures(35, 16)
-    assert torch.equal(fresh.layers[0].blocks[1](x, layout, layout.forbidden()), x)
+    x, partition = pictures(35, 16), Partition(((5, 7),), (4, 4), True)
+    assert torch.equal(fresh.layers[0].blocks[1](x, partition), x)
     weight = fresh.layers[1].downsample.reduction.weight
     assert weight.std().item() == pytest.approx(0.02, rel=0.1)
     scale = fresh.layers[0].blocks[0].attn.logit_scale

@@ -117,7 +117,7 @@ def test_config_reaches_the_model():
     assert model.pretrained_window_sizes == ((8, 8), (8, 8), (8, 8), (4, 4))
     assert model.layers[3].blocks[0].drop_path.rate == pytest.approx(0.4)
     assert not any(p.requires_grad for p in model.layers[0].parameters())
-    assert all(stage.activation_checkpointing for stage in model.layers)
+    assert all(block.activation_checkpointing for stage in model.layers for block in stage.blocks)
     assert list(backbone.output_shape()) == ["res3", "res5"]
     assert not backbone.mask_padding
 

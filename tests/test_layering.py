@@ -17,6 +17,7 @@ FLOORS = (
     "windows",
     "position_bias",
     "attention",
+    "kernels",
     "layers",
     "block",
     "variants",
@@ -28,7 +29,10 @@ FLOORS = (
 )  # from the ground up
 CORE_NEEDS = {"torch", "numpy", "swinv2_backbone", *sys.stdlib_module_names}
 PLUGIN_ONLY = {"detectron2", "fvcore"}
-OPTIONAL = {"checkpoints": {"safetensors"}}  # needed by some files only, and said so if absent
+OPTIONAL = {
+    "checkpoints": {"safetensors"},
+    "kernels": {"triton"},
+}  # needed by some files only, and said so if absent
 
 
 def name_of(file: Path) -> str:
@@ -93,7 +97,8 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        absent = {"detectron2", "fvcore", "torchvision", "timm", "numpy", "safetensors", "tqdm"}
+        absent = {"detectron2", "fvcore", "torchvision", "timm", "numpy", "safetensors", "tqdm",
+                  "triton"}
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

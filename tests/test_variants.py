@@ -177,5 +177,5 @@ def test_options_of_a_variant_reach_the_model():
     assert model.channels == {"res3": 192, "res4": 384}
     assert model.patch_embed.proj.in_channels == 4
     assert model.layers[2].blocks[-1].drop_path.rate == pytest.approx(0.09)
-    assert all(stage.activation_checkpointing for stage in model.layers)
+    assert all(block.activation_checkpointing for stage in model.layers for block in stage.blocks)
     assert [stage.training for stage in model.layers] == [False, False, True]

@@ -9,13 +9,13 @@ from oracle import concat_neighbours, may_attend
 from torch import Tensor
 
 from swinv2_backbone.windows import (
-    EMPTY,
     Seating,
     Size,
     WindowLayout,
-    merge_seating,
+    neighbours,
     pack,
     shrink,
+    tokens_per_image,
     unpack,
     window_layout,
 )
@@ -51,10 +51,6 @@ def place_in_window(layout: WindowLayout) -> Tensor:
     return torch.stack((place // layout.window[1], place % layout.window[1]), dim=1)
 
 
-def neighbour_seating() -> Seating:
-    return merge_seating(((3, 5), (2, 2)), CPU)
-
-
 def window_seating() -> Seating:
     return layout_of(((3, 5), (2, 2)), (2, 4), True).seating
 
@@ -77,18 +73,16 @@ def test_seating_is_a_permutation_with_empty_seats_of_zero(sizes, window, shifte
         assert torch.equal(layout.seating.empty[:, 0], (seats == 0).all(dim=1))
 
 
-@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
-def test_what_stands_in_empty_seats_never_comes_home(make):
-    seating = make()
+def test_what_stands_in_empty_seats_never_comes_home():
+    seating = window_seating()
     seats = seating.seat(counted(19, 2))
     noisy = torch.where(seating.empty, 1e9, seats)
     assert seating.empty.any() and torch.equal(seating.home(noisy), counted(19, 2))
 
 
-@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
 @pytest.mark.parametrize("way", ["seat", "home"])
-def test_gradient_of_seating_equals_that_of_plain_indexing(make, way):
-    seating = make()
+def test_gradient_of_seating_equals_that_of_plain_indexing(way):
+    seating = window_seating()
     empty = seating.empty[:, 0]
     if way == "seat":
         move, rows = seating.seat, len(seating.seat_of_token)
@@ -104,9 +98,8 @@ def test_gradient_of_seating_equals_that_of_plain_indexing(make, way):
     assert torch.equal(ours.grad, plain.grad)
 
 
-@pytest.mark.parametrize("make", [window_seating, neighbour_seating])
-def test_first_and_second_gradients_of_seating_pass_gradcheck(make):
-    seating = make()
+def test_first_and_second_gradients_of_seating_pass_gradcheck():
+    seating = window_seating()
     for move, rows in (
         (seating.seat, len(seating.seat_of_token)),
         (seating.home, len(seating.token_of_seat)),
@@ -163,7 +156,6 @@ def test_maps_of_a_batch_attend_as_each_alone(sizes, window, shifted):
 def test_a_window_is_as_large_as_the_largest_map_needs():
     layout = layout_of(((3, 9), (7, 2)), (8, 8), True)
     assert layout.window == (7, 8)
-    assert layout.tokens_per_image.tolist() == [27, 14]
     assert len(layout.seating.token_of_seat) == (1 * 2 + 1 * 1) * 7 * 8
 
 
@@ -176,14 +168,13 @@ def test_layout_has_no_more_windows_than_cover_the_map(size, window):
 
 
 @pytest.mark.parametrize(
-    "make",
+    "cache, make",
     [
-        lambda n: window_layout(((1, n),), (4, 4), True, CPU),
-        lambda n: merge_seating(((1, n),), CPU),
+        (window_layout, lambda n: window_layout(((1, n),), (4, 4), True, CPU)),
+        (tokens_per_image, lambda n: tokens_per_image(((1, n),), CPU)),
     ],
 )
-def test_cache_of_layouts_is_bounded_and_hits(make):
-    cache = window_layout if isinstance(make(1), WindowLayout) else merge_seating
+def test_cache_of_layouts_is_bounded_and_hits(cache, make):
     limit = cache.cache_info().maxsize
     assert limit is not None and limit <= 256
     for n in range(1, limit + 10):
@@ -195,26 +186,25 @@ def test_cache_of_layouts_is_bounded_and_hits(make):
 def test_layouts_first_made_in_inference_mode_can_be_trained_with():
     with torch.inference_mode():
         layout = window_layout(((11, 13),), (3, 4), True, CPU)
-        neighbours = merge_seating(((11, 13),), CPU)
+        tokens_per_image(((11, 13),), CPU)
     x = torch.randn(11 * 13, 2, requires_grad=True)
     assert layout is window_layout(((11, 13),), (3, 4), True, CPU)
-    (layout.to_windows(x).sum() + neighbours.seat(x).sum()).backward()
-    assert torch.equal(x.grad, torch.full_like(x, 2))
+    assert not tokens_per_image(((11, 13),), CPU).is_inference()
+    layout.to_windows(x).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
 
 
-def test_merging_seats_neighbours_down_the_column_first():
-    assert merge_seating(((2, 2),), CPU).token_of_seat.tolist() == [0, 2, 1, 3]
-    odd = merge_seating(((3, 1),), CPU)
-    seats = torch.where(odd.empty[:, 0], EMPTY, odd.token_of_seat)
-    assert seats.tolist() == [0, 1, EMPTY, EMPTY, 2, EMPTY, EMPTY, EMPTY]
+def test_neighbours_go_down_the_column_first():
+    assert neighbours(counted(4, 1), ((2, 2),)).tolist() == [[1, 3, 2, 4]]
+    assert neighbours(counted(3, 1), ((3, 1),)).tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
     "sizes", [*(((h, w),) for h in range(1, 6) for w in range(1, 6)), *BATCHES]
 )
-def test_merging_equals_the_oracles_neighbours(sizes):
+def test_neighbours_equal_the_oracles(sizes):
     maps = [counted(prod(size), 3) + 1000 * i for i, size in enumerate(sizes)]
-    merged = merge_seating(sizes, CPU).seat(torch.cat(maps)).view(-1, 12)
+    merged = neighbours(torch.cat(maps), sizes)
     expected = [concat_neighbours(one.view(*size, 3)) for one, size in zip(maps, sizes)]
     assert torch.equal(merged, torch.cat([one.flatten(0, 1) for one in expected]))
 
@@ -222,15 +212,22 @@ def test_merging_equals_the_oracles_neighbours(sizes):
 @pytest.mark.parametrize("sizes", [((3, 5), (3, 5)), ((3, 4), (1, 5)), ((1, 1), (2, 2))])
 def test_unpack_is_the_inverse_of_pack_and_zero_outside(sizes):
     maps = counted(2 * 7, 3 * 5).view(2, 7, 3, 5)
-    tokens = pack(maps, sizes)
+    tokens = pack(maps.permute(0, 2, 3, 1), sizes)
     assert tokens.shape == (sum(map(prod, sizes)), 7)
     first_row = maps[0, :, 0, : sizes[0][1]].T
     assert torch.equal(tokens[: sizes[0][1]], first_row)
     inside = torch.zeros(2, 1, 3, 5, dtype=torch.bool)
     for one, (h, w) in zip(inside, sizes):
         one[:, :h, :w] = True
-    assert torch.equal(unpack(tokens, sizes, (3, 5)), maps * inside)
-    assert torch.equal(pack(unpack(tokens, sizes, (3, 5)), sizes), tokens)
+    unpacked = unpack(tokens, sizes, (3, 5))
+    assert torch.equal(unpacked, maps * inside)
+    assert unpacked.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(pack(unpacked.permute(0, 2, 3, 1), sizes), tokens)
+
+
+def test_unpack_copies_nothing_where_all_maps_are_of_one_size():
+    tokens = counted(2 * 15, 3)
+    assert unpack(tokens, ((3, 5), (3, 5)), (3, 5)).data_ptr() == tokens.data_ptr()
 
 
 def test_shrink_rounds_up():

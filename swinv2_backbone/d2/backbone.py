@@ -51,6 +51,7 @@ class SwinV2(Backbone):
         frozen_stages: int = -1,
         activation_checkpointing: bool = False,
         in_channels: int = 3,
+        kernel: str = "auto",
         mask_padding: bool = True,
     ):
         super().__init__()
@@ -62,6 +63,7 @@ class SwinV2(Backbone):
             frozen_stages=frozen_stages,
             activation_checkpointing=activation_checkpointing,
             in_channels=in_channels,
+            kernel=kernel,
         )
         size = {"embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
         given = [name for name, value in size.items() if value is not None]
@@ -182,6 +184,7 @@ def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[s
         frozen_stages=node.FROZEN_STAGES,
         activation_checkpointing=node.ACTIVATION_CHECKPOINTING,
         in_channels=input_shape.channels,
+        kernel=node.KERNEL,
         mask_padding=node.MASK_PADDING,
     )
 

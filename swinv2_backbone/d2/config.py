@@ -33,6 +33,9 @@ def add_swinv2_config(cfg: CfgNode) -> None:
     # -1: nothing is frozen; 0: the patch embedding; k: also the first k stages.
     node.FROZEN_STAGES = -1
     node.ACTIVATION_CHECKPOINTING = False
+    # How blocks are computed: "auto", the fastest way for the device; "reference", "strips" or
+    # "triton".  The results are the same.
+    node.KERNEL = "auto"
     # Load MODEL.WEIGHTS even though tensors of the backbone are missing or unknown.
     node.PARTIAL_WEIGHTS = False
     # Leave the zero padding of a batch out of the attention.

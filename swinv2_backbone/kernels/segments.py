@@ -1,0 +1,152 @@
+"""Geometry of the fast paths: windows without padding, rolling or masks.  Pure functions.
+
+Shifting, rolling and masking come to this: every axis of a map is cut into segments, and a token
+attends to the tokens of its own rectangle, which is a segment of rows by a segment of columns.  The
+cuts of unshifted windows of M tokens are at M, 2M, ...; those of shifted ones at M / 2, M / 2 + M,
+...; the first and the last segment may be shorter.  A rectangle holds real tokens alone, so there
+is nothing to pad and nothing to mask, and as the position bias depends on offsets alone, that of a
+rectangle is the corner of that of a whole window.
+
+(``windows.py`` says the same with padded, rolled and masked windows; tests compare the two.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate, groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from swinv2_backbone.windows import Size
+
+
+def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:
+    """The lengths of the segments of an axis, in order."""
+    if length <= window:  # fits in one window, and is not shifted
+        return (length,)
+    first = window // 2 if shifted and window > 1 else window
+    cuts = [0, *range(first, length, window), length]
+    return tuple(end - start for start, end in zip(cuts, cuts[1:]))
+
+
+@lru_cache(maxsize=64)
+def rectangles(
+    sizes: tuple[Size, ...], window: Size, shifted: bool, device: torch.device
+) -> Tensor:
+    """(nR, 4) int32: first token, map width, height and width of every rectangle of a batch.
+
+    The token at (row, column) of a rectangle is ``first token + row * map width + column``.
+    ``sizes`` are those of the maps, one an image.  The 64 tables used last are cached.
+    """
+    table, start = [], 0
+    for height, width in sizes:
+        row = 0
+        for h in cut(height, window[0], shifted):
+            column = 0
+            for w in cut(width, window[1], shifted):
+                table.append((start + row * width + column, width, h, w))
+                column += w
+            row += h
+        start += height * width
+    with torch.inference_mode(False):
+        return torch.tensor(table, dtype=torch.int32, device=device)
+
+
+class Group(NamedTuple):
+    """Rectangles of one size in a strip: k rows of n of them, in each of the strip's maps."""
+
+    size: Size  # (h, w) of one rectangle
+    grid: Size  # (k, n)
+    first: int  # token of the first map
+    steps: Size  # tokens from one rectangle to the next, downwards and to the right
+    maps: int
+    map_size: Size
+
+    def rectangles(self, tokens: Tensor, parts: int = 1) -> Tensor:
+        """(n, parts * G, d) of the strip -> (parts, maps, k, n, G, h, w, d), a view."""
+        (h, w), (k, n), (down, right) = self.size, self.grid, self.steps
+        (height, width), (token, head, channel) = self.map_size, tokens.stride()
+        heads = tokens.shape[1] // parts
+        to_rectangle = (height * width * token, down * token, right * token)
+        return tokens.as_strided(
+            (parts, self.maps, k, n, heads, h, w, tokens.shape[2]),
+            (heads * head, *to_rectangle, head, width * token, token, channel),
+            tokens.storage_offset() + self.first * token,
+        )
+
+    @property
+    def count(self) -> int:
+        return self.maps * self.grid[0] * self.grid[1]
+
+
+class Strip(NamedTuple):
+    """A run of consecutive packed tokens made of whole rectangles: maps, or rows of one map."""
+
+    tokens: slice  # of the batch
+    groups: tuple[Group, ...]
+
+
+@lru_cache(maxsize=256)
+def strips(
+    sizes: tuple[Size, ...], window: Size, shifted: bool, most_tokens: int
+) -> tuple[Strip, ...]:
+    """The strips of a batch, in order: ``most_tokens`` each at most, or one row of rectangles.
+
+    The 256 answers used last are cached.
+    """
+    found, start = [], 0
+    for (height, width), alike in groupby(sizes):
+        left, together = len(tuple(alike)), max(1, most_tokens // (height * width))
+        rows = cut(height, window[0], shifted)
+        parts = [rows] if height * width <= most_tokens else _split(rows, width, most_tokens)
+        while left:
+            count = min(left, together)
+            for part in parts:
+                end = start + count * sum(part) * width
+                groups = _groups(part, cut(width, window[1], shifted), count)
+                found.append(Strip(slice(start, end), groups))
+                start = end
+            left -= count
+    return tuple(found)
+
+
+def _split(rows: tuple[int, ...], width: int, most_tokens: int) -> list[tuple[int, ...]]:
+    """Consecutive segments of rows, joined while they have no more than ``most_tokens``."""
+    parts: list[list[int]] = []
+    for length in rows:
+        if parts and (sum(parts[-1]) + length) * width <= most_tokens:
+            parts[-1].append(length)
+        else:
+            parts.append([length])
+    return [tuple(part) for part in parts]
+
+
+def _groups(rows: tuple[int, ...], columns: tuple[int, ...], maps: int) -> tuple[Group, ...]:
+    width = sum(columns)
+    return tuple(
+        Group(
+            size=(h, w),
+            grid=(k, n),
+            first=top * width + left,
+            steps=(down * width, right),
+            maps=maps,
+            map_size=(sum(rows), width),
+        )
+        for h, k, top, down in _alike(rows)
+        for w, n, left, right in _alike(columns)
+    )
+
+
+def _alike(segments: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Length, number, first start and distance of the starts of the segments of each length.
+
+    The distance is one number: whole windows follow each other, and of shorter segments there are
+    two at most, the first and the last.
+    """
+    starts = [0, *accumulate(segments)]
+    for length in dict.fromkeys(segments):
+        own = [start for start, other in zip(starts, segments) if other == length]
+        yield length, len(own), own[0], own[1] - own[0] if len(own) > 1 else 0

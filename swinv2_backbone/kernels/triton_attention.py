@@ -1,0 +1,472 @@
+"""Scaled cosine attention over the rectangles of packed tokens, as Triton kernels.
+
+``softmax(cos(q, k) * scale + bias) v`` (paper section 3.2, equation 2) without a tensor of logits,
+windows or masks: a program reads the tokens of a rectangle (``segments.py``) where they stand,
+keeps a tile of the logits in registers, and writes the result to where it belongs.
+
+- Products take q, k and v as they are, in their own dtype, and sum in float32.  The lengths of q
+  and k divide the float32 product, so the cosine is that of the inputs: logits reach 116, and to
+  round a normalised q or k to bfloat16 would shift them by tenths.
+- The bias of query i and key j stands place(i) - place(j) from the centre of its head's table,
+  where the place of row h and column w is h * (2 Mw - 1) + w.
+- Backward recomputes the probabilities from the log-sum-exp of every row of logits.
+- Nothing is added up by atomics, so the gradients are the same bit for bit in every run.
+
+Legend: T tokens of the batch; nH heads; C = 32 nH channels; nR rectangles; Mh, Mw the window.  A
+tile is a block of queries by a block of keys; each is BLOCK seats of a rectangle, some empty.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from swinv2_backbone.kernels.segments import rectangles
+from swinv2_backbone.windows import Size
+
+HEAD_DIM = 32  # channels of a head in every published model
+
+# Reasoned, not measured.  A tile of 64 x 64 float32 is 32 registers a thread in 4 warps, and
+# backward has about four alive at once: 128 x 128 would spill.  A block of keys is only 4 KiB, so
+# larger tiles would save little traffic either.  In float32, without tensor cores, 4 warps spill.
+# Kernels that add up over rectangles run about PROGRAMS programs, a few for each of the 100 to 150
+# multiprocessors of a large GPU.
+LARGEST_BLOCK = 64
+PROGRAMS = 1024
+OPTIONS = {
+    torch.float32: {"num_warps": 8, "num_stages": 1},
+    torch.float16: {"num_warps": 4, "num_stages": 2},
+    torch.bfloat16: {"num_warps": 4, "num_stages": 2},
+}
+
+_D = tl.constexpr(HEAD_DIM)
+_EPS = tl.constexpr(1e-6)  # q and k are divided by their length, or by this if that is smaller
+
+# One binary serves all sizes: integers are not specialised for being 1 or a multiple of 16.
+_kernel = partial(
+    triton.jit,
+    do_not_specialize=("heads", "blocks", "count", "groups", "rows", "columns", "pitch", "centre"),
+)
+
+
+@triton.jit
+def _dot(a, b):
+    return tl.dot(a, b, input_precision="ieee")  # float32 as float32, not as tf32
+
+
+@triton.jit
+def _rectangle(rects, index):
+    """First token, map width, height and width."""
+    at = rects + 4 * index
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+
+
+@triton.jit
+def _program(rects, heads, blocks):
+    """Head, block and rectangle.  Neighbours share the block: together they read whole rows."""
+    rest = tl.program_id(0) // heads
+    return tl.program_id(0) % heads, rest % blocks, _rectangle(rects, rest // blocks)
+
+
+@triton.jit
+def _seats(rect, start, count, columns, pitch, BLOCK: tl.constexpr):
+    """Token, place and presence of the ``count`` seats from ``start`` on.
+
+    Seat i is at row i // columns and column i % columns of the rectangle.
+    """
+    first, map_width, height, width = rect
+    lane = tl.arange(0, BLOCK)
+    row, column = (start + lane) // columns, (start + lane) % columns
+    present = (lane < count) & (row < height) & (column < width)
+    token = (first + row * map_width + column).to(tl.int64)
+    return token, tl.where(present, row * pitch + column, 0), present
+
+
+@triton.jit
+def _load(source, seats, length):
+    """(BLOCK, 32) from rows of ``length``; 0 where a seat is empty."""
+    at = source + (seats[0] * length)[:, None] + tl.arange(0, _D)[None, :]
+    return tl.load(at, mask=seats[2][:, None], other=0.0)
+
+
+@triton.jit
+def _save(target, value, seats, length):
+    at = target + (seats[0] * length)[:, None] + tl.arange(0, _D)[None, :]
+    tl.store(at, value.to(target.dtype.element_ty), mask=seats[2][:, None])
+
+
+@triton.jit
+def _norm(x):
+    x = x.to(tl.float32)
+    return tl.sqrt(tl.sum(x * x, 1))
+
+
+@triton.jit
+def _inverse_norm(x):
+    return 1 / tl.maximum(_norm(x), _EPS)
+
+
+@triton.jit
+def _unit(x):
+    return x.to(tl.float32) * _inverse_norm(x)[:, None]
+
+
+@triton.jit
+def _through_unit(grad, x):
+    """The gradient of x from that of its unit: tangential, but where the length is below eps."""
+    unit = _unit(x)
+    radial = tl.where(_norm(x) < _EPS, 0.0, tl.sum(grad * unit, 1))
+    return (grad - radial[:, None] * unit) * _inverse_norm(x)[:, None]
+
+
+@triton.jit
+def _cosines(a, b):
+    return _dot(a, tl.trans(b)) * _inverse_norm(a)[:, None] * _inverse_norm(b)[None, :]
+
+
+@triton.jit
+def _bias_of(bias, queries, keys):
+    """The bias of every pair; -inf for the keys of empty seats.
+
+    To be loaded before the product it is added to.  Triton lays values of two origins out for the
+    earlier one: for the product, where the softmax is at home.  The other way round it computes
+    the softmax in both layouts.
+    """
+    places = queries[1][:, None] - keys[1][None, :]
+    return tl.load(bias + places, mask=keys[2][None, :], other=float("-inf"))
+
+
+@_kernel
+def _forward(
+    qkv, scale, table, rects, out, lse, heads, blocks, pitch, centre, BLOCK: tl.constexpr
+):  # fmt: skip
+    """One block of queries of a rectangle and head; the softmax is online over blocks of keys."""
+    head, block, rect = _program(rects, heads, blocks)
+    size, channels = rect[2] * rect[3], heads * _D
+    if block * BLOCK >= size:
+        return
+    q_of = qkv + head * _D
+    scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    queries = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    q = _load(q_of, queries, 3 * channels)
+    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    mass = tl.zeros([BLOCK], tl.float32)
+    total = tl.zeros([BLOCK, _D], tl.float32)
+    for start in range(0, size, BLOCK):
+        keys = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        biases = _bias_of(bias, queries, keys)
+        k = _load(q_of + channels, keys, 3 * channels)
+        v = _load(q_of + 2 * channels, keys, 3 * channels)
+        logits = _cosines(q, k) * scale + biases
+        new_top = tl.maximum(top, tl.max(logits, 1))
+        p, fade = tl.exp(logits - new_top[:, None]), tl.exp(top - new_top)
+        mass = mass * fade + tl.sum(p, 1)
+        total = total * fade[:, None] + _dot(p.to(v.dtype), v)
+        top = new_top
+    _save(out + head * _D, total / mass[:, None], queries, channels)
+    tl.store(lse + queries[0] * heads + head, top + tl.log(mass), mask=queries[2])
+
+
+@_kernel
+def _backward_queries(
+    qkv, scale, table, rects, out, lse, grad, grad_qkv, delta,
+    heads, blocks, pitch, centre, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient of one block of q.  Also ``delta``, the sum of p * d p of every query.
+
+    That sum is known beforehand as the product of the result and its gradient, but only as exactly
+    as the result was rounded.  What it lacks is found on the way: then the gradients of the logits
+    of a query sum to zero, without which those of scale and bias would be off by per cents.
+    """
+    head, block, rect = _program(rects, heads, blocks)
+    size, channels = rect[2] * rect[3], heads * _D
+    if block * BLOCK >= size:
+        return
+    q_of = qkv + head * _D
+    scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    queries = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    q = _load(q_of, queries, 3 * channels)
+    d_out = _load(grad + head * _D, queries, channels)
+    o = _load(out + head * _D, queries, channels)
+    mean = tl.sum(o.to(tl.float32) * d_out.to(tl.float32), 1)
+    at = queries[0] * heads + head
+    row_lse = tl.load(lse + at, mask=queries[2], other=float("inf"))
+    lacking = tl.zeros([BLOCK], tl.float32)
+    d_q = tl.zeros([BLOCK, _D], tl.float32)
+    for start in range(0, size, BLOCK):
+        keys = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        biases = _bias_of(bias, queries, keys)
+        k = _load(q_of + channels, keys, 3 * channels)
+        v = _load(q_of + 2 * channels, keys, 3 * channels)
+        logits = _cosines(q, k) * scale + biases
+        p = tl.exp(logits - row_lse[:, None])
+        d_logits = p * (_dot(d_out, tl.trans(v)) - mean[:, None])
+        lacking += tl.sum(d_logits, 1)
+        d_q += _dot(d_logits.to(q.dtype), _unit(k).to(k.dtype))
+    tl.store(delta + at, mean + lacking, mask=queries[2])
+    _save(grad_qkv + head * _D, _through_unit(scale * d_q, q), queries, 3 * channels)
+
+
+@_kernel
+def _backward_keys(
+    qkv, scale, table, rects, lse, grad, grad_qkv, delta,
+    heads, blocks, pitch, centre, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradients of one block of k and v.  The tiles here are keys by queries."""
+    head, block, rect = _program(rects, heads, blocks)
+    size, channels = rect[2] * rect[3], heads * _D
+    if block * BLOCK >= size:
+        return
+    q_of, d_q_of = qkv + head * _D, grad_qkv + head * _D
+    scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    keys = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    k = _load(q_of + channels, keys, 3 * channels)
+    v = _load(q_of + 2 * channels, keys, 3 * channels)
+    d_k = tl.zeros([BLOCK, _D], tl.float32)
+    d_v = tl.zeros([BLOCK, _D], tl.float32)
+    for start in range(0, size, BLOCK):
+        queries = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        biases = tl.trans(_bias_of(bias, queries, keys))
+        q = _load(q_of, queries, 3 * channels)
+        d_out = _load(grad + head * _D, queries, channels)
+        at = queries[0] * heads + head
+        row_lse = tl.load(lse + at, mask=queries[2], other=float("inf"))
+        mean = tl.load(delta + at, mask=queries[2], other=0.0)
+        logits = _cosines(k, q) * scale + biases
+        p = tl.exp(logits - row_lse[None, :])
+        d_logits = p * (_dot(v, tl.trans(d_out)) - mean[None, :])
+        d_k += _dot(d_logits.to(q.dtype), _unit(q).to(q.dtype))
+        d_v += _dot(p.to(d_out.dtype), d_out)
+    _save(d_q_of + channels, _through_unit(scale * d_k, k), keys, 3 * channels)
+    _save(d_q_of + 2 * channels, d_v, keys, 3 * channels)
+
+
+@_kernel
+def _backward_tiles(
+    qkv, scale, table, rects, lse, grad, grad_qkv, delta, tiles, grad_scale,
+    heads, count, groups, rows, columns, blocks, pitch, centre,
+    BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """The gradients of the logits of all tiles that look alike, and of the scale, in one tile.
+
+    Blocks are whole rows here.  Tiles whose block of queries is ``shift`` blocks below their block
+    of keys have the same offsets at the same seats, wherever they are and in every rectangle.
+
+    If one tile is a WHOLE rectangle, all is at hand to write the gradients of q, k and v as well,
+    and to need no ``delta``: the other kernels of backward are not run.
+    """
+    rest, channels = tl.program_id(0) // heads, heads * _D
+    head, shift = tl.program_id(0) % heads, rest % (2 * blocks - 1) - (blocks - 1)
+    q_of, d_q_of = qkv + head * _D, grad_qkv + head * _D
+    scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    tile = tl.zeros([BLOCK, BLOCK], tl.float32)
+    by_scale = tl.zeros([BLOCK], tl.float32)
+    for index in range(rest // (2 * blocks - 1), count, groups):
+        rect = _rectangle(rects, index)
+        used, seats = tl.cdiv(rect[2], rows), rows * columns
+        for block in range(max(shift, 0), min(used, used + shift)):
+            queries = _seats(rect, block * seats, seats, columns, pitch, BLOCK)
+            keys = _seats(rect, (block - shift) * seats, seats, columns, pitch, BLOCK)
+            biases = _bias_of(bias, queries, keys)
+            q = _load(q_of, queries, 3 * channels)
+            k = _load(q_of + channels, keys, 3 * channels)
+            v = _load(q_of + 2 * channels, keys, 3 * channels)
+            d_out = _load(grad + head * _D, queries, channels)
+            at = queries[0] * heads + head
+            row_lse = tl.load(lse + at, mask=queries[2], other=float("inf"))
+            cosines = _cosines(q, k)
+            p = tl.exp(cosines * scale + biases - row_lse[:, None])
+            if WHOLE:
+                d_v = _dot(tl.trans(p.to(d_out.dtype)), d_out)
+                _save(d_q_of + 2 * channels, d_v, keys, 3 * channels)
+            d_p = _dot(d_out, tl.trans(v))
+            if WHOLE:  # p sums to one only as exactly as the log-sum-exp was rounded
+                mean = tl.sum(p * d_p, 1) / tl.where(queries[2], tl.sum(p, 1), 1.0)
+            else:
+                mean = tl.load(delta + at, mask=queries[2], other=0.0)
+            d_logits = p * (d_p - mean[:, None])
+            tile += d_logits
+            by_scale += tl.sum(d_logits * cosines, 1)
+            if WHOLE:
+                rounded = d_logits.to(q.dtype)
+                d_q = scale * _dot(rounded, _unit(k).to(k.dtype))
+                _save(d_q_of, _through_unit(d_q, q), queries, 3 * channels)
+                d_k = scale * _dot(tl.trans(rounded), _unit(q).to(q.dtype))
+                _save(d_q_of + channels, _through_unit(d_k, k), keys, 3 * channels)
+    lane = tl.arange(0, BLOCK)
+    tiles += tl.program_id(0) * BLOCK * BLOCK
+    tl.store(tiles + lane[:, None] * BLOCK + lane[None, :], tile)
+    tl.store(grad_scale + tl.program_id(0), tl.sum(by_scale, 0))
+
+
+@_kernel
+def _fold(
+    tiles, grad_table, heads, rows, columns, blocks, pitch, centre,
+    BLOCK: tl.constexpr, OFFSETS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of one row of the bias table: the sums over pairs of seats of equal offset."""
+    height = centre // pitch  # Mh - 1
+    head = tl.program_id(0) // (2 * height + 1)
+    down = tl.program_id(0) % (2 * height + 1) - height  # from key to query, as is ``across``
+    offset = tl.arange(0, OFFSETS)
+    across = offset[None, :] - pitch // 2
+    query = tl.arange(0, BLOCK)[:, None]
+    total = tl.zeros([OFFSETS], tl.float32)
+    nearest = (down + blocks * rows) // rows - blocks  # rounded down
+    for shift in range(max(nearest, 1 - blocks), min(nearest + 2, blocks)):
+        row, column = query // columns - (down - shift * rows), query % columns - across
+        pair = (query < rows * columns) & (row >= 0) & (row < rows)
+        pair &= (column >= 0) & (column < columns)
+        tile = tiles + ((shift + blocks - 1) * heads + head) * BLOCK * BLOCK
+        at = tile + query * BLOCK + row * columns + column
+        total += tl.sum(tl.load(at, mask=pair, other=0.0), 0)
+    tl.store(grad_table + tl.program_id(0) * pitch + offset, total, mask=offset < pitch)
+
+
+def _largest(sizes: list[int], window: list[int]) -> Size:
+    """The height and width that no rectangle exceeds."""
+    return min(window[0], max(sizes[::2])), min(window[1], max(sizes[1::2]))
+
+
+def _geometry(
+    qkv: Tensor, sizes: list[int], window: list[int], shifted: bool
+) -> tuple[Tensor, int, int, int, int]:
+    """Rectangles, blocks in the largest, pitch and centre of the bias table, and BLOCK."""
+    maps = tuple(zip(sizes[::2], sizes[1::2]))
+    if sum(map(prod, maps)) != len(qkv):
+        raise ValueError(f"{len(qkv)} tokens are not those of maps of {maps}")
+    seats = prod(_largest(sizes, window))
+    block = min(LARGEST_BLOCK, max(16, triton.next_power_of_2(seats)))
+    pitch = 2 * window[1] - 1
+    centre = (window[0] - 1) * pitch + window[1] - 1
+    rects = rectangles(maps, tuple(window), shifted, qkv.device)
+    return rects, triton.cdiv(seats, block), pitch, centre, block
+
+
+def _empty_results(qkv: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    tokens, heads = qkv.shape[0], scale.shape[0]
+    out = qkv.new_empty(tokens, heads * HEAD_DIM)
+    return out, qkv.new_empty(tokens, heads, dtype=torch.float32)
+
+
+@torch.library.custom_op("swinv2::triton_window_attention", mutates_args=())
+def _attention(
+    qkv: Tensor, scale: Tensor, table: Tensor, sizes: list[int], window: list[int], shifted: bool
+) -> tuple[Tensor, Tensor]:
+    """The result (T, C), and the log-sum-exp of all rows of logits (T, nH)."""
+    out, lse = _empty_results(qkv, scale)
+    heads = len(scale)
+    rects, blocks, *place, block = _geometry(qkv, sizes, window, shifted)
+    with torch.cuda.device_of(qkv):
+        _forward[len(rects) * blocks * heads,](
+            qkv, scale, table, rects, out, lse, heads, blocks, *place, block, **OPTIONS[qkv.dtype]
+        )
+    return out, lse
+
+
+@torch.library.custom_op("swinv2::triton_window_attention_backward", mutates_args=())
+def _attention_backward(
+    grad: Tensor,
+    qkv: Tensor,
+    scale: Tensor,
+    table: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    sizes: list[int],
+    window: list[int],
+    shifted: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of qkv, scale and table."""
+    rects, blocks, *place, block = _geometry(qkv, sizes, window, shifted)
+    heads, count, whole, options = len(scale), len(rects), blocks == 1, OPTIONS[qkv.dtype]
+    given, grad = (qkv, scale, table, rects), grad.contiguous()
+    height, columns = _largest(sizes, window)
+    rows = block // columns
+    row_blocks = triton.cdiv(height, rows)
+    kinds = (2 * row_blocks - 1) * heads  # of tiles whose gradients add up to one
+    groups = min(count, triton.cdiv(PROGRAMS, kinds))
+    tiles, grad_scale = (table.new_empty(groups, kinds, *tile) for tile in ((block, block), ()))
+    grad_qkv, grad_table, delta = (torch.empty_like(like) for like in (qkv, table, lse))
+    with torch.cuda.device_of(qkv):
+        if whole:  # nothing to prefetch
+            options = options | {"num_stages": 1}
+        else:  # in this order: the first writes delta, which the others read
+            grid, shape = (count * blocks * heads,), (heads, blocks, *place, block)
+            _backward_queries[grid](
+                *given, out, lse, grad, grad_qkv, delta, *shape, **options
+            )  # fmt: skip
+            _backward_keys[grid](*given, lse, grad, grad_qkv, delta, *shape, **options)
+        _backward_tiles[groups * kinds,](
+            *given, lse, grad, grad_qkv, delta, tiles, grad_scale,
+            heads, count, groups, rows, columns, row_blocks, *place, block, whole, **options,
+        )  # fmt: skip
+        pitch = place[0]
+        _fold[table.numel() // pitch,](
+            tiles.sum(0), grad_table, heads, rows, columns, row_blocks, *place, block,
+            triton.next_power_of_2(pitch), num_warps=8,
+        )  # fmt: skip
+    return grad_qkv, grad_scale.view(-1, heads).sum(0), grad_table
+
+
+@_attention.register_fake
+def _(qkv, scale, table, sizes, window, shifted):
+    return _empty_results(qkv, scale)
+
+
+@_attention_backward.register_fake
+def _(grad, qkv, scale, table, out, lse, sizes, window, shifted):
+    return torch.empty_like(qkv), torch.empty_like(scale), torch.empty_like(table)
+
+
+def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    qkv, scale, table, *ctx.geometry = inputs
+    ctx.save_for_backward(qkv, scale, table, *output)
+
+
+def _differentiate(ctx, grad: Tensor, _: Tensor):
+    saved = ctx.saved_tensors
+    return *_attention_backward(grad, *saved, *ctx.geometry), None, None, None
+
+
+_attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+def triton_window_attention(
+    qkv: Tensor, scale: Tensor, table: Tensor, sizes: tuple[Size, ...], window: Size, shifted: bool
+) -> Tensor:
+    """Attention of every token to the tokens of its own rectangle; one opaque op to torch.compile.
+
+    Args:
+        qkv: (T, 3C) packed tokens of all images, in float32, float16 or bfloat16.
+        scale: (nH,) or (nH, 1, 1) float32, up to 100.
+        table: (nH, (2 Mh - 1) * (2 Mw - 1)) float32, the bias of every offset.
+        sizes: of the maps, one an image.
+        window: (Mh, Mw), Mw at most 64.
+        shifted: whether the windows are shifted by half a window.
+
+    Returns:
+        (T, C) in the dtype of ``qkv``.
+
+    Raises:
+        ValueError: for other dtypes, wider windows, and heads that are not of 32 channels.
+    """
+    heads = scale.numel()
+    if qkv.shape[1] != 3 * HEAD_DIM * heads:
+        raise ValueError(
+            f"{qkv.shape[1]} channels of q, k and v in {heads} heads are "
+            f"{qkv.shape[1] / 3 / heads:g} a head, not {HEAD_DIM}"
+        )
+    if qkv.dtype not in OPTIONS:
+        raise ValueError(f"qkv is {qkv.dtype}, not one of {tuple(OPTIONS)}")
+    if window[1] > LARGEST_BLOCK:
+        raise ValueError(f"a window of {window} is wider than {LARGEST_BLOCK} tokens")
+    flat = [length for size in sizes for length in size]
+    out, _ = _attention(
+        qkv.contiguous(), scale.flatten(), table.contiguous(), flat, list(window), shifted
+    )
+    return out

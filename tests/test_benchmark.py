@@ -1,0 +1,678 @@
+"""tools/benchmark.py: who may be timed, how ratios are made, what the floor counts, what is kept.
+
+No test asserts a time: times come from clocks that are made up, or only have to be there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from scripts import ROOT, tool
+
+from swinv2_backbone import VARIANTS, Variant, build_backbone
+
+sys.path.insert(0, str(ROOT / "tools"))  # as the script itself does
+
+from benchmarking import (  # noqa: E402
+    candidates,
+    checks,
+    comparison,
+    detector,
+    floor,
+    jobs,
+    memory,
+    peers,
+    report,
+    scaling,
+    settings,
+    suite,
+    timing,
+    ways,
+    weights,
+)
+from benchmarking.candidates import Candidate  # noqa: E402
+from benchmarking.settings import Setting  # noqa: E402
+
+SMALL = Variant(32, (2, 1, 2, 1), (1, 2, 4, 8), (4,) * 4, (3,) * 4, image_size=64)
+MEASURED = ("seconds", "spread", "speedup_over_eager", "floor_over_actual", "check")
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch):
+    """A variant "small", whose normaliser is not its window; and the threads as they were."""
+    monkeypatch.setitem(VARIANTS, "small", SMALL)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The script as a module."""
+    return tool("benchmark")
+
+
+def setting(size=(64, 64), window=2, **others) -> Setting:
+    return Setting("small", window, size, **others)
+
+
+def run(benchmark, *options: str) -> None:
+    """The command on the small model, one thread and two rounds; later options win."""
+    usual = ["--model", "small", "--sizes", "64x64", "--window", "2", "--threads", "1"]
+    benchmark.main([*usual, "--rounds", "2", "--no-memory", *map(str, options)])
+
+
+# Turns and ratios
+
+
+class FakeTimes:
+    """Stopwatches that read made-up seconds off a list, and remember whose turn it was."""
+
+    def __init__(self, **seconds: list[float]):
+        self.seconds = {name: iter(own) for name, own in seconds.items()}
+        self.turns = []
+
+    def runs(self):
+        return {name: lambda name=name: self._turn(name) for name in self.seconds}
+
+    def _turn(self, name):
+        self.turns.append(name)
+        return next(self.seconds[name])
+
+
+def test_everyone_takes_turns_and_the_warm_up_is_not_kept():
+    fake = FakeTimes(a=[9, 1, 2], b=[9, 3, 4], c=[9, 5, 6])
+    seconds = timing.alternate(fake.runs(), rounds=2, warmup=1)
+    assert seconds == {"a": [1, 2], "b": [3, 4], "c": [5, 6]}
+    assert fake.turns == ["a", "b", "c"] * 3
+
+
+def test_time_limit_stops_after_three_rounds_at_the_earliest():
+    ticks = iter(range(0, 1000, 10))
+    fake = FakeTimes(a=[1] * 9)
+    kept = timing.alternate(
+        fake.runs(), rounds=9, warmup=0, time_limit=15, clock=lambda: next(ticks)
+    )
+    assert kept == {"a": [1, 1, 1, 1]}  # begun at 0; 10 after three rounds, 20 after four
+
+
+def test_ratios_are_of_rounds_and_not_of_medians():
+    peer, own = [2.0, 20.0, 3.0, 8.0, 5.0], [1.0, 5.0, 3.0, 2.0, 1.0]
+    ratio = timing.paired(peer, own)
+    each = [a / b for a, b in zip(peer, own)]
+    assert ratio.median == np.median(each) == 4.0 != median(peer) / median(own)
+    assert (ratio.low, ratio.high) == tuple(np.percentile(each, [25, 75]))
+
+
+def test_summary_divides_by_the_fastest_eager_and_the_fastest_compiled_peer():
+    everyone = [Candidate("ours"), Candidate("timm"), Candidate("huggingface")]
+    everyone += [replace(everyone[1], compiled=True), replace(everyone[0], compiled=True)]
+    seconds = {
+        "ours": [1.0, 2.0],
+        "timm": [4.0, 4.0],
+        "huggingface": [3.0, 3.0],
+        "timm+compile": [2.0, 2.0],
+        "ours+compile": [0.1, 0.1],
+        "floor": [0.5, 1.5],
+    }
+    needed = {"ours": 30, "timm": 100, "huggingface": 120, "timm+compile": 10}
+    peaks = {name: {"bytes": number} for name, number in needed.items()}
+    peaks["ours+compile"] = {"error": "killed"}
+    found = comparison.summarise(seconds, everyone, peaks, dict.fromkeys(seconds, {}))
+    ours = found["ours"]
+    assert ours["speedup_over_eager"]["of"] == "huggingface"
+    assert ours["speedup_over_eager"]["median"] == (3 / 1 + 3 / 2) / 2
+    assert ours["speedup_over_compiled"]["of"] == "timm+compile"
+    assert ours["speedup_over_compiled"]["median"] == (2 / 1 + 2 / 2) / 2
+    assert ours["floor_over_actual"]["median"] == (0.5 / 1 + 1.5 / 2) / 2
+    assert ours["memory_ratio"] == 0.3  # of the leanest eager peer
+    assert found["ours+compile"]["memory_ratio"] is None
+
+
+# Who may be timed
+
+
+def test_every_random_weight_counts():
+    model = weights.random_backbone(setting())
+    features = model(weights.random_images(setting()))
+    sum((feature**3).sum() for feature in features.values()).backward()
+    idle = [name for name, p in model.named_parameters() if not p.grad.abs().max() > 1e-4]
+    assert not idle
+
+
+@pytest.mark.parametrize("mode", settings.MODES)
+def test_everyone_installed_computes_what_the_reference_does(mode):
+    at = setting((64, 128), mode=mode)
+    contest = comparison.admit(at, candidates.installed(), weights.random_backbone(at))
+    assert set(contest.models) == {"ours", "timm", "huggingface", "torchvision"}
+    assert all(check["difference"] < 1e-5 for check in contest.checks.values())
+    assert contest.failed == contest.left_out == {}
+
+
+def test_peers_are_compared_where_nothing_is_padded_and_ours_at_the_size_itself():
+    at = setting((70, 130))
+    everyone = [Candidate("ours"), Candidate("timm"), Candidate("huggingface")]
+    contest = comparison.admit(at, everyone, weights.random_backbone(at))
+    assert {name: check["at"] for name, check in contest.checks.items()} == {
+        "ours": "70x130",
+        "timm": "64x64",
+        "huggingface": "64x64",
+    }
+    assert set(contest.models) == {"ours", "timm", "huggingface"}
+
+
+def test_checkpointing_changes_no_feature():
+    at = setting(mode="training")
+    everyone = candidates.with_variations(
+        candidates.installed(), compiled=False, checkpointing=True
+    )
+    contest = comparison.admit(at, everyone, weights.random_backbone(at))
+    suffixed = {name for name in contest.models if name.endswith("+checkpointing")}
+    assert suffixed == {f"{name}+checkpointing" for name in ("ours", "timm", "huggingface")}
+
+
+def disturbed(monkeypatch, publisher: str) -> None:
+    """One weight matrix of a publisher's candidate is 1 % too large."""
+    genuine = comparison.build
+
+    def build(candidate, at, given):
+        model = genuine(candidate, at, given)
+        if candidate.publisher == publisher:
+            with torch.no_grad():
+                model.model.layers[2].blocks[0].mlp.fc2.weight.mul_(1.01)
+        return model
+
+    monkeypatch.setattr(comparison, "build", build)
+
+
+def test_a_disturbed_candidate_is_reported_and_not_timed(benchmark, monkeypatch, tmp_path, capsys):
+    disturbed(monkeypatch, "timm")
+    file = tmp_path / "a.json"
+    with pytest.raises(SystemExit) as stopped:
+        run(benchmark, "--candidates", "ours", "timm", "torchvision", "--json", file)
+    message = str(stopped.value.code)
+    assert "timm is not timed" in message and "differ from the reference by" in message
+    assert "torchvision" not in message
+    (result,) = json.loads(file.read_text())["results"]
+    assert list(result["candidates"]) == ["ours", "torchvision"]
+    assert "timm is NOT TIMED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        ({"res2": [2.0, -4.0], "res3": [1.0]}, 0.0),
+        ({"res2": [2.0, -3.0], "res3": [1.1]}, 0.25),  # of the largest number of that feature
+        ({"res2": [2.0, -4.0], "res3": [float("nan")]}, float("inf")),
+        ({"res2": [2.0, -4.0]}, float("inf")),
+        ({"res2": [2.0, -4.0], "res3": [1.0, 1.0]}, float("inf")),
+    ],
+)
+def test_difference_is_relative_and_infinite_for_what_is_not_alike(found, expected):
+    reference = {"res2": torch.tensor([2.0, -4.0]).double(), "res3": torch.ones(1).double()}
+    found = {name: torch.tensor(numbers) for name, numbers in found.items()}
+    assert checks.difference(found, reference) == pytest.approx(expected)
+
+
+def test_a_candidate_that_fails_is_reported_and_not_timed(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.setitem(peers.PEERS, "timm", replace(peers.PEERS["timm"], build=fail))
+    at = setting()
+    everyone = [Candidate("ours"), Candidate("timm")]
+    contest = comparison.admit(at, everyone, weights.random_backbone(at))
+    assert contest.failed == {"timm": "RuntimeError: no such"}
+    assert list(contest.models) == ["ours"]
+
+
+def test_a_candidate_that_fails_backward_is_reported_and_not_timed(monkeypatch):
+    class Forward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+    genuine = peers.PEERS["timm"].stages
+    stages = lambda *arguments: [Forward.apply(x) for x in genuine(*arguments)]  # noqa: E731
+    monkeypatch.setitem(peers.PEERS, "timm", replace(peers.PEERS["timm"], stages=stages))
+    for mode, timed in (("forward", ["timm"]), ("training", [])):
+        at = setting(mode=mode)
+        contest = comparison.admit(at, [Candidate("timm")], weights.random_backbone(at))
+        assert list(contest.models) == timed
+    assert contest.failed["timm"].startswith("NotImplementedError")
+
+
+def test_compiled_candidates_are_compared_too(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    at = setting((70, 130))
+    everyone = [Candidate("ours", compiled=True), Candidate("timm", compiled=True)]
+    contest = comparison.admit(at, everyone, weights.random_backbone(at))
+    found = {name: (check["at"], check["to"]) for name, check in contest.checks.items()}
+    assert found == {
+        "ours+compile": ("70x130", "the reference"),
+        "timm+compile": ("70x130", "not compiled"),
+    }
+    assert list(contest.models) == list(found)
+
+
+@pytest.mark.parametrize(
+    "name", ["ours", "ours:strips+checkpointing", "timm+checkpointing+compile"]
+)
+def test_a_name_is_what_it_is_parsed_from(name):
+    assert candidates.parse(name).name == name
+
+
+def test_variations_are_of_plain_candidates_that_have_them():
+    plain = [Candidate("ours"), Candidate("torchvision"), Candidate("timm", compiled=True)]
+    found = candidates.with_variations(plain, compiled=True, checkpointing=True)
+    assert [candidate.name for candidate in found] == [
+        *("ours", "torchvision", "timm+compile"),
+        *("ours+checkpointing", "ours+compile", "torchvision+compile"),
+    ]
+
+
+def test_a_peer_whose_parameters_are_not_in_its_layout_fails(monkeypatch):
+    genuine = peers.PEERS["timm"].build
+
+    def with_more(*arguments):
+        model = genuine(*arguments)
+        model.gamma = torch.nn.Parameter(torch.zeros(3))
+        return model
+
+    monkeypatch.setitem(peers.PEERS, "timm", replace(peers.PEERS["timm"], build=with_more))
+    at = setting()
+    contest = comparison.admit(at, [Candidate("timm")], weights.random_backbone(at))
+    assert "no weights for 1 parameters: gamma" in contest.failed["timm"]
+
+
+def test_torchvision_is_left_out_where_its_window_is_larger_than_a_map():
+    at = setting((64, 64), window=4)
+    contest = comparison.admit(at, [Candidate("torchvision")], weights.random_backbone(at))
+    assert "window of 4" in contest.left_out["torchvision"] and not contest.failed
+
+
+def test_checkpointing_and_triton_are_left_out_where_they_have_no_place():
+    assert candidates.unfit(Candidate("ours", checkpointing=True), setting())
+    assert not candidates.unfit(Candidate("ours", checkpointing=True), setting(mode="training"))
+    assert candidates.unfit(Candidate("ours", "triton"), setting())
+    at = setting(mode="training")
+    assert candidates.unfit(Candidate("torchvision", checkpointing=True), at)
+
+
+def test_microsofts_file_is_left_out_where_it_would_need_to_pad():
+    path = Candidate("microsoft", path=ROOT)
+    assert candidates.unfit(path, setting((64, 64))) is None
+    assert "odd" in candidates.unfit(path, setting((80, 64)))
+    assert "does not pad" in candidates.unfit(path, setting((96, 96)))
+
+
+@pytest.mark.parametrize(
+    "size, window, expected",
+    [
+        ((800, 1333), 8, (768, 1280)),
+        ((800, 1333), 16, (1024, 1536)),
+        ((768, 1280), 8, (768, 1280)),  # it has nothing to pad
+        ((512, 512), 32, (512, 512)),  # nor this: the last map is less than a window
+        ((768, 1280), 16, (512, 512)),  # 24x40 in the last stage; 1024 would be one axis unshifted
+        ((256, 512), 8, (256, 256)),  # no padding, but one axis of the last map shifted alone
+        ((50, 40), 8, (256, 256)),
+    ],
+)
+def test_nearest_size_without_padding(size, window, expected):
+    assert settings.nearest_whole(setting(size, window)).size == expected
+
+
+# The floor
+
+
+def counted(at: Setting) -> int:
+    """Multiply-adds of all linear layers and attention products, by tools/analyze_model.py."""
+    analyze_model = tool_with_dataclasses("analyze_model")
+    model = build_backbone("small", window_size=at.window).eval()
+    terms = analyze_model.count_terms(model, torch.zeros(at.batch, 3, *at.size))[""]
+    return terms["layers"] + terms["qkv"] + terms["products"]
+
+
+def tool_with_dataclasses(name: str):
+    """A script as a module that dataclasses find."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    del sys.modules[name]
+    return module
+
+
+def multiply_adds(at: Setting) -> int:
+    return sum(p.multiply_adds * count for p, count in floor.products(at).items())
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        setting((64, 64), 2),
+        setting((128, 64), 2, batch=3),
+        setting((64, 64), 4),  # the last map is half a window
+        setting((64, 128), 16),
+    ],
+    ids=str,
+)
+def test_floor_counts_what_the_model_does_where_nothing_is_padded(at):
+    assert multiply_adds(at) == counted(at) > 0
+
+
+def test_floor_has_true_tokens_and_as_many_windows_as_they_fill():
+    found = floor.products(setting((70, 33), 4))  # maps 18x9, 9x5, 5x3, 3x2
+    linear = {p.rows for p in found if p.kind == "linear"}
+    assert linear == {18 * 9, 9 * 5, 5 * 3, 3 * 2}
+    windows = {p.rows: p.batch for p in found if p.kind == "qk"}
+    assert windows == {16: 3 * 2, 12: 2 * 4, 6: 1 * 8}  # 45 tokens and 162 in 16s; heads 1, 2, 4, 8
+
+
+def test_training_has_both_gradients_of_every_product_but_that_of_the_image():
+    at = setting()
+    stem = 16 * 16 * 48 * 32
+    assert multiply_adds(replace(at, mode="training")) == 3 * multiply_adds(at) - stem
+
+
+@pytest.mark.parametrize("mode", settings.MODES)
+def test_every_way_does_the_whole_product(monkeypatch, mode):
+    done = []
+    for name in ("mm", "bmm"):
+        genuine = getattr(torch, name)
+
+        def record(a, b, out, genuine=genuine):
+            done.append(out.numel() * a.shape[-1])
+            return genuine(a, b, out=out)
+
+        monkeypatch.setattr(torch, name, record)
+    monkeypatch.setattr(ways, "STRIPS", (60,))
+    monkeypatch.setattr(ways, "GROUPS", (100, 2**20))
+    at = setting((64, 128), 4, mode=mode)
+    found = floor.products(at)
+    pool = floor._Pool(at, found)
+    for product in found:
+        for name, call in ways.ways(product, *pool.operands(product)).items():
+            done.clear()
+            result = call()
+            if name.startswith(("mm", "bmm")):
+                assert sum(done) == product.multiply_adds, (product, name)
+            else:
+                assert result.shape == (product.rows, product.columns)
+
+
+def test_floor_multiplies_every_shape_by_its_count():
+    measured = floor.Floor(setting())
+    ticks = iter(range(10**6))
+    measured.clock = lambda: next(ticks)  # every product takes 1
+    assert measured.run() == sum(measured.counts.values())
+    assert set(measured.chosen) == set(measured.counts)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("resets", [True, False], ids=["kernel", "samples"])
+def test_peak_memory_sees_what_is_allocated_and_freed(monkeypatch, resets):
+    if resets and not memory.can_reset_peak():
+        pytest.skip("this system does not reset peaks")
+    monkeypatch.setattr(memory, "can_reset_peak", lambda: resets)
+
+    def call():
+        block = torch.ones(100_000_000, dtype=torch.uint8)
+        time.sleep(0.05)
+        del block
+        return torch.ones(20_000_000, dtype=torch.uint8)
+
+    torch.ones(300_000_000, dtype=torch.uint8)  # an earlier peak, which is not to be seen
+    found = memory.peak_of(call, "cpu")
+    assert found["bytes"] == pytest.approx(100e6, rel=0.1)
+    assert ("samples" in found["measured_by"]) != resets
+
+
+def test_peak_memory_of_a_candidate_grows_with_its_images():
+    small = memory.of_candidate(Candidate("timm"), setting((64, 64), mode="training"))
+    large = memory.of_candidate(Candidate("timm"), setting((512, 512), mode="training"))
+    # 16384 tokens of 32 channels: qkv, hidden layer and more than 20 maps of the first stage alone
+    assert large["bytes"] > small["bytes"] + 16384 * 32 * 4 * 20
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own():
+    at = Setting("swinv2_tiny_window8_256", 2, (64, 64), mode="training")
+    script = ROOT / "tools" / "benchmark.py"
+    found = memory.in_process_of_its_own(script, Candidate("ours"), at)
+    gradients = 4 * sum(p.numel() for p in build_backbone(at.model).parameters())
+    assert gradients < found["bytes"] < 2 * gradients
+    lost = Candidate("microsoft", path=ROOT / "absent.py")
+    assert "there is no file" in memory.in_process_of_its_own(script, lost, at)["error"]
+
+
+# Scaling
+
+
+def test_cost_of_a_pixel_is_relative_to_the_first_setting(monkeypatch):
+    monkeypatch.setattr(scaling, "device_clock", lambda device: iter(range(10**6)).__next__)
+    found = scaling.scale(
+        [setting((64, 64)), setting((64, 96), threads=2)],
+        Candidate("ours"),
+        comparison.Plan(rounds=2),
+    )
+    first, second = found["rows"]  # the clock says 1 s for each
+    assert first["over_first"]["median"] == 1
+    assert first["nanoseconds_a_pixel"]["median"] == 1e9 / 64**2
+    assert second["over_first"]["median"] == pytest.approx(64 / 96)
+    assert second["setting"]["threads"] == 2 and not found["failed"]
+
+
+def test_scaling_settings_are_the_ones_of_the_aims():
+    at = setting(window=8)
+    assert [s.size[0] for s in scaling.linear_cost(at)] == [512, 1024, 1536, 2048]
+    assert [s.size for s in scaling.padding_cost(at)] == [(768, 1280), (800, 1333)]
+    assert [s.threads for s in scaling.threads_scaling(at)] == [1, 2]
+
+
+# Results
+
+
+def job(work, what="a") -> jobs.Job:
+    return jobs.Job(jobs.COMPARISON, "Forward", what, (setting(),), work)
+
+
+def test_results_are_not_measured_again_unless_asked(tmp_path):
+    done = []
+
+    def work():
+        done.append(1)
+        return {"number": len(done)}
+
+    def measured(again=False, what="a"):
+        results = jobs.Results(tmp_path / "a.json")
+        return [one["number"] for one in results.measure([job(work, what)], again)]
+
+    assert measured() == [1] and measured() == [1]
+    assert measured(what="b") == [2]
+    assert measured(again=True) == [3] and measured() == [3]
+    assert len(json.loads((tmp_path / "a.json").read_text())["results"]) == 2
+
+
+def test_results_of_jobs_before_a_failure_are_kept(tmp_path):
+    def fail():
+        raise RuntimeError
+
+    results = jobs.Results(tmp_path / "a.json")
+    with pytest.raises(RuntimeError):
+        list(results.measure([job(dict), job(fail, "b")], again=False))
+    assert len(json.loads((tmp_path / "a.json").read_text())["results"]) == 1
+
+
+def test_a_result_on_another_machine_is_another(monkeypatch):
+    here = job(dict).key
+    monkeypatch.setattr(jobs, "describe", lambda *_: OTHER_MACHINE)
+    assert job(dict).key != here and "Abacus" in job(dict).key
+
+
+OTHER_MACHINE = {"cpu": "Abacus", "cores": 1, "avx512": False, "threads": 1, "torch": "0"}
+
+
+# The suite
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_suite_has_every_job_once_at_known_models_and_sizes(monkeypatch, device):
+    monkeypatch.setattr(jobs, "describe", lambda *_: OTHER_MACHINE)
+    plan = comparison.Plan(time_limit=120)
+    todo = suite.suite(setting(device=device, threads=2), candidates.installed(), plan)
+    keys = [one.key for one in todo]
+    assert len(set(keys)) == len(keys)
+    assert {one.kind for one in todo} == {jobs.COMPARISON, jobs.SCALING, jobs.DETECTOR}
+    assert all(suite.estimated_seconds(one, plan) > 0 for one in todo)
+    assert all(one.model in VARIANTS for each in todo for one in each.turns)
+    assert {one.device for each in todo for one in each.turns} == {device}
+
+
+@pytest.mark.slow
+def test_suite_is_one_command_that_makes_all_tables_and_goes_on(benchmark, monkeypatch, tmp_path):
+    entry = suite.Entry("Forward", "forward", (2,), ("64x64", "70x50"), model="small")
+    monkeypatch.setattr(suite, "ON_CPU", (entry, replace(entry, section="Two", batch=2)))
+    monkeypatch.setattr(suite, "TINY", "small")
+    monkeypatch.setattr(scaling, "SIDES", (64, 96))
+    monkeypatch.setattr(scaling, "PADDED", (70, 100))
+    monkeypatch.setattr(suite, "DETECTOR_SIZES", ("64x64",))
+    monkeypatch.setattr(detector, "OBJECTS", 2)
+    monkeypatch.setattr(suite, "SCALED_AT", "64x64")
+    files = {kind: tmp_path / f"a.{kind}" for kind in ("json", "markdown", "picture")}
+    options = [part for kind, file in files.items() for part in (f"--{kind}", file)]
+    options[-1] = files["picture"] = tmp_path / "a.png"
+    run(benchmark, "--suite", *options)
+    markdown = files["markdown"].read_text()
+    for words in ("### Forward", "### Two", "### Threads", "### Detectors", "Ours at all settings"):
+        assert words in markdown
+    assert "has no detectron2.modeling.backbone.swin" in markdown or "Swin V1" in markdown
+    assert files["picture"].stat().st_size > 1000
+    monkeypatch.setattr(jobs, "compare", None)  # it would fail if it were called again
+    run(benchmark, "--suite", *options)
+    assert files["markdown"].read_text() == markdown
+
+
+# The detector
+
+
+def test_swin_v1_that_is_not_there_is_said_so(monkeypatch):
+    monkeypatch.setattr(detector, "SWIN_V1", "detectron2.modeling.backbone.absent")
+    assert "no detectron2.modeling.backbone.absent" in detector.unfit_swin_v1()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", settings.MODES)
+def test_detectors_differ_in_their_backbone_alone(mode):
+    models, _ = detector.build_detectors(setting(mode=mode))
+    ours, r50 = models["ours"], models["detectron2 R50"]
+
+    def shapes(model):
+        """Of all parameters outside the backbone, and of the FPN's outputs."""
+        return [
+            (name, p.shape)
+            for name, p in model.named_parameters()
+            if not name.startswith("backbone.") or "fpn_output" in name
+        ]
+
+    assert shapes(ours) == shapes(r50) and len(shapes(ours)) > 20
+    assert sum(p.numel() for p in ours.parameters()) != sum(p.numel() for p in r50.parameters())
+
+
+@pytest.mark.slow
+def test_detectors_find_as_many_objects_as_there_may_be():
+    at = setting((96, 128))
+    models, _ = detector.build_detectors(at)
+    for model in models.values():
+        (found,) = detector.step(model, detector.random_batch(at), at)()
+        assert len(found["instances"]) == 100
+
+
+# The command
+
+
+def test_command_times_everyone_and_keeps_everything(benchmark, tmp_path, capsys):
+    file, picture = tmp_path / "a.json", tmp_path / "a.png"
+    options = ["--mode", "both", "--json", file, "--picture", picture, "--table"]
+    run(benchmark, "--candidates", "ours", "ours:reference", "timm", *options)
+    forward, training = json.loads(file.read_text())["results"]
+    assert (forward["setting"]["mode"], training["setting"]["mode"]) == settings.MODES
+    for result in (forward, training):
+        assert list(result["candidates"]) == ["ours", "ours:reference", "timm"]
+        assert result["machine"]["torch"] == torch.__version__
+        assert result["machine"]["threads"] == 1 and result["machine"]["cpu"]
+        assert len(result["floor"]["seconds"]) == 2 and result["floor"]["ways"]
+        for found in result["candidates"].values():
+            assert all(found[key] is not None for key in MEASURED)
+            assert len(found["seconds"]) == 2
+    shown = capsys.readouterr().out
+    assert report.comparison_table(training) in shown and "forward + backward" in shown
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_half_precision_says_how_it_is_meant(benchmark, capsys):
+    run(benchmark, "--candidates", "ours", "--dtype", "bfloat16", "--mode", "both")
+    shown = capsys.readouterr().out
+    assert "bfloat16 (model and images), forward\n" in shown
+    assert "bfloat16 (autocast), forward + backward\n" in shown
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (("--candidates", "timn"), "there are: ours, ours:reference, ours:strips, ours:triton, ti"),
+        (("--candidates", "ours:fast"), "unknown candidate 'ours:fast'"),
+        (("--candidates", "timm:strips"), "unknown candidate"),
+        (("--candidates", "microsoft"), "microsoft=PATH"),
+        (("--candidates", "microsoft=absent.py"), "there is no file absent.py"),
+        (("--sizes", "512"), "HEIGHTxWIDTH in pixels, such as 768x1280, not '512'"),
+        (("--sizes", "0x64"), "not '0x64'"),
+        (("--model", "swinv2_medium"), "unknown variant 'swinv2_medium'"),
+        (("--window", "0"), "--window"),
+        (("--rounds", "0"), "--rounds"),
+        (("--json", "absent/a.json"), "absent"),
+        (("--picture", "absent/a.png"), "absent"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_before_any_work(benchmark, monkeypatch, options, word):
+    monkeypatch.setattr(benchmark, "run", None)  # it would fail if it were called
+    with pytest.raises(SystemExit) as stopped:
+        run(benchmark, *options)
+    message = stopped.value.code
+    assert message.startswith("ValueError: ") and word in message and "\n" not in message
+
+
+def test_a_candidate_that_is_not_installed_is_refused(benchmark, monkeypatch):
+    absent = replace(peers.PEERS["timm"], module="timm_is_absent")
+    monkeypatch.setitem(peers.PEERS, "timm", absent)
+    with pytest.raises(SystemExit, match="timm_is_absent is not installed"):
+        run(benchmark, "--candidates", "timm")
+    assert "timm" not in [candidate.name for candidate in candidates.installed()]
+
+
+def test_a_gpu_that_is_not_there_is_refused(benchmark, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU"):
+        run(benchmark, "--device", "cuda")
+
+
+def test_a_json_that_is_none_of_ours_is_refused(benchmark, tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(SystemExit, match="has no results of this tool"):
+        run(benchmark, "--json", tmp_path / "a.json")
+
+
+def test_the_variable_that_overrides_kernels_is_refused(benchmark, monkeypatch):
+    monkeypatch.setenv("SWINV2_KERNEL", "reference")
+    with pytest.raises(SystemExit, match="unset SWINV2_KERNEL"):
+        run(benchmark)

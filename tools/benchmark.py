@@ -1,0 +1,219 @@
+#!/usr/bin/env python
+"""Time our SwinV2 against every other, with the floor of the machine in the same run.
+
+tools/benchmark.py                                   everyone installed, five sizes, forward
+tools/benchmark.py --sizes 768x1280 --window 8 16 --mode both --compile --checkpointing --table
+tools/benchmark.py --candidates ours timm microsoft=models/swin_transformer_v2.py
+tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
+tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
+
+Everyone has the same random weights and images and takes turns in one process, A B C A B C ...;
+ratios are of each round.  Before, features are compared with our readable reference: whoever
+differs is reported, not timed, and makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # has benchmarking, wherever this runs
+
+from benchmarking import detector, jobs, memory, scaling  # noqa: E402
+from benchmarking.candidates import Candidate, installed, names, parse, with_variations  # noqa: E402
+from benchmarking.comparison import Plan, progress  # noqa: E402
+from benchmarking.report import failures, lines, tables  # noqa: E402
+from benchmarking.settings import DTYPES, MODES, Setting, parse_size  # noqa: E402
+from benchmarking.suite import ALL_SIZES, estimated_seconds, suite  # noqa: E402
+
+from swinv2_backbone import VARIANTS  # noqa: E402
+from swinv2_backbone.kernels.choice import VARIABLE  # noqa: E402
+from swinv2_backbone.variants import variant_name  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    if args.memory_of:
+        print(memory.report(args.memory_of))
+        return
+    try:
+        check(args)
+        plan = Plan(args.rounds, args.warmup, args.time_limit, memory_script(args))
+        todo = planned(args, plan)
+        results = jobs.Results(args.json)
+        found = run(todo, results, args, plan)
+        write(found, args)
+    except (ValueError, OSError) as error:  # something the user can mend, so no traceback
+        sys.exit(f"{type(error).__name__}: {error}")
+    wrong = list(failures(found))
+    if wrong:
+        sys.exit("\n".join(wrong))
+
+
+def memory_script(args: argparse.Namespace) -> Path | None:
+    return None if args.no_memory else Path(__file__).resolve()
+
+
+def planned(args: argparse.Namespace, plan: Plan) -> list[jobs.Job]:
+    """What the arguments ask for, all of it parsed and checked before any work."""
+    candidates = [parse(text) for text in args.candidates or []] or installed()
+    if args.suite:
+        base = Setting(args.model, 8, (64, 64), device=args.device, threads=args.threads)
+        return suite(base, candidates, plan)
+    chosen = with_variations(candidates, compiled=args.compile, checkpointing=args.checkpointing)
+    settings = list(settings_of(args))
+    special = [*scaling_jobs(args, settings, plan)]
+    if args.detector:
+        special += [jobs.detector(setting, plan) for setting in settings]
+    return special or [jobs.comparison(setting, chosen, plan) for setting in settings]
+
+
+def settings_of(args: argparse.Namespace) -> list[Setting]:
+    modes = MODES if args.mode == "both" else (args.mode,)
+    windows = args.window or [VARIANTS[args.model].window_sizes[0]]
+    sizes = [parse_size(size) for size in args.sizes]
+    return [
+        Setting(args.model, window, size, args.batch, args.dtype, mode, args.device, args.threads)
+        for mode, window, size in product(modes, windows, sizes)
+    ]
+
+
+def scaling_jobs(args: argparse.Namespace, settings: list[Setting], plan: Plan) -> list[jobs.Job]:
+    """Of the candidates that are named, else of ours, for every window and mode."""
+    candidates = [parse(text) for text in args.candidates or [Candidate("ours").name]]
+    sizes = {(s.mode, s.window): s for s in reversed(settings)}  # size matters to threads alone
+    found = []
+    for candidate, at in product(candidates, reversed(sizes.values())):
+        if args.linear_cost:
+            of = scaling.linear_cost(at)
+            found.append(jobs.scaling(of, candidate, plan, "Cost of a pixel by size"))
+            found.append(jobs.scaling(scaling.padding_cost(at), candidate, plan, "Padding"))
+    for candidate, at in product(candidates, settings):
+        if args.threads_scaling:
+            of = scaling.threads_scaling(at)
+            found.append(jobs.scaling(of, candidate, plan, "Threads"))
+    return found
+
+
+def run(
+    todo: list[jobs.Job], results: jobs.Results, args: argparse.Namespace, plan: Plan
+) -> list[dict]:
+    """Results in the order of the jobs; each is shown as soon as it is there."""
+    hours = sum(estimated_seconds(job, plan) for job in todo) / 3600
+    progress(f"{len(todo)} jobs, some {hours:.1f} hours without what is there already")
+    found = []
+    for result in results.measure(todo, again=args.again or not args.suite):
+        found.append(result)
+        if not args.table:
+            print("\n".join(lines(result)), flush=True)
+    return found
+
+
+def write(found: list[dict], args: argparse.Namespace) -> None:
+    if args.table:
+        print(tables(found))
+    if args.markdown:
+        args.markdown.write_text(tables(found), encoding="utf-8")
+    if args.picture:
+        from benchmarking.picture import draw  # so that matplotlib is needed for pictures alone
+
+        draw(found, args.picture)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Complete the arguments; raise ValueError for what cannot work, before any work."""
+    args.model = variant_name(args.model)
+    args.threads = args.threads or torch.get_num_threads()
+    for name in ("batch", "rounds", "threads"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if any(window < 1 for window in args.window or ()):
+        raise ValueError(f"--window must be at least 1, got {args.window}")
+    if VARIABLE in os.environ:
+        raise ValueError(f"unset {VARIABLE}, which stands above the kernels that are compared here")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no GPU here")
+    if (args.detector or args.suite) and detector.unavailable():
+        raise ValueError(detector.unavailable())
+    if args.picture and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("--picture needs matplotlib, which is not installed")
+    for file in (args.json, args.markdown, args.picture):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ValueError(f"there is no folder {file.absolute().parent}")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--memory-of", help=argparse.SUPPRESS)  # what a process of its own is asked
+    what = parser.add_argument_group("what")
+    what.add_argument(
+        "--suite", action="store_true", help="all of docs/SPEED.md, at settings of its own"
+    )
+    what.add_argument("--linear-cost", action="store_true", help="a pixel at growing sizes, padded")
+    what.add_argument("--threads-scaling", action="store_true", help="1 thread against 2")
+    what.add_argument("--detector", action="store_true", help="Mask R-CNN against R50, Swin V1")
+    add_setting(parser.add_argument_group("setting"))
+    add_thoroughness(parser.add_argument_group("how"))
+    add_output(parser.add_argument_group("output"))
+    return parser.parse_args(argv)
+
+
+def add_setting(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", default="swinv2_tiny_window8_256", metavar="NAME")
+    add("--window", type=int, nargs="+", metavar="M", help="default: the model's")
+    add("--sizes", nargs="+", default=list(ALL_SIZES), metavar="HxW", help="in pixels")
+    add("--batch", type=int, default=1, metavar="B")
+    add(
+        "--dtype",
+        default="float32",
+        choices=DTYPES,
+        help="of model and images in forward, of autocast in training",
+    )
+    add("--mode", default="forward", choices=(*MODES, "both"), help="training: and backward")
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--threads", type=int, metavar="N", help="default: PyTorch's")
+    add(
+        "--candidates",
+        nargs="+",
+        metavar="NAME",
+        help=f"default: all installed; {', '.join(names())}",
+    )
+    add("--compile", action="store_true", help="everyone under torch.compile too")
+    add("--checkpointing", action="store_true", help="with activation checkpointing too")
+
+
+def add_thoroughness(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--rounds", type=int, default=9, metavar="N", help="turns of everyone")
+    add("--warmup", type=int, default=1, metavar="N", help="turns before, not counted")
+    add(
+        "--time-limit",
+        type=float,
+        default=120,
+        metavar="S",
+        help="no further round after so many seconds, from the third on (120)",
+    )
+    add("--no-memory", action="store_true", help="skip the processes that measure peak memory")
+
+
+def add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--json", type=Path, metavar="FILE", help="results, kept there after every job")
+    add("--again", action="store_true", help="measure also what --suite finds in the JSON")
+    add("--table", action="store_true", help="print markdown")
+    add("--markdown", type=Path, metavar="FILE", help="the same in a file")
+    add("--picture", type=Path, metavar="FILE.png", help="bars of ratios to the fastest peer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Who is compared: ours, by kernel, and the peers; eager, compiled or with checkpointing.
+
+A name is a publisher, then what is special: ``ours``, ``ours:strips``, ``timm+compile``,
+``ours+checkpointing``, ``microsoft=path/swin_transformer_v2.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarking.peers import PEERS, build_peer, is_installed
+from benchmarking.settings import Setting
+from swinv2_backbone import SwinV2, build_backbone
+from swinv2_backbone.kernels import choice
+
+OURS = "ours"
+AUTO = "auto"  # the kernel that a user gets
+KERNELS = tuple(kernel for kernel in choice.KERNELS if kernel != AUTO)
+COMPILE, CHECKPOINTING = "+compile", "+checkpointing"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of those that take turns.
+
+    Attributes:
+        publisher: "ours" or a key of PEERS.
+        kernel: of ours; "auto" for the peers.
+        path: Microsoft's file.
+        compiled: under torch.compile.
+        checkpointing: with activation checkpointing.
+    """
+
+    publisher: str
+    kernel: str = AUTO
+    path: Path | None = None
+    compiled: bool = False
+    checkpointing: bool = False
+
+    @property
+    def name(self) -> str:
+        kernel = "" if self.kernel == AUTO else f":{self.kernel}"
+        compiled = COMPILE if self.compiled else ""
+        return self.publisher + kernel + (CHECKPOINTING if self.checkpointing else "") + compiled
+
+    @property
+    def argument(self) -> str:
+        """What :func:`parse` makes it of, the path included."""
+        return self.name if self.path is None else f"{self.name}={self.path}"
+
+    @property
+    def is_peer(self) -> bool:
+        return self.publisher != OURS
+
+    @property
+    def is_eager_peer(self) -> bool:
+        """One that the ratios may be to."""
+        return self.is_peer and not self.compiled and not self.checkpointing
+
+
+def parse(text: str) -> Candidate:
+    """A candidate by its name.
+
+    Raises:
+        ValueError: there is none of that name, it is not installed, or its file is missing.
+    """
+    name, _, path = text.partition("=")
+    compiled, name = name.endswith(COMPILE), name.removesuffix(COMPILE)
+    checkpointing, name = name.endswith(CHECKPOINTING), name.removesuffix(CHECKPOINTING)
+    publisher, colon, kernel = name.partition(":")
+    known = kernel in KERNELS if colon and publisher == OURS else not colon
+    if publisher not in (OURS, *PEERS) or not known or bool(path) != (publisher == "microsoft"):
+        raise ValueError(f"unknown candidate {text!r}; there are: {', '.join(names())}")
+    if publisher in PEERS and not is_installed(PEERS[publisher]):
+        raise ValueError(f"{text}: {PEERS[publisher].module} is not installed")
+    if path and not Path(path).is_file():
+        raise ValueError(f"{text}: there is no file {path}")
+    found = Candidate(publisher, kernel or AUTO, Path(path) if path else None)
+    return replace(found, compiled=compiled, checkpointing=checkpointing)
+
+
+def names() -> list[str]:
+    """What :func:`parse` takes, before "+compile" and "+checkpointing"."""
+    peers = [name for name in PEERS if name != "microsoft"]
+    return [OURS, *(f"{OURS}:{kernel}" for kernel in KERNELS), *peers, "microsoft=PATH"]
+
+
+def installed() -> list[Candidate]:
+    """Ours and every installed peer but Microsoft's, which is a file."""
+    peers = [Candidate(name) for name, peer in PEERS.items() if peer.module and is_installed(peer)]
+    return [Candidate(OURS), *peers]
+
+
+def with_variations(
+    candidates: Sequence[Candidate], *, compiled: bool, checkpointing: bool
+) -> list[Candidate]:
+    """The candidates, then those that have it with checkpointing, then all plain ones compiled."""
+    found = list(candidates)
+    plain = [c for c in candidates if not c.compiled and not c.checkpointing]
+    if checkpointing:
+        able = [c for c in plain if not c.is_peer or PEERS[c.publisher].checkpoints]
+        found += [replace(c, checkpointing=True) for c in able]
+    if compiled:
+        found += [replace(c, compiled=True) for c in plain]
+    return list(dict.fromkeys(found))
+
+
+def unfit(candidate: Candidate, setting: Setting) -> str | None:
+    """Why a candidate has no place in a setting, or None."""
+    if candidate.checkpointing and not setting.training:
+        return "checkpointing changes nothing without a backward pass"
+    if candidate.kernel == "triton" and setting.device == "cpu":
+        return "Triton needs a GPU"
+    if not candidate.is_peer:
+        return None
+    peer = PEERS[candidate.publisher]
+    if candidate.checkpointing and not peer.checkpoints:
+        return "it has no activation checkpointing of a stage alone"
+    return peer.unfit(setting)
+
+
+def build(candidate: Candidate, setting: Setting, weights: SwinV2) -> nn.Module:
+    """The candidate with the given weights: images -> {"res2": ..., "res5": ...}.
+
+    On the device of the setting; in its dtype, in eval mode, for forward; in float32, in train
+    mode (without stochastic depth), for training, which runs under autocast.
+    """
+    if candidate.is_peer:
+        peer, path = PEERS[candidate.publisher], candidate.path
+        model = build_peer(peer, setting, weights, candidate.checkpointing, path)
+    else:
+        model = _ours(candidate, setting)
+        model.load_state_dict(weights.state_dict())
+    model = model.to(setting.device).train(setting.training)
+    if not setting.training:
+        model = model.to(setting.torch_dtype)
+    return torch.compile(model) if candidate.compiled else model
+
+
+def _ours(candidate: Candidate, setting: Setting) -> SwinV2:
+    return build_backbone(
+        setting.model,
+        window_size=setting.window,
+        activation_checkpointing=candidate.checkpointing,
+        kernel=candidate.kernel,
+    )

@@ -1,0 +1,89 @@
+"""Nobody is timed who computes something else: features against our readable reference.
+
+The reference is in float64, and tests hold it to a brute-force oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from benchmarking.candidates import OURS, Candidate, build
+from benchmarking.runs import features_of
+from benchmarking.settings import Setting, nearest_whole, size_name
+from benchmarking.weights import random_images
+from swinv2_backbone import SwinV2
+
+# max |feature - reference| / max |reference|, of the worst feature.  In half precision, which
+# rounds every product and sum to 8 or 11 bits, errors grow from block to block.
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+LARGEST_LOGITS = 4 * 2**30  # bytes of one stage's in float64; beyond, the reference is in float32
+
+
+def reference_features(setting: Setting, weights: SwinV2, images: Tensor) -> dict[str, Tensor]:
+    """The reference's features on the device, image by image, which needs less memory."""
+    dtype = _reference_dtype(setting)
+    plain = replace(setting, mode="forward", dtype="float32")
+    model = build(Candidate(OURS, "reference"), plain, weights).to(dtype)
+    with torch.no_grad():
+        parts = [model(image[None].to(dtype)) for image in images]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _reference_dtype(setting: Setting) -> torch.dtype:
+    stages = zip(setting.maps, setting.variant.num_heads)
+    tokens_in_window = [prod(min(length, setting.window) for length in m) for m in setting.maps]
+    logits = [heads * prod(m) * n for (m, heads), n in zip(stages, tokens_in_window)]
+    return torch.float64 if 8 * max(logits) <= LARGEST_LOGITS else torch.float32
+
+
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """The largest difference of a feature, relative to its largest number; inf if not alike."""
+    worst = 0.0
+    for name, value in expected.items():
+        if name not in found or found[name].shape != value.shape:
+            return float("inf")
+        error = (found[name].to(value.dtype) - value).abs().max() / value.abs().max()
+        worst = max(worst, error.nan_to_num(nan=torch.inf).item())
+    return worst
+
+
+class Checker:
+    """Compares candidates with the reference at one setting, and at the nearest without padding."""
+
+    def __init__(self, setting: Setting, weights: SwinV2):
+        self.setting, self.weights = setting, weights
+        self._references: dict[Setting, dict[str, Tensor]] = {}
+
+    def check(self, candidate: Candidate, model: nn.Module) -> dict[str, float | str]:
+        """The difference of a candidate and at which size it was taken.
+
+        Args:
+            candidate: whose name decides where it can be compared.
+            model: it, built for the setting.
+
+        A peer that attends padding is built and compared at the nearest size without; compiled, it
+        is compared at the size itself, with what is not compiled.
+        """
+        where = nearest_whole(self.setting) if candidate.is_peer else self.setting
+        if candidate.compiled and where != self.setting:
+            eager = build(replace(candidate, compiled=False), self.setting, self.weights)
+            images = random_images(self.setting)
+            expected = features_of(eager, images, self.setting)
+            error = difference(features_of(model, images, self.setting), expected)
+            return {"difference": error, "at": size_name(self.setting.size), "to": "not compiled"}
+        if where != self.setting:
+            model = build(candidate, where, self.weights)
+        expected = self._reference(where)
+        error = difference(features_of(model, random_images(where), where), expected)
+        return {"difference": error, "at": size_name(where.size), "to": "the reference"}
+
+    def _reference(self, setting: Setting) -> dict[str, Tensor]:
+        if setting not in self._references:
+            images = random_images(setting)
+            self._references[setting] = reference_features(setting, self.weights, images)
+        return self._references[setting]

@@ -1,0 +1,208 @@
+"""The whole detector: Mask R-CNN with an FPN, the same but for the backbone.
+
+Ours, the R50 of Detectron2, and its own Swin V1, which only its main branch has.  Random weights,
+generated images and objects.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarking.comparison import Plan, progress
+from benchmarking.machine import describe
+from benchmarking.settings import Setting
+from benchmarking.timing import Spread, alternate, device_clock, paired, stopwatch
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_swinv2.yaml"
+OBJECTS = 10  # on a training image
+SWIN_V1 = "detectron2.modeling.backbone.swin"
+OURS = "ours"
+
+
+def detector_config(setting: Setting):
+    """Our recipe with random weights, for the setting's model, window and device."""
+    from swinv2_backbone.d2.config import load_config
+
+    options = {
+        "MODEL.WEIGHTS": "",
+        "MODEL.DEVICE": setting.device,
+        "MODEL.SWINV2.VARIANT": setting.model,
+        "MODEL.SWINV2.WINDOW_SIZE": str(setting.window),
+        "MODEL.SWINV2.DROP_PATH_RATE": "0.0",
+    }
+    return load_config(str(CONFIG), [part for pair in options.items() for part in pair])
+
+
+def build_ours(setting: Setting) -> nn.Module:
+    from detectron2.modeling import build_model
+
+    return build_model(detector_config(setting))
+
+
+def build_r50(setting: Setting) -> nn.Module:
+    """Detectron2's ResNet-50 in place of ours, at its defaults.
+
+    So in training its batch norms, its stem and its first stage are frozen, as its users have them.
+    """
+    from detectron2.modeling import build_model
+
+    cfg = detector_config(setting)
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    return build_model(cfg)
+
+
+def build_swin_v1(setting: Setting) -> nn.Module:
+    """Detectron2's Swin Transformer of the same width, depths and heads, at its own window of 7."""
+    from detectron2.modeling.backbone import FPN
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+    swin = importlib.import_module(SWIN_V1)
+    variant, cfg = setting.variant, detector_config(setting)
+    bottom_up = swin.SwinTransformer(
+        embed_dim=variant.embed_dim,
+        depths=list(variant.depths),
+        num_heads=list(variant.num_heads),
+        drop_path_rate=0.0,
+    )
+    model = build_ours(setting)
+    model.backbone = FPN(
+        bottom_up=bottom_up,
+        in_features=list(bottom_up.output_shape()),
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    ).to(setting.device)
+    return model
+
+
+def unfit_swin_v1() -> str | None:
+    """Why there is no Swin V1 to compare with, or None."""
+    try:
+        importlib.import_module(SWIN_V1)
+    except ImportError:
+        return (
+            f"the Detectron2 that is installed has no {SWIN_V1}, which only its main branch has "
+            "(put a checkout of it on PYTHONPATH)"
+        )
+    return None
+
+
+BUILDERS: dict[str, Callable[[Setting], nn.Module]] = {
+    OURS: build_ours,
+    "detectron2 R50": build_r50,
+    "detectron2 Swin V1 (window 7)": build_swin_v1,
+}
+
+
+def unavailable() -> str | None:
+    """Why no detector can be built at all, or None."""
+    try:
+        importlib.import_module("detectron2")
+    except ImportError:
+        return "--detector needs Detectron2, which is not installed"
+    return None
+
+
+def build_detectors(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """The detectors by name, and why others are left out."""
+    models, left_out = {}, {}
+    for name, build in BUILDERS.items():
+        reason = unfit_swin_v1() if build is build_swin_v1 else None
+        if reason:
+            left_out[name] = reason
+            continue
+        torch.manual_seed(0)
+        models[name] = with_detections(build(setting)).train(setting.training)
+    return models, left_out
+
+
+@torch.no_grad()
+def with_detections(model: nn.Module) -> nn.Module:
+    """The detector, of which every proposal is now sure of the first class.
+
+    With random weights nothing would pass the threshold, and no mask be computed; so there are as
+    many detections as there may be, from every backbone.
+    """
+    model.roi_heads.box_predictor.cls_score.bias[0] += 10
+    return model
+
+
+def random_batch(setting: Setting) -> list[dict[str, Any]]:
+    """Images of the setting's size as Detectron2 takes them, with objects."""
+    generator = torch.Generator().manual_seed(1)
+    height, width = setting.size
+    batch = []
+    for _ in range(setting.batch):
+        image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+        objects = _random_objects(setting, generator)
+        batch.append({"image": image, "height": height, "width": width, "instances": objects})
+    return batch
+
+
+def _random_objects(setting: Setting, generator: torch.Generator):
+    from detectron2.structures import BitMasks, Boxes, Instances
+
+    height, width = setting.size
+    corners = torch.rand(OBJECTS, 2, generator=generator) * 0.7
+    sides = 0.05 + torch.rand(OBJECTS, 2, generator=generator) * 0.25
+    boxes = torch.cat([corners, corners + sides], dim=1) * torch.tensor([width, height] * 2)
+    masks = torch.zeros(OBJECTS, height, width, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist()):
+        mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    found = Instances(setting.size, gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
+    found.gt_classes = torch.arange(OBJECTS) % 80
+    return found
+
+
+def step(model: nn.Module, batch: list[dict], setting: Setting) -> Callable[[], object]:
+    """One inference, or the forward and backward of one training step."""
+    from detectron2.utils.events import EventStorage
+
+    mixed = {"dtype": setting.torch_dtype, "enabled": setting.dtype != "float32"}
+
+    @torch.no_grad()
+    def inference() -> list:
+        with torch.autocast(setting.device, **mixed):
+            return model(batch)
+
+    def training() -> None:
+        model.zero_grad(set_to_none=True)
+        with EventStorage(), torch.autocast(setting.device, **mixed):
+            losses: dict[str, Tensor] = model(batch)
+        sum(losses.values()).backward()
+
+    return training if setting.training else inference
+
+
+def compare_detectors(setting: Setting, plan: Plan) -> dict:
+    """Seconds of every detector and, of each round, its time over ours."""
+    torch.set_num_threads(setting.threads)
+    models, left_out = build_detectors(setting)
+    batch, clock = random_batch(setting), device_clock(setting.device)
+    runs = {name: stopwatch(step(model, batch, setting), clock) for name, model in models.items()}
+    progress(f"  timing {', '.join(runs)}")
+    seconds = alternate(runs, plan.rounds, warmup=plan.warmup, time_limit=plan.time_limit)
+    rows = {
+        name: {
+            "seconds": own,
+            "spread": Spread.of(own).as_json(),
+            "over_ours": paired(own, seconds[OURS]).as_json(),
+        }
+        for name, own in seconds.items()
+    }
+    machine = describe(setting.device, setting.threads)
+    return {
+        "setting": setting.as_json(),
+        "machine": machine,
+        "detectors": rows,
+        "left_out": left_out,
+        "failed": {},
+    }

@@ -1,0 +1,55 @@
+"""On what machine a number was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def describe(device: str, threads: int) -> dict[str, str | int | bool]:
+    """What a number depends on beside the code: processor, instructions, PyTorch, threads."""
+    found = {
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "avx512": "avx512f" in _cpu_info("flags").split(),
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def one_line(machine: dict) -> str:
+    """The description in words, on which results are told apart."""
+    gpu = f"{machine['gpu']}, CUDA {machine['cuda']}, on " if "gpu" in machine else ""
+    avx = "with" if machine["avx512"] else "without"
+    return (
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores {avx} AVX-512, {machine['threads']} "
+        f"threads, PyTorch {machine['torch']}"
+    )
+
+
+def cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu_info(key: str) -> str:
+    """A field of Linux's /proc/cpuinfo, empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

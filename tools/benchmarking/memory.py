@@ -1,0 +1,162 @@
+"""Peak memory of one run above what stood before it: weights, images and libraries.
+
+On a GPU the allocator counts.  On a CPU it is the resident memory of a process that does nothing
+else, whose peak Linux resets on demand; where it may not, a thread samples.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarking.candidates import Candidate, build, parse
+from benchmarking.runs import runner
+from benchmarking.settings import Setting
+from benchmarking.weights import random_backbone, random_images
+
+STATUS, STATM = Path("/proc/self/status"), Path("/proc/self/statm")
+CLEAR_REFS = Path("/proc/self/clear_refs")  # "5" makes the peak of resident memory the present
+SAMPLING_INTERVAL = 0.001  # seconds
+
+# One arena, and every block of 64 KiB or more mapped by itself and given back at once, so that
+# resident memory is what is in use and not what the allocator keeps.
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "MALLOC_MMAP_MAX_": "1000000",
+}
+
+
+def in_process_of_its_own(script: Path, candidate: Candidate, setting: Setting) -> dict:
+    """``{"bytes": ..., "measured_by": ...}`` of a candidate, or ``{"error": ...}``.
+
+    Args:
+        script: tools/benchmark.py, which hands ``--memory-of`` to :func:`report`.
+    """
+    request = json.dumps({"candidate": candidate.argument, "setting": setting.as_json()})
+    done = subprocess.run(
+        [sys.executable, str(script), "--memory-of", request],
+        env=os.environ | ALLOCATOR,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return {"error": last}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def report(request: str) -> str:
+    """What the process of its own prints, from what it is asked."""
+    asked = json.loads(request)
+    setting = Setting.from_json(asked["setting"])
+    torch.set_num_threads(setting.threads)
+    return json.dumps(of_candidate(parse(asked["candidate"]), setting))
+
+
+def of_candidate(candidate: Candidate, setting: Setting) -> dict[str, int | str]:
+    """Peak bytes of one run, with weights and images in place, after a warm-up at 64x64.
+
+    The warm-up, by a model of its own as peers take one size, has libraries and threads ready.  A
+    compiled candidate also runs once before, as compiling is not what is asked.
+    """
+    weights = random_backbone(setting)
+    small = replace(setting, size=(64, 64), batch=1, window=min(setting.window, 2))
+    plain = replace(candidate, compiled=False)
+    runner(build(plain, small, weights), random_images(small), small)()
+    run = runner(build(candidate, setting, weights), random_images(setting), setting)
+    del weights
+    if candidate.compiled:
+        run()
+    return peak_of(run, setting.device)
+
+
+def peak_of(call: Callable[[], object], device: str) -> dict[str, int | str]:
+    """Bytes that a call needs at its peak above what was in use before, and how they were found."""
+    gc.collect()
+    if device == "cuda":
+        return _peak_of_allocator(call)
+    give_back_free_memory()
+    if can_reset_peak():
+        before = _status("VmRSS")
+        CLEAR_REFS.write_text("5")
+        call()
+        peak, how = _status("VmHWM"), "the kernel's peak of resident memory"
+    else:
+        before = _sampled()
+        peak, how = _sample(call)
+    return {"bytes": max(0, peak - before), "measured_by": how}
+
+
+def _peak_of_allocator(call: Callable[[], object]) -> dict[str, int | str]:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated()
+    return {"bytes": peak - before, "measured_by": "PyTorch's allocator"}
+
+
+def can_reset_peak() -> bool:
+    """Whether this is Linux, and this process may reset its own peak."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def give_back_free_memory() -> None:
+    """Have glibc return what it keeps free, if this is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _status(field: str) -> int:
+    """Bytes of a field of Linux's /proc/self/status."""
+    for line in STATUS.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise KeyError(field)
+
+
+def _sampled() -> int:
+    """Resident bytes now.
+
+    Raises:
+        OSError: there is no /proc, as outside Linux.
+    """
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _sample(call: Callable[[], object]) -> tuple[int, str]:
+    """The largest of many samples during a call, and that they were samples."""
+    done, largest = threading.Event(), [_sampled()]
+
+    def watch() -> None:
+        while not done.wait(SAMPLING_INTERVAL):
+            largest[0] = max(largest[0], _sampled())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        call()
+    finally:
+        done.set()
+        thread.join()
+    return max(largest), f"samples of resident memory every {SAMPLING_INTERVAL * 1000:g} ms"

@@ -1,0 +1,96 @@
+"""A bar chart of how many times faster each candidate is than the fastest eager peer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window, on any machine
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+from benchmarking.jobs import COMPARISON  # noqa: E402
+from benchmarking.machine import one_line  # noqa: E402
+from benchmarking.peers import PEERS  # noqa: E402
+from benchmarking.report import title_of  # noqa: E402
+from benchmarking.settings import Setting  # noqa: E402
+
+WIDTH, DPI = 9, 100  # inches and dots an inch: 900 pixels
+BAR, GAP = 0.22, 0.4  # inches: of a bar, and between settings
+MANY = 8  # settings
+OURS_COLOUR = "tab:red"
+PEER_COLOURS = dict(zip(PEERS, ("tab:blue", "tab:orange", "tab:green", "tab:purple")))
+
+Ratios = dict[str, dict]
+
+
+def draw(results: Sequence[dict], path: Path) -> None:
+    """Write a PNG of all comparisons that have an eager peer; one group of bars a setting.
+
+    Where there are many, without the eager peers, none of which is above 1.
+
+    Raises:
+        ValueError: no result has one.
+    """
+    groups = {_title(one): bars(one) for one in results}
+    groups = {title: ratios for title, ratios in groups.items() if ratios}
+    if not groups:
+        raise ValueError("there is nothing to draw: no comparison has a peer that is not compiled")
+    if len(groups) > MANY:
+        groups = {title: _without_eager_peers(ratios) for title, ratios in groups.items()}
+    height = 1.4 + sum(GAP + BAR * len(ratios) for ratios in groups.values())
+    figure, axes = pyplot.subplots(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    _draw_groups(axes, groups)
+    machines = dict.fromkeys(one_line(one["machine"]) for one in results)
+    axes.set_title("\n".join(machines), fontsize=9)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _title(result: dict) -> str:
+    return f"{result['section']}: {title_of(Setting.from_json(result['setting']))}"
+
+
+def bars(result: dict) -> Ratios:
+    """Median and quartiles of the ratio by candidate, if the result is a comparison with a peer."""
+    if result["kind"] != COMPARISON:
+        return {}
+    found = {name: one["speedup_over_eager"] for name, one in result["candidates"].items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _without_eager_peers(ratios: Ratios) -> Ratios:
+    return {name: one for name, one in ratios.items() if name not in PEERS}
+
+
+def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
+    """Groups from the top down, bars labelled with candidate and ratio."""
+    y, ticks = 0.0, {}
+    for title, ratios in groups.items():
+        y -= GAP
+        axes.text(0, y - BAR / 2, title, fontsize=9, weight="bold", va="bottom")
+        for name, ratio in ratios.items():
+            y -= BAR
+            ticks[y] = name
+            _draw_bar(axes, y, name, ratio)
+    axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
+    axes.set_ylim(y - BAR, 0)
+    widest = max(ratio["high"] for ratios in groups.values() for ratio in ratios.values())
+    axes.set_xlim(0, 1.12 * widest)  # and room for the last number
+    axes.set_xlabel("times faster than the fastest eager peer (median and quartiles)", fontsize=10)
+
+
+def _draw_bar(axes: Axes, y: float, name: str, ratio: dict) -> None:
+    middle = ratio["median"]
+    error = [[middle - ratio["low"]], [ratio["high"] - middle]]
+    axes.barh(y, middle, 0.8 * BAR, color=_colour(name), xerr=error, ecolor="0.3")
+    axes.text(ratio["high"], y, f"  {middle:.2f}", va="center", fontsize=9)
+
+
+def _colour(name: str) -> str:
+    """One of a publisher's own, whatever its kernel or variation."""
+    publisher = name.partition("+")[0].partition(":")[0]
+    return PEER_COLOURS.get(publisher, OURS_COLOUR)

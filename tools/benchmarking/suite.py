@@ -1,0 +1,124 @@
+"""Everything that docs/SPEED.md says, as a table of comparisons; ``--suite`` runs it.
+
+Nothing here is measured twice: an interrupted suite goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from benchmarking import jobs, scaling
+from benchmarking.candidates import COMPILE, OURS, Candidate, with_variations
+from benchmarking.comparison import Plan
+from benchmarking.floor import products
+from benchmarking.jobs import Job
+from benchmarking.settings import Setting, parse_size
+
+TINY, BASE = "swinv2_tiny_window8_256", "swinv2_base_window8_256"
+ALL_SIZES = ("512x512", "768x1280", "800x1333", "1024x1024", "1536x1536")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Comparisons of one kind: of every window at every size."""
+
+    section: str
+    mode: str
+    windows: tuple[int, ...]
+    sizes: tuple[str, ...]
+    model: str = TINY
+    batch: int = 1
+    dtype: str = "float32"
+    compiled: bool = False
+    checkpointing: bool = False
+
+
+# fmt: off
+ON_CPU = (
+    Entry("Forward", "forward", (8, 16), ALL_SIZES),
+    Entry("Forward, large windows", "forward", (24, 32), ("768x1280", "800x1333", "1536x1536")),
+    Entry("Forward, two images", "forward", (8, 16), ("768x1280",), batch=2),
+    Entry("Forward, compiled", "forward", (8, 16), ("512x512", "768x1280"), compiled=True),
+    Entry("Forward, bfloat16", "forward", (8, 16), ("768x1280",), dtype="bfloat16"),
+    Entry("Training", "training", (8, 16), ("512x512", "768x1280", "800x1333"), checkpointing=True),
+    Entry("Training, large windows", "training", (24, 32), ("768x1280",), checkpointing=True),
+    Entry("Training, two images", "training", (8, 16), ("512x512",), batch=2),
+    Entry("Training, compiled", "training", (8, 16), ("512x512",), compiled=True),
+)
+ON_CUDA = tuple(
+    Entry(f"{title}, {model.split('_')[1]}, batch {batch}", mode, (8, 16),
+          ("800x1333", "1024x1024"), model=model, batch=batch, dtype="bfloat16",
+          compiled=True, checkpointing=mode == "training")
+    for title, mode in (("Forward", "forward"), ("Training", "training"))
+    for model in (TINY, BASE)
+    for batch in (2, 8)
+)
+# fmt: on
+DETECTOR_SIZES = ("800x1333",)
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of detectors and of what is scaled, by device
+SCALED_AT = "768x1280"  # where threads are counted
+
+# For the estimate alone: multiply-adds a second of a thread or a GPU, how much longer a candidate
+# takes than its products, seconds around each candidate (checks, memory), and to compile it.
+RATE = {"cpu": 30e9, "cuda": 100e12}
+OVER_FLOOR, AROUND, COMPILING = 2.0, 15.0, 120.0
+
+
+def suite(base: Setting, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:
+    """All jobs for the base setting's device and threads."""
+    found, base = [], replace(base, dtype=DTYPES[base.device])
+    for entry in ON_CUDA if base.device == "cuda" else ON_CPU:
+        chosen = with_variations(
+            candidates, compiled=entry.compiled, checkpointing=entry.checkpointing
+        )
+        for setting in _settings(entry, base):
+            found.append(jobs.comparison(setting, chosen, plan, entry.section))
+    return found + list(_scaling(base, plan)) + list(_detectors(base, plan))
+
+
+def _settings(entry: Entry, base: Setting) -> Iterator[Setting]:
+    for window, size in product(entry.windows, entry.sizes):
+        yield Setting(
+            model=entry.model,
+            window=window,
+            size=parse_size(size),
+            batch=entry.batch,
+            dtype=entry.dtype,
+            mode=entry.mode,
+            device=base.device,
+            threads=base.threads,
+        )
+
+
+def _scaling(base: Setting, plan: Plan) -> Iterator[Job]:
+    for window, mode in product((8, 16), ("forward", "training")):
+        at = replace(base, model=TINY, window=window, batch=1, mode=mode)
+        if mode == "forward":  # 2048x2048 in training is more than many machines have memory for
+            yield jobs.scaling(
+                scaling.linear_cost(at), Candidate(OURS), plan, "Cost of a pixel by size"
+            )
+        yield jobs.scaling(scaling.padding_cost(at), Candidate(OURS), plan, "Cost of padding")
+        if base.device == "cpu":
+            at = replace(at, size=parse_size(SCALED_AT))
+            settings = scaling.threads_scaling(at)
+            yield jobs.scaling(settings, Candidate(OURS), plan, "Threads")
+
+
+def _detectors(base: Setting, plan: Plan) -> Iterator[Job]:
+    for size, mode in product(DETECTOR_SIZES, ("forward", "training")):
+        yield jobs.detector(
+            replace(base, model=TINY, window=16, size=parse_size(size), mode=mode), plan
+        )
+
+
+def estimated_seconds(job: Job, plan: Plan) -> float:
+    """What a job will take, within a factor of some two."""
+    first = job.turns[0]
+    rate = RATE[first.device] * (first.threads if first.device == "cpu" else 1)
+    work = sum(p.multiply_adds * n for one in job.turns for p, n in products(one).items())
+    running = OVER_FLOOR * (plan.rounds + plan.warmup) * work / rate
+    if plan.time_limit is not None:
+        running = min(running, plan.time_limit)
+    return running + AROUND * len(job.turns) + COMPILING * job.what.count(COMPILE)

@@ -1,0 +1,106 @@
+"""The ways to do a matrix product, of which the floor takes the fastest.
+
+Operands arrive as plain blocks of numbers in the logical shapes (batch, rows, inner) and (batch,
+inner, columns); a way reads them in the memory order that they have in a model, so their numbers
+mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from benchmarking.floor import Product
+
+Ways = dict[str, Callable[[], object]]
+
+STRIPS = (4096, 16384)  # rows at a time, whose result stays in the cache
+GROUPS = (2**18, 2**20, 2**22, 2**27)  # numbers of the logits of the matrices that go together
+
+
+def ways(product: Product, left: Tensor, right: Tensor, out: Tensor) -> Ways:
+    """Calls that all do the product, by what they are called."""
+    if product.kind == "linear":
+        return _linear(left[0], right[0].view(product.columns, product.inner), out[0])
+    if product.kind == "input_gradient":
+        return _by_rows(left[0], right[0], out[0])
+    if product.kind == "weight_gradient":
+        dy = left[0].view(product.inner, product.rows)  # as it is stored: (T, outputs)
+        return {"mm": lambda: torch.mm(dy.t(), right[0], out=out[0])}
+    if product.kind == "qk":
+        right = right.view(product.batch, product.columns, product.inner).mT
+    if product.kind == "transposed":
+        left = left.view(product.batch, product.inner, product.rows).mT
+    return _grouped(left, right, out)
+
+
+def _linear(x: Tensor, weight: Tensor, out: Tensor) -> Ways:
+    """x (T, inputs), weight (outputs, inputs)."""
+    bias = weight[:, 0].contiguous()
+    found = {"F.linear": lambda: F.linear(x, weight, bias)}
+    found |= _by_rows(x, weight.t(), out)
+    packed = _packed_weight(x, weight)
+    if packed is not None:
+        pointwise = torch.ops.mkldnn._linear_pointwise
+        found["oneDNN, packed"] = lambda: pointwise(x, packed, bias, "none", [], "")
+    return found
+
+
+def _packed_weight(x: Tensor, weight: Tensor) -> Tensor | None:
+    """The weight as oneDNN likes it for so many rows, where PyTorch has that."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return None
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+        torch.ops.mkldnn._linear_pointwise(x[:1], packed, None, "none", [], "")
+    except (NotImplementedError, RuntimeError):  # of a dtype that this processor has no code for
+        return None
+    return packed
+
+
+def _by_rows(x: Tensor, matrix: Tensor, out: Tensor) -> Ways:
+    """All rows at once into memory that is there already; and in strips, all into the same.
+
+    As whoever works in strips goes on with a strip before it leaves the cache.
+    """
+    found = {"mm": lambda: torch.mm(x, matrix, out=out)}
+    for rows in STRIPS:
+        if rows < len(x):
+            found[f"mm, {rows} rows at a time"] = _in_strips(x, matrix, out, rows)
+    return found
+
+
+def _in_strips(x: Tensor, matrix: Tensor, out: Tensor, rows: int) -> Callable[[], None]:
+    strips = [(strip, out[: len(strip)]) for strip in x.split(rows)]
+
+    def call() -> None:
+        for strip, result in strips:
+            torch.mm(strip, matrix, out=result)
+
+    return call
+
+
+def _grouped(left: Tensor, right: Tensor, out: Tensor) -> Ways:
+    """A batched product, some matrices at a time, all into the same memory."""
+    logits = max(one.shape[1] * one.shape[2] for one in (left, out))
+    sizes = {min(len(left), max(1, numbers // logits)) for numbers in GROUPS}
+    found = {}
+    for size in sorted(sizes):
+        parts = [(a, b, out[: len(a)]) for a, b in zip(left.split(size), right.split(size))]
+        found[f"bmm, {size} matrices at a time"] = _batched(parts)
+    return found
+
+
+def _batched(parts: list[tuple[Tensor, Tensor, Tensor]]) -> Callable[[], None]:
+    def call() -> None:
+        for left, right, result in parts:
+            torch.bmm(left, right, out=result)
+
+    return call

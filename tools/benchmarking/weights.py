@@ -1,0 +1,43 @@
+"""Random weights that make a comparison mean something, the same for every candidate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from benchmarking.settings import Setting
+from swinv2_backbone import SwinV2, build_backbone
+
+
+@torch.no_grad()
+def random_backbone(setting: Setting) -> SwinV2:
+    """Our model in float32 on the CPU, whose weights all candidates get.
+
+    A fresh block is the identity, as its norms begin with 0; here every parameter counts.
+    """
+    model = build_backbone(setting.model, window_size=setting.window)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(_values(name, parameter.shape, generator))
+    return model.eval()
+
+
+def _values(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Values for one parameter by the end of its name."""
+    normal = torch.randn(shape, generator=generator)
+    if name.endswith("logit_scale"):
+        return math.log(10) + 0.3 * normal  # about as sharp as a fresh model
+    if name.endswith("cpb_mlp.2.weight"):  # around 0 before the sigmoid: biases within (0, 16)
+        return (normal - normal.mean(dim=1, keepdim=True)) * 4 / math.sqrt(shape[1])
+    if len(shape) > 1:
+        return normal / math.sqrt(math.prod(shape[1:]))
+    return 0.2 * normal + (1 if name.endswith("weight") else 0)  # a norm's weight; any bias
+
+
+def random_images(setting: Setting) -> Tensor:
+    """(B, 3, H, W) in float32 on the device, the same for the same setting."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(setting.batch, 3, *setting.size, generator=generator)
+    return images.to(setting.device)
