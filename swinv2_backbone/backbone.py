@@ -140,9 +140,9 @@ class SwinV2(nn.Module):
         features = {}
         for name, stage in zip(FEATURES, self.layers):
             x, sizes = stage(x, sizes)
+            full = full if stage.downsample is None else shrink(full, 2)
             if name in self.norms:
-                size = shrink(full, self.strides[name] // PATCH_SIZE)[0]
-                features[name] = unpack(self.norms[name](x), sizes, size)
+                features[name] = unpack(self.norms[name](x), sizes, full[0])
         return features
 
     def set_window_size(self, window_size: WindowSizes) -> None:

@@ -55,6 +55,8 @@ class PositionBias(nn.Sequential):
 
     def forward(self, window: Size) -> Tensor:
         """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset in a window, row by row."""
+        if torch.compiler.is_compiling():  # a cache is not something that a graph can hold
+            return self.table(window)
         learning = torch.is_grad_enabled() and any(p.requires_grad for p in self._weights())
         if self.training or learning or getattr(self, "_is_replica", False):  # of a DataParallel
             self._cache.clear()  # an optimiser may follow; fused ones raise no version

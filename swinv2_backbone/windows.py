@@ -208,7 +208,8 @@ def tokens_per_image(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
 
 def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
     """The sizes divided by ``stride``, rounded up."""
-    return tuple((-(-height // stride), -(-width // stride)) for height, width in sizes)
+    more = stride - 1
+    return tuple(((height + more) // stride, (width + more) // stride) for height, width in sizes)
 
 
 def pack(maps: Tensor, sizes: Sequence[Size]) -> Tensor:
@@ -239,17 +240,19 @@ def neighbours(tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
     """
     merged = []
     for maps in _maps(tokens, sizes):
-        height, width = maps.shape[1:3]
-        even = F.pad(maps, (0, 0, 0, width % 2, 0, height % 2))
-        pairs = even.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (b, h', 2, w', 2, C)
-        merged.append(pairs.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(0, 2))
+        # Written so that torch.compile, which sees h and w as symbols, has nothing to prove.
+        count, height, width, channels = maps.shape
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        even = F.pad(maps, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
+        pairs = even.view(count, rows, 2, columns, 2, channels).permute(0, 1, 3, 4, 2, 5)
+        merged.append(pairs.reshape(count * rows * columns, 4 * channels))
     return torch.cat(merged) if len(merged) > 1 else merged[0]
 
 
 def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """(T, C) -> the maps (b, h, w, C), together if all have one size, else one by one; views."""
     if all(size == sizes[0] for size in sizes):
-        return [tokens.view(len(sizes), *sizes[0], -1)]
+        return [tokens.view(len(sizes), *sizes[0], tokens.shape[1])]
     return [
-        own.view(1, *size, -1) for own, size in zip(tokens.split([h * w for h, w in sizes]), sizes)
+        own.view(1, *size, tokens.shape[1]) for own, size in zip(tokens.split([h * w for h, w in sizes]), sizes)
     ]

@@ -125,7 +125,7 @@ _HANDLES = {
     "aten::linear": _linear,
     "aten::matmul": _matmul,
     "aten::layer_norm": _elements("norms"),
-    "aten::relu": _elements("bias"),  # there is no other ReLU
+    "aten::relu_": _elements("bias"),  # there is no other ReLU
     "aten::mean": _elements("pooled"),
 }
 
