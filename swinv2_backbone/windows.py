@@ -227,8 +227,7 @@ def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
     maps = _maps(tokens, sizes)
     if any(own != size for own in sizes):
         maps = [
-            F.pad(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1]))
-            for own in maps
+            F.pad(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1])) for own in maps
         ]
     return (torch.cat(maps) if len(maps) > 1 else maps[0]).permute(0, 3, 1, 2)
 
@@ -253,6 +252,5 @@ def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """(T, C) -> the maps (b, h, w, C), together if all have one size, else one by one; views."""
     if all(size == sizes[0] for size in sizes):
         return [tokens.view(len(sizes), *sizes[0], tokens.shape[1])]
-    return [
-        own.view(1, *size, tokens.shape[1]) for own, size in zip(tokens.split([h * w for h, w in sizes]), sizes)
-    ]
+    parts = tokens.split([h * w for h, w in sizes])
+    return [own.view(1, *size, tokens.shape[1]) for own, size in zip(parts, sizes)]

@@ -49,7 +49,7 @@ def choose(kernel: str, x: Tensor, head_dim: int, block: nn.Module) -> str:
     """
     device = x.device.type
     if kernel == "auto":
-        by_device = {"cpu": "strips", "meta": "strips", "cuda": "triton"}
+        by_device = {"cpu": "strips", "cuda": "triton"}
         kernel = by_device.get(device, "reference")
         if kernel == "triton" and (not has_triton() or not _fits_triton(x, head_dim)):
             return "reference"

@@ -276,10 +276,9 @@ def _forward(
 
 
 def _buffers(x: Tensor) -> Activations:
-    one, channels = torch.empty_like, x.shape[1]
-    return Activations(
-        x.new_empty(len(x), 3 * channels), one(x), one(x), x.new_empty(len(x), 4 * channels), one(x)
-    )
+    tokens, channels = x.shape
+    widths = Activations(3 * channels, channels, channels, 4 * channels, channels)
+    return Activations(*(x.new_empty(tokens, width) for width in widths))
 
 
 @torch.library.impl("swinv2::strip_block_backward", "default")
@@ -337,12 +336,21 @@ def _differentiate(ctx, grads):
     num_weights, num_keep = ctx.lengths
     weights, keep = rest[:num_weights], rest[num_weights : num_weights + num_keep]
     kept = rest[num_weights + num_keep :]
+    if grads[0] is None:
+        return None, [None] * num_weights, None, None, [None] * num_keep, None, None, None, None
     grad_x, grad_scale, grad_table, *grad_weights = torch.ops.swinv2.strip_block_backward(
         grads[0].contiguous(), x, kept, weights, scale, table, keep, *ctx.partition
     )
     return grad_x, grad_weights, grad_scale, grad_table, [None] * num_keep, None, None, None, None
 
 
+def _refuse(ctx, grads):
+    raise RuntimeError(
+        "blocks in strips have no second derivative: build the model with kernel='reference'"
+    )
+
+
 torch.library.register_autograd(
     "swinv2::strip_block", _differentiate, setup_context=_save_for_backward
 )
+torch.library.register_autograd("swinv2::strip_block_backward", _refuse)
