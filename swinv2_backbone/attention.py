@@ -68,6 +68,21 @@ def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Parti
     return layout.to_tokens(out.transpose(1, 2).flatten(2))
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling a module does what its class says, and its parameters are ordinary ones.
+
+    Hooks, a ``forward`` of its own, and quantised or otherwise special parameters make it not so.
+    """
+    hooked = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+    )
+    return not hooked and all(type(p) in (nn.Parameter, Tensor) for p in module.parameters(False))
+
+
 class WindowAttention(nn.Module):
     """Multi-head scaled cosine attention within windows, with a log-CPB position bias.
 
@@ -91,7 +106,12 @@ class WindowAttention(nn.Module):
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
         """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster way to compute it."""
-        qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
+        if type(self.qkv) is nn.Linear and is_plain(
+            self.qkv
+        ):  # the bias is not the layer's own: keys have none
+            qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
+        else:
+            qkv = self.qkv(tokens) + self.qkv_bias
         return self.proj(attend(qkv, self.scale, self.cpb_mlp(partition.window), partition))
 
     @property

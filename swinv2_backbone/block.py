@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.attention import WindowAttention
 from swinv2_backbone.kernels.attend import ATTEND
-from swinv2_backbone.kernels.choice import choose
+from swinv2_backbone.kernels.choice import choose, parts_of
 from swinv2_backbone.kernels.strip_block import block_in_strips
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
 from swinv2_backbone.windows import Partition, Size, shrink
@@ -52,10 +52,11 @@ class SwinV2Block(nn.Module):
         self.head_dim = dim // num_heads
         self.activation_checkpointing = activation_checkpointing
         self.kernel = kernel
+        self.made_of = parts_of(self)
 
     def forward(self, x: Tensor, partition: Partition) -> Tensor:
         """(T, C) -> (T, C)."""
-        kernel = choose(self.kernel, x, self.head_dim, self)
+        kernel = choose(self.kernel, x, partition, self)
         recompute = self.activation_checkpointing and self.training
         if kernel == "strips":
             x = block_in_strips(self, x, partition, keep_activations=not recompute)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import Size, neighbours, pack, shrink, tokens_per_image
+from swinv2_backbone.windows import Size, neighbours, pack, pad_end, shrink, tokens_per_image
 
 PATCH_SIZE = 4
 
@@ -67,7 +67,7 @@ class PatchEmbed(nn.Module):
         """
         count, channels, height, width = images.shape
         ((rows, columns),) = shrink([(height, width)], PATCH_SIZE)
-        images = F.pad(images, (0, columns * PATCH_SIZE - width, 0, rows * PATCH_SIZE - height))
+        images = pad_end(images, (0, columns * PATCH_SIZE - width, 0, rows * PATCH_SIZE - height))
         patches = images.view(count, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C_in * 4 * 4)
         # As patches do not overlap, the convolution is a linear layer, whose result is packed.

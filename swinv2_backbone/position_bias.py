@@ -100,11 +100,12 @@ class PositionBias(nn.Sequential):
         if state != self._cached_for:
             self._cache.clear()
             self._cached_for = state
-        if window not in self._cache:
+        table = self._cache.get(window)  # kept here: another thread may clear the cache
+        if table is None:
             # Outlives this forward, so not an inference tensor, which autograd could not use.
             with torch.inference_mode(False), torch.no_grad():
-                self._cache[window] = self.table(window)
-        return self._cache[window]
+                table = self._cache[window] = self.table(window)
+        return table
 
     def train(self, mode: bool = True) -> PositionBias:
         self._cache.clear()
@@ -128,9 +129,9 @@ def offsets_within(table: Tensor, window: Size, size: Size) -> Tensor:
     return rows[:, mh - h : mh + h - 1, mw - w : mw + w - 1]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)  # 4 bytes for every pair of tokens: 21 MB each for windows of 48
 def offset_index(window: Size, device: torch.device) -> Tensor:
-    """(N * N,) place in the table of the offset from every query i to every key j.
+    """(N * N,) int32, the place in the table of the offset from every query i to every key j.
 
     Offset (dh, dw) stands at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
     """
@@ -139,4 +140,4 @@ def offset_index(window: Size, device: torch.device) -> Tensor:
         row, col = torch.cartesian_prod(*(torch.arange(length) for length in window)).unbind(1)
         d_h = row[:, None] - row[None, :] + window[0] - 1
         d_w = col[:, None] - col[None, :] + window[1] - 1
-        return (d_h * (2 * window[1] - 1) + d_w).flatten().to(device)
+        return (d_h * (2 * window[1] - 1) + d_w).flatten().int().to(device)

@@ -227,7 +227,8 @@ def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
     maps = _maps(tokens, sizes)
     if any(own != size for own in sizes):
         maps = [
-            F.pad(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1])) for own in maps
+            pad_end(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1]))
+            for own in maps
         ]
     return (torch.cat(maps) if len(maps) > 1 else maps[0]).permute(0, 3, 1, 2)
 
@@ -242,10 +243,16 @@ def neighbours(tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
         # Written so that torch.compile, which sees h and w as symbols, has nothing to prove.
         count, height, width, channels = maps.shape
         rows, columns = (height + 1) // 2, (width + 1) // 2
-        even = F.pad(maps, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
+        even = pad_end(maps, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
         pairs = even.view(count, rows, 2, columns, 2, channels).permute(0, 1, 3, 4, 2, 5)
         merged.append(pairs.reshape(count * rows * columns, 4 * channels))
     return torch.cat(merged) if len(merged) > 1 else merged[0]
+
+
+def pad_end(x: Tensor, padding: tuple[int, ...]) -> Tensor:
+    """``F.pad``, but without a copy where there is nothing to pad."""
+    # A compiled graph is for all sizes: it may not ask.
+    return F.pad(x, padding) if torch.compiler.is_compiling() or any(padding) else x
 
 
 def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:

@@ -107,6 +107,8 @@ def test_config_reaches_the_model():
         "1",
         "MODEL.SWINV2.ACTIVATION_CHECKPOINTING",
         "True",
+        "MODEL.SWINV2.KERNEL",
+        "reference",
         "MODEL.SWINV2.OUT_FEATURES",
         "['res3', 'res5']",
         "MODEL.SWINV2.MASK_PADDING",
@@ -118,6 +120,7 @@ def test_config_reaches_the_model():
     assert model.layers[3].blocks[0].drop_path.rate == pytest.approx(0.4)
     assert not any(p.requires_grad for p in model.layers[0].parameters())
     assert all(block.activation_checkpointing for stage in model.layers for block in stage.blocks)
+    assert all(block.kernel == "reference" for stage in model.layers for block in stage.blocks)
     assert list(backbone.output_shape()) == ["res3", "res5"]
     assert not backbone.mask_padding
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import log, prod
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from swinv2_backbone.block import SwinV2Block
-from swinv2_backbone.kernels import strip_attention, strip_block
+from swinv2_backbone.kernels import linear, strip_attention, strip_block
 from swinv2_backbone.kernels.linear import FEWEST_TOKENS, PreparedLinear
 from swinv2_backbone.windows import Partition
 
@@ -24,13 +26,15 @@ PARTITIONS = [
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
 ]
-BUDGETS = {"one strip": (2**24, 2**21), "many strips, few logits": (2**12, 2**8)}
+# Bytes of a strip, of its logits, and from how many tokens on oneDNN is used.
+BUDGETS = {"one strip": (2**24, 2**21, 10**6), "many strips": (2**12, 2**8, 1)}
 
 
 @pytest.fixture(params=BUDGETS)
 def budgets(request, monkeypatch) -> None:
-    """Bytes of a strip and of its logits: everything at once, or a row of windows and a query."""
-    hidden, logits = BUDGETS[request.param]
+    """Everything at once, or a row of windows and a query at a time."""
+    hidden, logits, fewest_tokens = BUDGETS[request.param]
+    monkeypatch.setattr(linear, "FEWEST_TOKENS", fewest_tokens)
     monkeypatch.setattr(strip_block, "INFERENCE_BYTES", hidden)
     monkeypatch.setattr(strip_block, "TRAINING_BYTES", hidden)
     monkeypatch.setattr(strip_attention, "LOGITS_BYTES", logits)
@@ -98,7 +102,7 @@ def test_gradients_of_a_block_in_strips_pass_gradcheck(budgets):
     assert gradcheck(lambda x, *_: block(x, partition), (x, *weights), fast_mode=True)
 
 
-@pytest.mark.parametrize("logit_scale", [-20.0, log(100), 1e4])
+@pytest.mark.parametrize("logit_scale", [-200.0, -20.0, log(100), 1e4])
 def test_extreme_scales_and_tokens_of_zero_are_finite(logit_scale, budgets):
     partition, block = PARTITIONS[1], random_block()
     nn.init.constant_(block.attn.logit_scale, logit_scale)
@@ -136,19 +140,15 @@ def test_a_second_derivative_is_refused():
 
 
 @pytest.mark.parametrize("out, into", [(96, 32), (32, 96)])
-@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("tokens", [7, FEWEST_TOKENS])
-def test_prepared_linear_layers_equal_plain_ones(out, into, transposed, tokens):
-    weight = pictures(into, out, seed=1).mT if transposed else pictures(out, into, seed=1)
-    bias = None if transposed else pictures(out, seed=2)
-    x, prepared = pictures(tokens, into), PreparedLinear(weight, bias, tokens)
-    expected = nn.functional.linear(
-        x.double(), weight.double(), bias if bias is None else bias.double()
-    )
+def test_prepared_linear_layers_equal_plain_ones(out, into, tokens):
+    weight, bias = pictures(out, into, seed=1), pictures(out, seed=2)
+    x, prepared = pictures(tokens // 3, into), PreparedLinear(weight, bias, tokens)
+    assert (prepared._laid_out is not None) == (linear._ONEDNN and tokens == FEWEST_TOKENS)
+    expected = nn.functional.linear(x.double(), weight.double(), bias.double())
+    gelu = nn.functional.gelu(expected)
     torch.testing.assert_close(prepared(x).double(), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        prepared.gelu(x).double(), nn.functional.gelu(expected), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(prepared.gelu(x).double(), gelu, rtol=1e-5, atol=1e-5)
 
 
 def test_onednn_is_not_used_where_it_is_turned_off():
@@ -173,9 +173,10 @@ def test_the_operator_keeps_the_rules_of_operators():
             )
 
 
+@pytest.mark.parametrize("options", [{}, {"activation_checkpointing": True}], ids=str)
 @pytest.mark.parametrize("training", [False, True])
-def test_the_compiled_backbone_is_one_graph_for_all_sizes(training):
-    model = backbone(FOUR_STAGES, drop_path_rate=0.0).train(training)
+def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
+    model = backbone(FOUR_STAGES, **options).train(training)
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     compiled = torch.compile(model, backend=graphs, fullgraph=True, dynamic=True)
@@ -194,3 +195,40 @@ def test_the_compiled_backbone_is_one_graph_for_all_sizes(training):
             assert largest_difference(*found) < 1e-4
         counts.append(graphs.frame_count)
     assert len(set(counts)) == 1
+
+
+def test_drop_path_and_sizes_of_images_are_part_of_the_graph():
+    model = backbone(drop_path_rate=0.5).train()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    images, results = pictures(2, 3, 45, 40), []
+    for run in (model, compiled):
+        torch.manual_seed(0)
+        features = run(images, [(45, 40), (20, 33)])
+        model.zero_grad()
+        total(features).backward()
+        results.append((features, gradients(model)))
+    assert largest_difference(results[1][0], results[0][0]) < 1e-5
+    assert largest_difference(results[1][1], results[0][1]) < 1e-4
+
+
+LARGE = """
+import re, resource, sys, torch
+from swinv2_backbone import build_backbone
+torch.manual_seed(0)
+model = build_backbone(
+    "swinv2_large_window12_192", window_size=int(sys.argv[1]), activation_checkpointing=True
+).train()
+features = model(torch.randn(1, 3, 1536, 1536))
+sum(feature.square().mean() for feature in features.values()).backward()
+assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # GiB
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [32, 48])
+def test_the_large_model_trains_at_1536_pixels_and_large_windows_in_8_gib(window):
+    command = [sys.executable, "-c", LARGE, str(window)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 8  # weights, gradients and PyTorch itself included

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from models import TWO_STAGES, backbone, gradients, largest_difference, pictures, total
 from torch import Tensor
 
 triton = pytest.importorskip("triton")
@@ -205,6 +206,48 @@ def test_inputs_and_gradients_need_not_be_contiguous():
     given = qkv, scale, table, grad.new_ones(1).expand_as(grad)
     actual = differentiate(of_views, *given, sizes, window, True)
     assert all(map(torch.equal, actual, expected))
+
+
+def test_a_backbone_with_the_kernel_equals_the_reference():
+    results = []
+    for kernel in ("reference", "triton"):
+        shape = TWO_STAGES | {"embed_dim": 64, "num_heads": (2, 4), "depths": (1, 2)}
+        model = backbone(shape, kernel=kernel).to(DEVICE)
+        features = model(pictures(2, 3, 37, 29).to(DEVICE), [(37, 29), (20, 11)])
+        total({name: value.cpu() for name, value in features.items()}).backward()
+        results.append((features, gradients(model)))
+    (expected, expected_gradients), (actual, actual_gradients) = results
+    assert largest_difference(actual, expected) < 1e-4
+    assert largest_difference(actual_gradients, expected_gradients) < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
+    device = torch.device(DEVICE)
+    monkeypatch.setattr(kernels, "_checked", {})
+    kernels.check_once(device, dtype)
+    assert kernels._checked == {(device, dtype): True}
+    kernels.check_once(device, dtype)  # not again
+    kernels._checked.clear()
+    right = kernels.triton_window_attention
+    monkeypatch.setattr(
+        kernels, "triton_window_attention", lambda qkv, scale, *rest: right(qkv, 1.1 * scale, *rest)
+    )
+    with pytest.raises(RuntimeError, match="wrong on .*off by .*kernel='reference'"):
+        kernels.check_once(device, dtype)
+    assert kernels._checked == {(device, dtype): False}
+
+
+def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monkeypatch):
+    monkeypatch.setattr(kernels, "_checked", {})
+    x = torch.ones(3, device=DEVICE, requires_grad=True)
+
+    def checking(x: Tensor) -> Tensor:
+        kernels.check_once(x.device, torch.float32)
+        return x.sin() * x
+
+    torch.utils.checkpoint.checkpoint(checking, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().sin() + x.detach().cos())
 
 
 def test_other_head_dimensions_raise_an_error():

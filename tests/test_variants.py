@@ -171,6 +171,7 @@ def test_options_of_a_variant_reach_the_model():
         drop_path_rate=0.11,
         frozen_stages=2,
         activation_checkpointing=True,
+        kernel="reference",
     )
     assert model.window_sizes == ((16, 16),) * 3  # no stage after res4
     assert model.pretrained_window_sizes == ((7, 7),) * 3
@@ -178,4 +179,5 @@ def test_options_of_a_variant_reach_the_model():
     assert model.patch_embed.proj.in_channels == 4
     assert model.layers[2].blocks[-1].drop_path.rate == pytest.approx(0.09)
     assert all(block.activation_checkpointing for stage in model.layers for block in stage.blocks)
+    assert all(block.kernel == "reference" for stage in model.layers for block in stage.blocks)
     assert [stage.training for stage in model.layers] == [False, False, True]

@@ -3,8 +3,7 @@
 - "reference": ``attention.window_attention`` and the modules of the block, as they are written.
 - "strips": the whole block strip by strip (strip_block.py).
 - "triton": the attention as one fused kernel on the GPU (triton_attention.py), the rest as modules.
-- "auto": "strips" on a CPU, "triton" on a GPU of NVIDIA's or AMD's where Triton is installed, else
-  "reference".
+- "auto": "strips" on a CPU, "triton" on a GPU where Triton can be had, else "reference".
 
 The environment variable SWINV2_KERNEL, read when a model is built, stands above what the model is
 told: to find out whether a strange result comes from a kernel.
@@ -14,14 +13,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from swinv2_backbone.attention import is_plain
+from swinv2_backbone.windows import Partition
+
 KERNELS = ("auto", "reference", "strips", "triton")
 VARIABLE = "SWINV2_KERNEL"
+LAYER_NORM_EPS = 1e-5  # that of the block in strips
 TRITON_HEAD_DIM = 32  # of every published model; the kernel is written for it alone
+TRITON_WIDEST = 64  # tokens of a window in a row
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -38,53 +43,77 @@ def asked_for(kernel: str) -> str:
     return given or kernel
 
 
-def choose(kernel: str, x: Tensor, head_dim: int, block: nn.Module) -> str:
+def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> str:
     """ "reference", "strips" or "triton", for the tokens ``x`` of a block.
 
-    A block with hooks inside, or with a layer that is not what the class made (quantised, wrapped,
-    with an adapter), is computed by its modules, as a kernel would pass these by.
+    A block with hooks inside, or with a layer that is not what the block was made of (quantised,
+    parametrised, with an adapter), is computed by its modules: strips would pass these by.  So is
+    one that is traced or exported, as a trace is to show operators that others know.
 
     Raises:
         ValueError: the kernel that was asked for cannot be had.
     """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return "reference"
     device = x.device.type
     if kernel == "auto":
-        by_device = {"cpu": "strips", "cuda": "triton"}
-        kernel = by_device.get(device, "reference")
-        if kernel == "triton" and (not has_triton() or not _fits_triton(x, head_dim)):
+        kernel = {"cpu": "strips", "cuda": "triton"}.get(device, "reference")
+        if kernel == "triton" and (why_not_triton(x, partition, block) or not _is_new(x.device)):
             return "reference"
-    elif kernel == "triton":
-        _check_triton(x, head_dim)
-    if kernel == "strips" and (torch.jit.is_tracing() or not _as_built(block)):
-        return "reference"  # a trace shows operators; counting them is what it is for
+    elif kernel == "triton" and (why := why_not_triton(x, partition, block)):
+        raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
+    elif kernel == "strips" and device != "cpu":
+        raise ValueError(
+            f"kernel 'strips' is for CPUs, the model is on {device}: use kernel='auto'"
+        )
+    if kernel == "strips" and not _as_built(block):
+        return "reference"
     return kernel
+
+
+def why_not_triton(x: Tensor, partition: Partition, block: nn.Module) -> str | None:
+    """Why the Triton kernel cannot be had; None if it can."""
+    if not has_triton():
+        return "needs Triton and a C compiler"
+    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"needs a GPU, the model is on {x.device}"
+    if block.head_dim != TRITON_HEAD_DIM:
+        return f"is for heads of {TRITON_HEAD_DIM} channels, got {block.head_dim}"
+    if x.dtype not in TRITON_DTYPES:
+        return f"is for float32, float16 and bfloat16, got {x.dtype}"
+    if partition.window[1] > TRITON_WIDEST:
+        return f"is for windows up to {TRITON_WIDEST} tokens wide, got {partition.window[1]}"
+    return None
 
 
 @cache
 def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    """Whether Triton is there, and the compiler that it needs to call its kernels."""
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    found = any(name and shutil.which(name) for name in compilers)
+    return found and importlib.util.find_spec("triton") is not None
 
 
-def _fits_triton(x: Tensor, head_dim: int) -> bool:
-    return head_dim == TRITON_HEAD_DIM and x.dtype in TRITON_DTYPES
+@cache
+def _is_new(device: torch.device) -> bool:
+    """Whether a GPU multiplies bfloat16: NVIDIA's Ampere or later."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _check_triton(x: Tensor, head_dim: int) -> None:
-    if not has_triton():
-        raise ValueError("kernel 'triton' needs Triton: pip install triton, or kernel='auto'")
-    if not _fits_triton(x, head_dim):
-        raise ValueError(
-            f"kernel 'triton' is for heads of {TRITON_HEAD_DIM} channels in float32, float16 or "
-            f"bfloat16, got {head_dim} channels in {x.dtype}: use kernel='auto'"
-        )
+def parts_of(block: nn.Module) -> list[type]:
+    """The classes of all modules inside a block."""
+    return [type(module) for module in block.modules() if module is not block]
 
 
 def _as_built(block: nn.Module) -> bool:
-    """Whether calling the modules inside ``block`` would do no more than their classes say."""
-    plain = (nn.Linear, nn.LayerNorm)
-    return all(
-        not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
-        and (type(m) in plain or type(m).__module__.startswith(("swinv2_backbone.", "torch.nn.")))
-        for m in block.modules()
-        if m is not block
+    """Whether the modules inside ``block`` are those it was made of, and do no more than that."""
+    return (
+        parts_of(block) == block.made_of
+        and not torch.nn.modules.module._has_any_global_hook()
+        and all(is_plain(m) for m in block.modules() if m is not block)
+        and all(_has_parameters(m) for m in block.modules() if isinstance(m, nn.LayerNorm))
     )
+
+
+def _has_parameters(norm: nn.LayerNorm) -> bool:
+    return norm.eps == LAYER_NORM_EPS and norm.weight is not None and norm.bias is not None

@@ -98,7 +98,7 @@ def strip_attention_backward(
     # y = factor * x, factor = scale / |x|: dx = factor * (dy - x (x . dy) / |x|^2)
     x, dy, factor = (each[:, : 2 * num_heads] for each in (heads, grad_heads, factors))
     inner = (x * dy).sum(dim=2, keepdim=True)
-    grad_scale += (inner * factor)[:, :num_heads].sum(dim=0) / scale
+    grad_scale += (inner[:, :num_heads] / norms[:, :num_heads].clamp(min=EPS)).sum(dim=0)
     inner = torch.where(norms > EPS, inner / norms.square(), 0)
     dy.addcmul_(x, inner, value=-1).mul_(factor)
     return grad_heads.flatten(1).to(qkv.dtype)

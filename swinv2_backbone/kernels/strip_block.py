@@ -16,7 +16,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
 from swinv2_backbone.kernels.linear import PreparedLinear
 from swinv2_backbone.kernels.segments import Strip, strips
 from swinv2_backbone.kernels.strip_attention import (
@@ -26,7 +28,6 @@ from swinv2_backbone.kernels.strip_attention import (
 )
 from swinv2_backbone.windows import Partition, Size
 
-LAYER_NORM_EPS = 1e-5
 # Of the hidden layer of the MLP, the widest of a strip's tensors.  Larger strips need more memory,
 # which counts in inference, and less time in Python, which counts in training.
 INFERENCE_BYTES = 8 * 2**20
@@ -73,7 +74,7 @@ class _Block:
         hidden_bytes: int,
     ):
         self.weights = weights = BlockWeights(*weights)
-        self.tokens = tokens = sum(h * w for h, w in partition.sizes)
+        tokens = sum(h * w for h, w in partition.sizes)
         self.scale = scale.view(-1, 1)
         self.bias = RectangleBias(table, partition.window)
         self.keep = keep  # () or two (T, 1): the factors of drop path
@@ -126,10 +127,6 @@ class _Gradients:
         self.scale = torch.zeros_like(block.scale)
         self.matrices: dict[Size, Tensor] = {}  # of the position bias
         self.block = block
-        self.inputs = {  # what gives the gradient of a linear layer's input
-            name: PreparedLinear(getattr(block.weights, name).mT, None, block.tokens)
-            for name in ("qkv", "proj", "fc1", "fc2")
-        }
 
     def add_strip(self, grad: Tensor, x: Tensor, strip: Strip, met: Activations) -> Tensor:
         """The gradient of a strip's input, from that of its output; (n, C) both."""
@@ -158,7 +155,7 @@ class _Gradients:
         else:
             weight += grad.mT @ x
         bias += grad.sum(dim=0, dtype=bias.dtype)
-        return self.inputs[name](grad)
+        return grad @ getattr(self.block.weights, name)
 
     def _norm(self, name: str, grad: Tensor, x: Tensor, stats: Sequence[Tensor]) -> Tensor:
         """The gradient of the input ``x`` of a norm, from that of its output."""
@@ -193,23 +190,31 @@ def block_in_strips(
         block.norm2.weight,
         block.norm2.bias,
     )
-    if torch.is_autocast_enabled(x.device.type):  # which does not look into an operator
+    # Autocast does not look into an operator; it leaves float64 alone.
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x, *weights = (w.to(torch.get_autocast_dtype(x.device.type)) for w in (x, *weights))
     keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
-    scale, table = attn.scale, attn.cpb_mlp(partition.window)
+    scale, table = attn.scale, _table(attn.cpb_mlp, partition.window, keep_activations)
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, scale, table))
     out, *_ = torch.ops.swinv2.strip_block(
         x,
         weights,
         scale,
         table,
-        [] if None in keep else keep,
+        [] if keep[0] is None else keep,
         [length for size in partition.sizes for length in size],
         partition.window,
         partition.shifted,
         learning and keep_activations,
     )
     return out
+
+
+def _table(bias: nn.Module, window: Size, keep_activations: bool) -> Tensor:
+    """The position bias of every offset; of a large window its MLP has much to keep, too."""
+    if keep_activations or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return bias(window)
+    return checkpoint(bias, window, use_reentrant=False, preserve_rng_state=False)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:
@@ -262,7 +267,7 @@ def _forward(
     hidden_bytes = TRAINING_BYTES if keep_activations else INFERENCE_BYTES
     block = _Block(weights, scale, table, keep, partition, hidden_bytes)
     out = torch.empty_like(x)
-    kept = _buffers(x) if keep_activations else ()
+    kept = _buffers(x, len(block.weights.fc1)) if keep_activations else ()
     with torch.autocast(x.device.type, enabled=False):  # dtypes are settled by the caller
         for strip in block.strips:
             own = strip.tokens
@@ -275,9 +280,9 @@ def _forward(
     return [out, *kept]
 
 
-def _buffers(x: Tensor) -> Activations:
+def _buffers(x: Tensor, hidden: int) -> Activations:
     tokens, channels = x.shape
-    widths = Activations(3 * channels, channels, channels, 4 * channels, channels)
+    widths = Activations(3 * channels, channels, channels, hidden, channels)
     return Activations(*(x.new_empty(tokens, width) for width in widths))
 
 
@@ -316,7 +321,8 @@ def _backward(
 
 @torch.library.register_fake("swinv2::strip_block")
 def _(x, weights, scale, table, keep, sizes, window, shifted, keep_activations):
-    return [torch.empty_like(x), *(_buffers(x) if keep_activations else ())]
+    hidden = BlockWeights(*weights).fc1.shape[0]
+    return [torch.empty_like(x), *(_buffers(x, hidden) if keep_activations else ())]
 
 
 @torch.library.register_fake("swinv2::strip_block_backward")
