@@ -18,6 +18,7 @@ tile is a block of queries by a block of keys; each is BLOCK seats of a rectangl
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import prod
 
@@ -491,10 +492,13 @@ def check_once(device: torch.device, dtype: torch.dtype) -> None:
         return
     _checked[device, dtype] = True  # while it runs, and if it succeeds
     try:
-        for window in (8, 12):  # of one tile, and of several
-            _check(
-                Partition(((window + 5, window + 3), (5, 9)), (window, window), True), device, dtype
-            )
+        # In a thread of its own, which knows nothing of autocast, inference mode, activation
+        # checkpointing and whatever else surrounds the first use.
+        with ThreadPoolExecutor(1) as thread:
+            for window in (8, 12):  # of one tile, and of several
+                sizes = ((window + 5, window + 3), (5, 9))
+                partition = Partition(sizes, (window, window), True)
+                thread.submit(_check, partition, device, dtype).result()
     except BaseException:
         _checked[device, dtype] = False
         raise
@@ -508,17 +512,13 @@ def _check(partition: Partition, device: torch.device, dtype: torch.dtype) -> No
     given = (qkv.to(dtype), scale, 16 * torch.rand(2, offsets, generator=numbers))
     weights = torch.randn(len(qkv), 2 * HEAD_DIM, generator=numbers).to(device)
     results = []
-    # Whoever watches what is kept for a backward, as activation checkpointing does, is not meant.
-    unseen = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    exactly = torch.autocast(device.type, enabled=False)
-    with torch.inference_mode(False), torch.enable_grad(), exactly, unseen:
-        for attend, exact in ((_of_partition, False), (window_attention, True)):
-            precise = torch.float64 if exact else torch.float32
-            dtypes = (precise if exact else dtype, precise, precise)
-            leaves = [x.to(device, own).requires_grad_() for x, own in zip(given, dtypes)]
-            out = attend(*leaves, partition)
-            grads = torch.autograd.grad(out, leaves, weights.to(out.dtype))
-            results.append([each.double() for each in (out, *grads)])
+    for attend, exact in ((_of_partition, False), (window_attention, True)):
+        precise = torch.float64 if exact else torch.float32
+        dtypes = (precise if exact else dtype, precise, precise)
+        leaves = [x.to(device, own).requires_grad_() for x, own in zip(given, dtypes)]
+        out = attend(*leaves, partition)
+        grads = torch.autograd.grad(out, leaves, weights.to(out.dtype))
+        results.append([each.double() for each in (out, *grads)])
     for name, actual, expected in zip(("result", "qkv", "scale", "table"), *results):
         error = ((actual - expected).abs().max() / expected.abs().max()).item()
         if not error < TOLERANCES[dtype]:
