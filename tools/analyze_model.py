@@ -107,7 +107,7 @@ def _convolution(inputs: list, outputs: list) -> Counter[str]:
 
 
 def _linear(inputs: list, outputs: list) -> Counter[str]:
-    term = {"attn": "qkv", "cpb_mlp": "bias"}.get(_owner(outputs), "layers")
+    term = {"qkv": "qkv", "cpb_mlp": "bias"}.get(_owner(outputs), "layers")
     return Counter({term: linear_flop_jit(inputs, outputs)})
 
 

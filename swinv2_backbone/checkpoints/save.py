@@ -156,7 +156,7 @@ def _tables(backbone: SwinV2, layout: Layout, root: str) -> Tensors:
             index = index.view(window[0] * window[1], -1)
         for j in range(len(stage.blocks)):
             beside = root + layout.theirs(f"layers.{i}.blocks.{j}.attn.logit_scale")
-            found[beside.replace("logit_scale", "relative_position_index")] = index.clone()
+            found[beside.replace("logit_scale", "relative_position_index")] = index.long()
             found[beside.replace("logit_scale", "relative_coords_table")] = coords_table(
                 window, pretrained
             )
