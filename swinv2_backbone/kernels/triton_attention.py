@@ -484,6 +484,7 @@ def check_once(device: torch.device, dtype: torch.dtype) -> None:
     """Compare result and gradients with the reference, at the first use on a device in a dtype.
 
     A compiler or a driver that this was not tried with must not spoil a training unseen.
+    (A graph of torch.compile never comes here.)
 
     Raises:
         RuntimeError: they differ.
