@@ -7,14 +7,15 @@ INSTALLED := $(VENV)/.installed
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-slow lint clean
+.PHONY: help env demo demo-semantic test test-slow reliability lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
 	@echo "make demo           train and show a small Mask R-CNN"
 	@echo "make demo-semantic  the same with a small UPerNet"
 	@echo "make test           fast tests"
-	@echo "make test-slow      all tests"
+	@echo "make test-slow      all tests but the next"
+	@echo "make reliability    kill, damage and resume trainings again and again"
 	@echo "make lint           ruff"
 	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
 
@@ -39,7 +40,10 @@ test: env
 	$(BIN)/python -m pytest
 
 test-slow: env
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not reliability"
+
+reliability: env
+	$(BIN)/python -m pytest -m reliability
 
 lint: env
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

@@ -44,6 +44,6 @@ setup(
             "tqdm>4.29.0",
             "yacs>=0.1.8",
         ],
-        "test": ["pytest", "ruff", "timm", "torchvision", "transformers"],
+        "test": ["hypothesis", "pytest", "ruff", "timm", "torchvision", "transformers"],
     },
 )

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,3 +17,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+FIGURES: list[str] = []
+
+
+@pytest.fixture
+def record_figures() -> Callable[[str, str], None]:
+    """Called with a row of docs/RELIABILITY.md and what was seen; printed at the end."""
+    return lambda row, seen: FIGURES.append(f"{row}: {seen}")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if FIGURES:
+        terminalreporter.section("figures for docs/RELIABILITY.md")
+        for line in FIGURES:
+            terminalreporter.line(line)

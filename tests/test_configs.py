@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
@@ -30,6 +30,7 @@ from small_configs import (
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from swinv2_backbone.d2.data.loader import train_loader_from_config
 from swinv2_backbone.d2.data.mapper import DatasetMapper
 from swinv2_backbone.d2.optimizer import build_lr_scheduler, build_optimizer
 
@@ -372,7 +373,7 @@ def small_yaml(stem: str) -> tuple:
     """A small model, its optimizer, its training and its test images."""
     cfg = yaml_config(stem, small=True)
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
-    train = build_detection_train_loader(cfg, mapper=DatasetMapper(cfg, True))
+    train = train_loader_from_config(cfg)
     test = build_detection_test_loader(cfg, cfg.DATASETS.TEST[0], mapper=DatasetMapper(cfg, False))
     return model, build_optimizer(cfg, model), train, test
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from swinv2_backbone.d2.data import checks, coco_annotations, coco_masks
 from swinv2_backbone.d2.data.checks import check_coco
 from swinv2_backbone.d2.data.coco_masks import FaultError, mask_area, usable
 from swinv2_backbone.d2.data.findings import EXAMPLES, Fault, Report, for_each
+from swinv2_backbone.d2.data.images import Header
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 RLE = {"size": [8, 10], "counts": [9, 2, 69]}
@@ -33,6 +35,7 @@ IMAGES = [
     {"id": 7, "file_name": "a.png", "height": 8, "width": 10},
     {"id": 8, "file_name": "b.png", "height": 8, "width": 10},
 ]
+IMAGES_HEADER = Header(8, 10, False)
 
 
 @pytest.fixture
@@ -130,6 +133,19 @@ FAULTY_IMAGES = [
         "b.png (10x8, is 8x10)",
     ),
 ]
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../other/a.png", "x/../../a.png"])
+def test_no_file_outside_the_folder_is_read_unless_allowed(check, name, monkeypatch):
+    images = [IMAGES[0], IMAGES[1] | {"file_name": name}]
+    looked_at = []
+    monkeypatch.setattr(checks, "image_header", lambda p: looked_at.append(str(p)) or IMAGES_HEADER)
+    _, report = check(images=images)
+    assert list(report.errors) == [checks.OUTSIDE]
+    assert report.errors[checks.OUTSIDE].examples == [name]
+    assert [Path(path).name for path in looked_at] == ["a.png"]
+    _, report = check(images=images, images_outside=True)
+    assert not report.errors
 
 
 @pytest.mark.parametrize(("images", "fault", "words"), FAULTY_IMAGES)

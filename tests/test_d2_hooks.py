@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.evaluation import check_evaluation
 from swinv2_backbone.d2.hooks import Evaluate, WeightAverage
+from swinv2_backbone.d2.stop import StopRequest
 
 
 class Counting(nn.Module):
@@ -119,6 +121,7 @@ def evaluate(values: list[float], folder, metric: str = "bbox/AP", start_iter: i
     hook = Evaluate(
         1,
         lambda: {"bbox": {"AP": next(results)}},
+        step=SimpleNamespace(stop_request=StopRequest(), stopping=0),
         best_metric=metric,
         model=model,
         output_dir=folder,

@@ -1,9 +1,11 @@
 #!/usr/bin/env python
-"""Count the parameters and multiply-adds of models.
+"""Count the parameters and multiply-adds of models, and the memory to train them.
 
 tools/analyze_model.py --table                   all variants, beside the published numbers
 tools/analyze_model.py --write docs/MODELS.md    the same as a document
 tools/analyze_model.py --model swinv2_tiny_window8_256 --image-size 800 1333 --window-size 16
+tools/analyze_model.py --memory --model swinv2_giant --image-size 1536 --processes 64 \
+    --checkpointing                              what a GPU must hold to train it
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from math import prod
 from pathlib import Path
 
 import torch
+import training_memory
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_jit, get_shape, linear_flop_jit, matmul_flop_jit
 from torch import nn
@@ -26,6 +29,7 @@ from swinv2_backbone import VARIANTS, build_classifier
 from swinv2_backbone.variants import RELEASES, variant_name
 
 CLASSES = 1000
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PARAMETERS_TOLERANCE = 0.01  # millions: one in the last digit that is printed
 FLOPS_TOLERANCE = 0.01  # of the published number
 
@@ -326,6 +330,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     task.add_argument("--table", action="store_true", help="all variants; fails on a deviation")
     task.add_argument("--write", type=Path, metavar="FILE", help="the document of all variants")
     task.add_argument("--model", metavar="NAME", help="one variant, by stage")
+    memory = parser.add_argument_group("memory of training, with --model")
+    memory.add_argument("--memory", action="store_true", help="instead of multiply-adds")
+    memory.add_argument("--batch", type=int, default=1, help="images of one process")
+    memory.add_argument("--processes", type=int, default=1, help="one for each GPU")
+    memory.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="mixed")
+    memory.add_argument("--checkpointing", action="store_true", help="of activations")
+    memory.add_argument("--kernel", choices=("triton", "strips", "reference"), default="triton")
     parser.add_argument(
         "--image-size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one side"
     )
@@ -333,32 +344,47 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--window-size", type=int, nargs="+", metavar="M", help="in tokens; one, or one per stage"
     )
     args = parser.parse_args(argv)
-    if not args.model and (args.image_size or args.window_size):
-        parser.error("--image-size and --window-size go with --model")
+    if not args.model and (args.image_size or args.window_size or args.memory):
+        parser.error("--image-size, --window-size and --memory go with --model")
+    if min(args.batch, args.processes) < 1:
+        parser.error("--batch and --processes must be positive")
     return args
 
 
-def print_model(
-    name: str, image_size: Sequence[int] | None, window_size: Sequence[int] | None
-) -> None:
-    side = VARIANTS[variant_name(name)].image_size
-    size = tuple(image_size or (side,))
+def print_model(args: argparse.Namespace) -> None:
+    name, variant = args.model, VARIANTS[variant_name(args.model)]
+    size = tuple(args.image_size or (variant.image_size,))
     if len(size) > 2:
         raise ValueError(f"--image-size is one number or two, got {len(size)}")
     height, width = size if len(size) == 2 else size * 2
-    windows = window_size[0] if window_size and len(window_size) == 1 else window_size
-    parts = analyse(name, (height, width), windows)
-    shown = window_size or VARIANTS[variant_name(name)].window_sizes
-    print(f"{name}: one image of {height} x {width} pixels, windows {', '.join(map(str, shown))}\n")
-    print(stage_table(parts))
-    print("\nMaps are padded to whole windows, and these FLOPs have what that costs.")
+    given = args.window_size
+    windows = given[0] if given and len(given) == 1 else given
+    shown = (
+        f"{height} x {width} pixels, windows {', '.join(map(str, given or variant.window_sizes))}"
+    )
+    if not args.memory:
+        parts = analyse(name, (height, width), windows)
+        print(f"{name}: one image of {shown}\n\n{stage_table(parts)}")
+        print("\nMaps are padded to whole windows, and these FLOPs have what that costs.")
+        return
+    setting = training_memory.Setting(
+        name,
+        (height, width),
+        windows,
+        args.batch,
+        PRECISIONS[args.precision],
+        args.checkpointing,
+        args.kernel,
+    )
+    print(f"{name}: {args.batch} x {shown}, {args.processes} processes; GiB of each\n")
+    print(training_memory.table_of(setting, args.processes))
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     try:
         if args.model:
-            print_model(args.model, args.image_size, args.window_size)
+            print_model(args)
             return
         rows, found = analyse_all()
         if args.table:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from swinv2_backbone.d2 import lazy
 from swinv2_backbone.d2.fast_dev_run import rehearsal_folder
+from swinv2_backbone.d2.launch import launch
 from swinv2_backbone.d2.lazy_config import load_lazy_config
 
 
@@ -53,5 +54,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    args = parser().parse_args()
-    launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
+    launch(main, parser().parse_args())

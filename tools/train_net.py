@@ -14,7 +14,7 @@ import logging
 import sys
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -27,6 +27,7 @@ from swinv2_backbone.d2.data.custom import check_selected_classes, register_cust
 from swinv2_backbone.d2.data.selected import check_datasets
 from swinv2_backbone.d2.evaluation import check_evaluation
 from swinv2_backbone.d2.fast_dev_run import rehearsal_folder, shorten
+from swinv2_backbone.d2.launch import launch
 from swinv2_backbone.d2.summary import summarise_config
 from swinv2_backbone.d2.trainer import Trainer
 
@@ -103,5 +104,4 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 if __name__ == "__main__":
-    args = parser().parse_args()
-    launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (args,))
+    launch(main, parser().parse_args())

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
+from swinv2_backbone.d2.data.loader import build_train_loader
 from swinv2_backbone.d2.data.mapper import ColorAugmentation, DatasetMapper
 from swinv2_backbone.d2.evaluation import build_evaluator
 
@@ -17,7 +14,7 @@ from swinv2_backbone.d2.evaluation import build_evaluator
 def ade20k(size: int) -> dict:
     """The loaders and the evaluator for crops of ``size`` x ``size`` pixels."""
     return dict(
-        train=L(build_detection_train_loader)(
+        train=L(build_train_loader)(
             dataset=L(get_detection_dataset_dicts)(names="ade20k_sem_seg_train"),
             mapper=L(DatasetMapper)(
                 is_train=True,

@@ -2,17 +2,14 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
+from swinv2_backbone.d2.data.loader import build_train_loader
 from swinv2_backbone.d2.data.mapper import DatasetMapper
 from swinv2_backbone.d2.evaluation import build_evaluator
 
 dataloader = dict(
-    train=L(build_detection_train_loader)(
+    train=L(build_train_loader)(
         dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),
         mapper=L(DatasetMapper)(
             is_train=True,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from swinv2_backbone.checkpoints.durable import digest_on_disk, durable
 from swinv2_backbone.variants import RELEASES
 
 PICKLED = (".pth", ".pt", ".bin")
@@ -109,11 +109,7 @@ def _check_digest(path: Path) -> None:
     expected = DIGESTS.get(path.name)
     if expected is None:
         return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found = digest.hexdigest()
+    found = digest_on_disk(path)
     if not found.startswith(expected):
         raise ValueError(
             f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected}; delete it "
@@ -214,19 +210,18 @@ def write_file(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        if path.suffix == SAFETENSORS:
-            tensors = {key: value.contiguous() for key, value in content.items()}
-            notes = json.dumps({**metadata, "sha256": _sha256(tensors)})
-            _safetensors().torch.save_file(tensors, partial, {"format": "pt", METADATA: notes})
-        else:
-            torch.save(dict(content), partial)
-        os.replace(partial, path)
-    except RuntimeError as error:  # of torch, for a file that cannot be written
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    if path.suffix == SAFETENSORS:
+        _write_safetensors(path, content, metadata)
+    else:
+        with durable(path) as file:
+            torch.save(dict(content), file)
+
+
+def _write_safetensors(path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    tensors = {key: value.contiguous() for key, value in content.items()}
+    notes = json.dumps({**metadata, "sha256": _sha256(tensors)})
+    with durable(path) as file:
+        file.write(_safetensors().torch.save(tensors, {"format": "pt", METADATA: notes}))
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:

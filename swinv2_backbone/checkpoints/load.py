@@ -68,7 +68,7 @@ def load_into(
     normaliser = decide_normaliser(plan.backbone, checkpoint.normaliser, checkpoint.path)
     with torch.no_grad():
         for name, tensor in plan.used.items():
-            plan.state[name].copy_(tensor)
+            plan.state[name].copy_(_placed_as(plan.state[name], tensor))
     apply_normaliser(plan.backbone, normaliser)
     report = plan.report(normaliser)
     logger = logging.getLogger(__name__)
@@ -77,6 +77,16 @@ def load_into(
     else:
         logger.info(f"loaded:\n{report}")
     return report
+
+
+def _placed_as(target: Tensor, tensor: Tensor) -> Tensor:
+    """``tensor``, in shards if ``target`` is a model's that lies on several processes."""
+    if not hasattr(target, "placements"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    tensor = tensor.to(target.device, target.dtype)
+    return distribute_tensor(tensor, target.device_mesh, target.placements)
 
 
 def find_backbone(model: nn.Module) -> tuple[str, SwinV2]:

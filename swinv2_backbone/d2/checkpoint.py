@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, with weights of any layout and nothing unsafe."""
+"""Detectron2's checkpointer, with weights of any layout, nothing unsafe and nothing lost."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.checkpoint import interpret
 from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.checkpoints.files import METADATA, Content, read_file, write_file
 from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint, load_into
 from swinv2_backbone.checkpoints.save import notes_of
 from swinv2_backbone.windows import Size
 
+TAG = "last_checkpoint"  # the file that names the last one, as Detectron2 has it
 OURS = ("swinv2://", "http://", "https://")  # other schemes are Detectron2's
 
 
@@ -27,6 +29,9 @@ class Checkpointer(DetectionCheckpointer):
     resumes a training of one's own, and demands every tensor.  A detector without a SwinV2 is left
     to Detectron2's ways, but for .pkl files, which are refused.
 
+    A checkpoint is there whole or not at all (durable.py), and so is the note which is the last.
+    If that one is damaged or gone, a training is resumed from the one before it.
+
     Args:
         model, save_dir, save_to_disk, checkpointables: as for Detectron2's.
         partial: see :func:`swinv2_backbone.load_checkpoint`.
@@ -34,6 +39,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         report: one line on what the last load took from which file.
+        resumed: whether the last ``resume_or_load`` found a training to go on with.
         trained_windows: of the weights that were loaded, (height, width) per stage; None if the
             file does not say.
     """
@@ -49,7 +55,10 @@ class Checkpointer(DetectionCheckpointer):
         **checkpointables,
     ):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.partial, self.evaluated = partial, evaluated
+        if "://" in str(save_dir):
+            raise ValueError(f"checkpoints are written to local folders, not {save_dir!r}")
+        self.partial, self.evaluated = partial, evaluated or self.model
+        self.resumed, self._read = False, (Path(), Content(None, {}))
         self.report = "nothing (random initialisation)"
         self.trained_windows: tuple[Size, ...] | None = None
         self._complete = False
@@ -85,10 +94,110 @@ class Checkpointer(DetectionCheckpointer):
             raise ValueError(f"the weights are not those of this model: {self.report}")
 
     def save(self, name: str, **kwargs) -> None:
-        """Save everything, and what normalises the position bias."""
-        if self.evaluated is not None:
-            kwargs["model"] = self.evaluated.state_dict()
-        super().save(name, **kwargs, **_notes(self.model))
+        """Save everything, and what normalises the position bias, as ``name``.pth.
+
+        Args:
+            kwargs: more to save; ``model`` instead of the model's own state.
+
+        Raises:
+            OSError: it could not be written.  What was there before still is.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        path = Path(self.save_dir, f"{name}.pth")
+        content = {
+            **({} if "model" in kwargs else {"model": self.evaluated.state_dict()}),
+            **{key: one.state_dict() for key, one in self.checkpointables.items()},
+            **kwargs,
+            **_notes(self.model),
+        }
+        self.logger.info(f"Saving checkpoint to {path}")
+        try:
+            write_file(path, content, {}, overwrite=True)
+            self.tag_last_checkpoint(path.name)
+        except OSError as error:
+            raise OSError(f"{error}; the checkpoints before it are as they were") from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        write_text(Path(self.save_dir, TAG), last_filename_basename)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
+        """Go on from the last good checkpoint in the folder; without one, load weights.
+
+        Raises:
+            ValueError: there are checkpoints to go on from, but all are damaged.
+        """
+        found = self._last_good() if resume else ""
+        self.resumed = bool(found)
+        if found:
+            return self.load(found)
+        if resume:
+            self.logger.warning(
+                f"Nothing to resume in {self.save_dir!r}: starting from {path or 'random weights'}"
+            )
+        return self.load(path, checkpointables=[])
+
+    def has_checkpoint(self) -> bool:
+        return bool(self._candidates())
+
+    def get_checkpoint_file(self) -> str:
+        return next((str(path) for path in self._candidates()), "")
+
+    def _candidates(self) -> list[Path]:
+        """The checkpoints of a training in the folder: the last first, then from new to old."""
+        folder = Path(self.save_dir)
+        found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob("model_final.pth")]
+        found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        try:
+            tagged = (folder / TAG).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            tagged = ""
+        if tagged and Path(tagged).name == tagged:
+            found = [folder / tagged, *(path for path in found if path.name != tagged)]
+        elif found:
+            self.logger.warning(f"{folder / TAG} does not name a checkpoint")
+        return found
+
+    def _last_good(self) -> str:
+        """The main process looks, and all take what it found."""
+        found, failure = "", None
+        if comm.is_main_process():
+            failures = []
+            for path in self._candidates():
+                try:
+                    self._read = path, self._training_in(path)
+                    found = str(path)
+                    break
+                except (OSError, ValueError) as error:
+                    failures.append(f"{path}: {error}")
+                    self.logger.warning(f"This checkpoint is passed over: {error}")
+            if failures and not found:
+                failure = (
+                    "there is nothing to resume from but what cannot be read (start anew without "
+                    "--resume): " + "; ".join(failures)
+                )
+            elif failures:
+                self.logger.warning(f"Going back to the checkpoint before: {found}")
+        found, failure = comm.all_gather((found, failure))[0]
+        if failure:
+            raise ValueError(failure)
+        absent = comm.all_gather(bool(found) and not Path(found).is_file())
+        if any(absent):
+            raise ValueError(
+                f"{found} is not there for the processes {[i for i, no in enumerate(absent) if no]}"
+                ": all machines must see the same folder"
+            )
+        return found
+
+    def _training_in(self, path: Path) -> Content:
+        """What is in a file, which must be of a training if that is what is resumed."""
+        content = read_file(path, extras=False)
+        if "trainer" in self.checkpointables and "trainer" not in content.value:
+            raise ValueError(
+                f"{path} has weights but no state of a training (start from it, with MODEL.WEIGHTS "
+                "or train.init_checkpoint)"
+            )
+        return content
 
     def _local(self, path: str) -> Path:
         if "://" in path and not path.startswith(OURS):
@@ -96,7 +205,10 @@ class Checkpointer(DetectionCheckpointer):
         return fetch(path)
 
     def _load_file(self, filename: str) -> dict:
-        self._content = read_file(Path(filename), extras=False)
+        path, self._content = self._read
+        self._read = Path(), Content(None, {})
+        if path != Path(filename):
+            self._content = read_file(Path(filename), extras=False)
         value = self._content.value
         if not isinstance(value, dict):
             raise ValueError(f"{filename} holds no training: {type(value).__name__}")
@@ -125,9 +237,9 @@ class Checkpointer(DetectionCheckpointer):
         return None  # nothing is missing or left over
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's weights alone, whole or not at all; what is there is replaced."""
-    write_file(path, {"model": model.state_dict(), **_notes(model)}, {}, overwrite=True)
+def save_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Write the state of a model alone, whole or not at all; what is there is replaced."""
+    write_file(path, {"model": state, **_notes(model)}, {}, overwrite=True)
 
 
 def _notes(model: nn.Module) -> dict:

@@ -8,6 +8,9 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from yaml import YAMLError
 
+from swinv2_backbone.d2.data.loader import MAX_BROKEN
+from swinv2_backbone.d2.parallel import SHARDING
+
 # Keys that take one number or several: yacs would refuse to change the one for the other.
 NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES")
 
@@ -64,6 +67,13 @@ def add_training_config(cfg: CfgNode) -> None:
     # CLIP_GRADIENTS.CLIP_TYPE "full_model": the norm of all gradients together.
     # One step of IMS_PER_BATCH images goes through the model in so many parts.
     solver.ACCUMULATE = 1
+    # How several processes keep the training: "none", each of them everything; "optimizer", each a
+    # part of the optimizer's state; "all", each a part of everything.
+    solver.SHARDING = "none"
+    # Steps that may be passed over because a loss or gradient is not finite.
+    solver.MAX_NONFINITE_STEPS = 0
+    # The share of the images to train on that may be broken; they are passed over.
+    cfg.DATALOADER.MAX_BROKEN_IMAGES = MAX_BROKEN
     # An average of the weights, which is then what is evaluated and kept as the best.
     solver.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9999})
 
@@ -77,6 +87,9 @@ def add_training_config(cfg: CfgNode) -> None:
     # E.g. "bbox/AP" or "sem_seg/mIoU": model_best.pth has the weights that reached the highest.
     cfg.TEST.BEST_METRIC = ""
 
+    # Files of proposals (MODEL.LOAD_PROPOSALS) are pickles, which run code when they are read.
+    cfg.DATASETS.UNSAFE_PROPOSAL_FILES = False
+
     cfg.DATASETS.CUSTOM = custom = CfgNode()
     for split, name in (("TRAIN", "custom_train"), ("TEST", "custom_test")):
         custom[split] = CfgNode()
@@ -84,6 +97,7 @@ def add_training_config(cfg: CfgNode) -> None:
         custom[split].JSON = ""  # a COCO-format file; DATASETS.TRAIN or TEST becomes (NAME,)
         custom[split].LABELS = ""  # or semantic: a folder of label PNGs named as the images
         custom[split].IMAGES = ""  # the folder its file names start from
+    custom.IMAGES_OUTSIDE = False  # file names in JSON may lead out of IMAGES
     custom.NAMES = ""  # of LABELS: a text file, whose line i (from 0) is the class of value i
     custom.CLASSES = []  # filled from the JSON or NAMES, so that a saved config knows the names
 
@@ -118,6 +132,15 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 def check_config(cfg: CfgNode) -> None:
     """Raise ValueError for what could not work, before any work starts."""
     _one_of(cfg.SOLVER.OPTIMIZER, ("ADAMW", "SGD"), "SOLVER.OPTIMIZER")
+    _one_of(cfg.SOLVER.SHARDING, SHARDING, "SOLVER.SHARDING")
+    if cfg.SOLVER.MAX_NONFINITE_STEPS < 0:
+        raise ValueError(
+            f"SOLVER.MAX_NONFINITE_STEPS must not be negative: {cfg.SOLVER.MAX_NONFINITE_STEPS}"
+        )
+    if not 0 <= cfg.DATALOADER.MAX_BROKEN_IMAGES < 1:
+        raise ValueError(
+            f"DATALOADER.MAX_BROKEN_IMAGES must be in [0, 1): {cfg.DATALOADER.MAX_BROKEN_IMAGES}"
+        )
     _one_of(
         cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE,
         ("value", "norm", "full_model"),
@@ -133,6 +156,11 @@ def check_config(cfg: CfgNode) -> None:
         raise ValueError(
             "TEST.PRECISE_BN measures the weights in training, not their average: set "
             "SOLVER.EMA.ENABLED False or TEST.PRECISE_BN.ENABLED False"
+        )
+    if cfg.MODEL.LOAD_PROPOSALS and not cfg.DATASETS.UNSAFE_PROPOSAL_FILES:
+        raise ValueError(
+            "MODEL.LOAD_PROPOSALS reads pickles, which run code: set it False, or, if you trust "
+            "their source, DATASETS.UNSAFE_PROPOSAL_FILES True"
         )
     lsj = cfg.INPUT.LSJ
     if lsj.ENABLED and not (0 < lsj.MIN_SCALE <= lsj.MAX_SCALE and lsj.SIZE >= 1):

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import default_writers, hooks
-from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
@@ -19,6 +18,7 @@ from torch import nn
 
 from swinv2_backbone.checkpoints.download import check_source
 from swinv2_backbone.d2.checkpoint import Checkpointer
+from swinv2_backbone.d2.data.loader import undisturbed_by_signals
 from swinv2_backbone.d2.data.selected import check_datasets
 from swinv2_backbone.d2.evaluation import check_evaluation, write_results
 from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images
@@ -28,6 +28,12 @@ from swinv2_backbone.d2.lazy_config import (
     target_name,
     test_datasets,
     train_datasets,
+)
+from swinv2_backbone.d2.parallel import (
+    check_sharding,
+    parallel_model,
+    shard_model,
+    shard_optimizer,
 )
 from swinv2_backbone.d2.step import TrainingStep
 from swinv2_backbone.d2.summary import Training, summarise
@@ -123,18 +129,29 @@ class LazyTrainer:
         self.cfg, train = cfg, cfg.train
         model = build_model(cfg)
         logging.getLogger(__name__).info(f"Model:\n{model}")
+        sharding = train.sharding
+        check_sharding(
+            sharding,
+            averaged=train.ema.enabled,
+            float16=train.amp.enabled and train.amp.dtype == "float16",
+            key="train.sharding",
+            average_key="train.ema.enabled",
+        )
+        shard_model(model, sharding)
         average = WeightAverage(model, train.ema.decay) if train.ema.enabled else None
         self.evaluated = average.averaged if average else model
         cfg.optimizer.params.model = model
-        optimizer = instantiate(cfg.optimizer)
+        optimizer = shard_optimizer(instantiate(cfg.optimizer), sharding)
         cfg.optimizer.params.model = None
         self.step = TrainingStep(
-            create_ddp_model(model, device_ids=_device_ids(train.device), **train.ddp),
+            parallel_model(model, sharding, **train.ddp),
             _train_loader(cfg),
             optimizer,
             amp_dtype=getattr(torch, train.amp.dtype) if train.amp.enabled else None,
             clip=train.clip and dict(train.clip),
             accumulate=train.accumulate,
+            max_nonfinite=train.max_nonfinite_steps,
+            output_dir=train.output_dir,
         )
         self.checkpointer = Checkpointer(
             model,
@@ -148,19 +165,25 @@ class LazyTrainer:
         self.checkpointer.resume_or_load(train.init_checkpoint, resume=resume)
         if average:
             average.start()
-        resumed = resume and self.checkpointer.has_checkpoint()
-        self.start_iter = self.step.iter + 1 if resumed else 0
+        self.start_iter = self.step.iter + 1 if self.checkpointer.resumed else 0
         _log_summary(cfg, self.checkpointer, self.start_iter)
         self.results = OrderedDict()
 
     def train(self) -> OrderedDict:
-        """Train to the end; returns the last evaluation."""
-        self.step.train(self.start_iter, self.cfg.train.max_iter)
+        """Train to the end, or until SIGTERM or Ctrl-C; returns the last evaluation.
+
+        Raises:
+            SystemExit: it was stopped, after saving a checkpoint; the code is 128 + the signal.
+        """
+        with self.step.stop_request:
+            self.step.train(self.start_iter, self.cfg.train.max_iter)
         return self.results
 
     def _hooks(self, average: WeightAverage | None) -> list[hooks.HookBase]:
         train, main = self.cfg.train, comm.is_main_process()
         return standard_hooks(
+            step=self.step,
+            output_dir=train.output_dir,
             checkpointer=self.checkpointer,
             average=average,
             checkpoint_period=train.checkpointer.period,
@@ -168,6 +191,7 @@ class LazyTrainer:
             evaluate=Evaluate(
                 train.eval_period,
                 self._evaluate,
+                step=self.step,
                 best_metric=train.best_metric,
                 model=self.evaluated,
                 output_dir=train.output_dir,
@@ -187,7 +211,7 @@ def _evaluate(dataloader: DictConfig, model: nn.Module, folder: Path) -> Ordered
     evaluator = copy.deepcopy(dataloader.evaluator)
     if "output_folder" in evaluator:
         evaluator.output_folder = str(folder)
-    loader = instantiate(dataloader.test)
+    loader = undisturbed_by_signals(instantiate(dataloader.test))
     results = inference_on_dataset(model, loader, instantiate(evaluator))
     if comm.is_main_process():
         print_csv_format(results)
@@ -200,10 +224,6 @@ def _train_loader(cfg: DictConfig):
     loader = copy.deepcopy(cfg.dataloader.train)
     loader.total_batch_size //= cfg.train.accumulate
     return instantiate(loader)
-
-
-def _device_ids(device: str) -> list[int] | None:
-    return None if torch.device(device).type == "cpu" else [comm.get_local_rank()]
 
 
 def _shorten(cfg: DictConfig) -> None:

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.d2.config import check_precision
 from swinv2_backbone.d2.data.selected import check_same_classes
+from swinv2_backbone.d2.parallel import SHARDING
 from swinv2_backbone.d2.step import CLIPPING
 
 TRAIN = {
@@ -29,6 +30,8 @@ TRAIN = {
     "amp": {"enabled": False, "dtype": "bfloat16"},
     "clip": None,  # or {"kind": "full_model", "value": 1.0, "norm_type": 2.0}; see step.py
     "accumulate": 1,  # a step's total_batch_size images go through the model in so many parts
+    "sharding": "none",  # or "optimizer" or "all"; see parallel.py
+    "max_nonfinite_steps": 0,  # to be passed over
     "ema": {"enabled": False, "decay": 0.9999},
     "best_metric": "",
     "checkpointer": {"period": 5000, "max_to_keep": 100},
@@ -148,6 +151,14 @@ def _check_values(cfg: DictConfig) -> None:
         raise ValueError(
             f"train.accumulate {train.accumulate} must divide "
             f"dataloader.train.total_batch_size {batch}"
+        )
+    if train.sharding not in SHARDING:
+        raise ValueError(
+            f"train.sharding must be one of {', '.join(SHARDING)}, got {train.sharding!r}"
+        )
+    if train.max_nonfinite_steps < 0:
+        raise ValueError(
+            f"train.max_nonfinite_steps must not be negative: {train.max_nonfinite_steps}"
         )
     if not 0 <= train.ema.decay < 1:
         raise ValueError(f"train.ema.decay must be in [0, 1), got {train.ema.decay}")

@@ -9,9 +9,8 @@ from collections import OrderedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
-from detectron2.engine.defaults import create_ddp_model
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
@@ -19,10 +18,21 @@ from torch import nn
 
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import check_accumulation
+from swinv2_backbone.d2.data.loader import (
+    TrainLoader,
+    train_loader_from_config,
+    undisturbed_by_signals,
+)
 from swinv2_backbone.d2.data.mapper import DatasetMapper
 from swinv2_backbone.d2.evaluation import build_evaluator, write_results
-from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
+from swinv2_backbone.d2.hooks import Evaluate, PreciseBN, WeightAverage, standard_hooks
 from swinv2_backbone.d2.optimizer import build_lr_scheduler, build_optimizer
+from swinv2_backbone.d2.parallel import (
+    check_sharding,
+    parallel_model,
+    shard_model,
+    shard_optimizer,
+)
 from swinv2_backbone.d2.step import TrainingStep
 from swinv2_backbone.d2.summary import summarise_config
 from swinv2_backbone.d2.tta import with_augmentation
@@ -40,13 +50,20 @@ class Trainer(DefaultTrainer):
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         check_accumulation(cfg)  # which the line above may have changed
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
+        sharding, ema, amp = cfg.SOLVER.SHARDING, cfg.SOLVER.EMA, cfg.SOLVER.AMP
+        check_sharding(
+            sharding,
+            averaged=ema.ENABLED,
+            float16=amp.ENABLED and amp.DTYPE == "float16",
+            key="SOLVER.SHARDING",
+            average_key="SOLVER.EMA.ENABLED",
+        )
+        shard_model(model, sharding)
+        optimizer = shard_optimizer(self.build_optimizer(cfg, model), sharding)
         loader = self.build_train_loader(cfg)
-        ema = cfg.SOLVER.EMA
         self.average = WeightAverage(model, ema.DECAY) if ema.ENABLED else None
         self.evaluated = self.average.averaged if self.average else model
-        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
-        model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
+        model = parallel_model(model, sharding, broadcast_buffers=False)
         self._trainer = build_step(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
@@ -61,7 +78,9 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        super().resume_or_load(resume)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.checkpointer.resumed:
+            self.start_iter = self.iter + 1  # it is of an iteration that was finished
         if self.average:
             self.average.start()
         if comm.is_main_process():
@@ -69,6 +88,15 @@ class Trainer(DefaultTrainer):
                 self.cfg, self.checkpointer.model, self.checkpointer, self.start_iter
             )
             logging.getLogger(__name__).info(f"\n{summary}")
+
+    def train(self) -> OrderedDict | None:
+        """Train to the end, or until SIGTERM or Ctrl-C.
+
+        Raises:
+            SystemExit: it was stopped, after saving a checkpoint; the code is 128 + the signal.
+        """
+        with self._trainer.stop_request:
+            return super().train()
 
     def state_dict(self) -> dict:
         """With that of the step (optimizer, gradient scaler), which Detectron2 0.6 forgets."""
@@ -92,19 +120,14 @@ class Trainer(DefaultTrainer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Batches of the images that go through the model at once."""
-        return build_detection_train_loader(
-            cfg,
-            mapper=DatasetMapper(cfg, is_train=True),
-            total_batch_size=cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE,
-        )
+        return train_loader_from_config(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        return build_detection_test_loader(
-            cfg, dataset_name, mapper=DatasetMapper(cfg, is_train=False)
-        )
+        mapper = DatasetMapper(cfg, is_train=False)
+        return undisturbed_by_signals(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
     @classmethod
     def build_evaluator(
@@ -145,12 +168,15 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
         found = standard_hooks(
+            step=self._trainer,
+            output_dir=cfg.OUTPUT_DIR,
             checkpointer=self.checkpointer,
             average=self.average,
             checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
             evaluate=Evaluate(
                 cfg.TEST.EVAL_PERIOD,
                 self._evaluate,
+                step=self._trainer,
                 best_metric=cfg.TEST.BEST_METRIC,
                 model=self.evaluated,
                 output_dir=cfg.OUTPUT_DIR,
@@ -170,8 +196,11 @@ class Trainer(DefaultTrainer):
         return self._last_eval_results
 
     def _precise_bn(self) -> HookBase:
-        test, loader = self.cfg.TEST, self.build_train_loader(self.cfg)
-        return hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # it is seldom used
+        test, loader = cfg.TEST, self.build_train_loader(cfg)
+        return PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
 
 
 def _inference_folder(cfg: CfgNode) -> str:
@@ -192,4 +221,6 @@ def build_step(
         if clip.ENABLED
         else None,
         accumulate=cfg.SOLVER.ACCUMULATE,
+        max_nonfinite=cfg.SOLVER.MAX_NONFINITE_STEPS,
+        output_dir=cfg.OUTPUT_DIR,
     )

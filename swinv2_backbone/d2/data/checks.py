@@ -5,6 +5,7 @@ Detectron2 meets some of it hours later, and some of it never says.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,11 @@ IMAGE_ID_TWICE = Fault("image ids used twice", "give every image an id of its ow
 MIXED_IDS = Fault("image ids partly numbers, partly texts", "make all of them numbers")
 FILE_TWICE = Fault("image files listed twice", "list each once, with all its annotations")
 CATEGORY_TWICE = Fault("category ids or names used twice", "give every class one id and one name")
+OUTSIDE = Fault(
+    "image files outside the folder of images",
+    "correct their names; if you trust the file, allow it with DATASETS.CUSTOM.IMAGES_OUTSIDE True "
+    "(images_outside of register_coco)",
+)
 MISSING_FILE = Fault("image files that are missing", "add them, or correct the folder of images")
 UNREADABLE = Fault("image files that are damaged, or no pictures", "replace or remove them")
 TURNED = Fault(
@@ -42,6 +48,7 @@ def check_coco(
     masks: bool,
     mask_format: str,
     for_evaluation: bool,
+    images_outside: bool = False,
 ) -> tuple[dict, Report]:
     """Find what is wrong, and mend in a copy what has one obvious remedy.
 
@@ -52,6 +59,7 @@ def check_coco(
         masks: the model learns (or is evaluated on) masks.
         mask_format: "polygon" or "bitmask", Detectron2's ``INPUT.MASK_FORMAT``.
         for_evaluation: the file is for evaluation, which needs ``area`` and ``iscrowd``.
+        images_outside: file names may lead out of the folder (``/etc/...``, ``../...``).
 
     Returns:
         the content (mended, and not sharing what was mended with ``content``; the same object if
@@ -60,7 +68,10 @@ def check_coco(
     report = Report(json_file)
     images = _check_images(content["images"], report)
     categories = _check_categories(content["categories"], report)
-    _check_files(list(images.values()), images_folder, report)
+    entries = list(images.values())
+    if not images_outside:
+        entries = [entry for entry in entries if not _leads_outside(entry["file_name"], report)]
+    _check_files(entries, images_folder, report)
     checker = AnnotationChecker(
         report,
         images,
@@ -111,6 +122,14 @@ def _check_categories(entries: list, report: Report) -> set[int]:
     if not entries:
         report.error(NO_CATEGORIES, "the list is empty")
     return {entry["id"] for entry in usable_entries}
+
+
+def _leads_outside(name: str, report: Report) -> bool:
+    """Whether a name alone does; links inside the folder are its owner's affair."""
+    outside = Path(name).is_absolute() or os.path.normpath(name).split(os.sep)[0] == os.pardir
+    if outside:
+        report.error(OUTSIDE, name)
+    return outside
 
 
 def _check_files(entries: list[dict], folder: str, report: Report) -> None:

@@ -29,6 +29,7 @@ def register_coco(
     mask_format: str = "polygon",
     output_dir: str | None = None,
     for_evaluation: bool = False,
+    images_outside: bool = False,
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
 
@@ -42,6 +43,7 @@ def register_coco(
         mask_format: "polygon" or "bitmask", which also takes RLE; as in ``INPUT.MASK_FORMAT``.
         output_dir: where a copy may be written; without it, what would be mended is an error.
         for_evaluation: it is for evaluation, which needs more of the file than training.
+        images_outside: file names may lead out of the folder of images.
 
     Raises:
         ValueError: the files cannot be used, with everything that is wrong with them; or ``name``
@@ -58,6 +60,7 @@ def register_coco(
         masks=masks,
         mask_format=mask_format,
         for_evaluation=for_evaluation,
+        images_outside=images_outside,
     )
     report.raise_errors()
     registered = json_file

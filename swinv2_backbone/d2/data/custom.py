@@ -103,6 +103,7 @@ def _register(cfg: CfgNode, split: str) -> list[str]:
             mask_format=cfg.INPUT.MASK_FORMAT,
             output_dir=cfg.OUTPUT_DIR,
             for_evaluation=split == "TEST",
+            images_outside=cfg.DATASETS.CUSTOM.IMAGES_OUTSIDE,
         )
     except ValueError as error:
         raise ValueError(f"DATASETS.CUSTOM.{split}: {error}") from error
