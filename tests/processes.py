@@ -6,6 +6,7 @@ They are forked, so that nothing is imported again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -37,6 +38,10 @@ def _quietly(function: Callable, args: tuple, log: Path | None) -> None:
     for descriptor in (1, 2):
         os.dup2(target, descriptor)
     sys.stdout, sys.stderr = (os.fdopen(d, "w", buffering=1, closefd=False) for d in (1, 2))
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
+    for name in ("detectron2", "fvcore", "swinv2_backbone"):  # not to handlers of the parent
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     code = 0
     try:
         function(*args)

@@ -15,7 +15,6 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
-from detectron2.utils.logger import setup_logger
 from small_configs import lazy_config, yaml_config
 
 from swinv2_backbone.d2 import lazy
@@ -109,7 +108,6 @@ def train(cfg, resume: bool = False, stop_before: int | None = None) -> dict[int
     """
     torch.set_num_threads(1)
     is_lazy = "train" in cfg
-    setup_logger(name="swinv2_backbone")
     torch.manual_seed(7)
     np.random.seed(7)
     if is_lazy:

@@ -99,35 +99,30 @@ def test_two_processes_are_one_with_twice_the_batch(number, of_one_and_of_two):
 
 
 def sharded(folder: Path, sharding: str, resume: bool = False, iterations: int = 4) -> dict:
+    """The losses of a training, and the bytes that this process has of the optimizer's state."""
     cfg = config(folder, iterations, 2)
-    cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.SHARDING = False, sharding
+    cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.SHARDING, cfg.SOLVER.AMP.ENABLED = False, sharding, False
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "full_model"
-    losses = train(cfg, resume)
-    return {"losses": losses, "bytes": LAST["bytes"]}
+    found, original = {}, TrainingStep.collected
 
+    def spy(step: TrainingStep):
+        own = getattr(step.optimizer, "optim", step.optimizer)
+        tensors = [t for s in own.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
+        local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+        found["bytes"] = sum(t.numel() * t.element_size() for t in local)
+        return original(step)
 
-LAST: dict[str, int] = {}
+    TrainingStep.collected = spy
+    try:
+        return {"losses": train(cfg, resume)} | found
+    finally:
+        TrainingStep.collected = original
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     yield small_training.register(tmp_path_factory.mktemp("images"))
     small_training.forget()
-
-
-@pytest.fixture(autouse=True)
-def count_optimizer_bytes(monkeypatch):
-    """Of what a process keeps of the optimizer's state, when it is saved at the end."""
-    original = TrainingStep.state_dict
-
-    def spy(step: TrainingStep) -> dict:
-        own = getattr(step.optimizer, "optim", step.optimizer)
-        tensors = [t for s in own.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
-        local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
-        LAST["bytes"] = sum(t.numel() * t.element_size() for t in local)
-        return original(step)
-
-    monkeypatch.setattr(TrainingStep, "state_dict", spy)
 
 
 @pytest.fixture(scope="module")

@@ -128,16 +128,16 @@ def survive_kills(folder: Path, iterations: int, seconds: float) -> int:
     rng, kills = random.Random(0), 0
     while True:
         process = start(train_to_the_end, folder, iterations, log=folder / "log.txt")
-        if not kill_after(process, rng.uniform(0.2, seconds)):
+        if not kill_after(process, rng.uniform(0.3, seconds)):
             assert process.exitcode == 0, (folder / "log.txt").read_text()[-3000:]
             return kills
         kills += 1
 
 
 def test_killed_trainings_end_with_the_weights_of_one_go(tmp_path):
-    train(config(tmp_path / "whole", 12, period=2))
+    train(config(tmp_path / "whole", 30, period=2))
     (tmp_path / "killed").mkdir()
-    assert survive_kills(tmp_path / "killed", 12, seconds=2.0) > 0
+    assert survive_kills(tmp_path / "killed", 30, seconds=1.2) > 0
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -147,7 +147,7 @@ def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_go(
 ):
     train(config(tmp_path / "whole", 300, period=2))
     (tmp_path / "killed").mkdir()
-    kills = survive_kills(tmp_path / "killed", 300, seconds=4.0)
+    kills = survive_kills(tmp_path / "killed", 300, seconds=1.2)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     assert kills >= 50
     record_figures("R2", f"{kills} kills of one training of 300 iterations, weights bitwise equal")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,8 @@ def dataset(tmp_path_factory):
 # ---- In one process
 
 
-def wait_for(text: str, log: Path, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
+    while alive():
         if log.exists() and text in log.read_text():
             return
         time.sleep(0.05)
@@ -47,7 +47,7 @@ def wait_for(text: str, log: Path, seconds: float = 60) -> None:
 def test_a_signal_ends_a_training_after_its_iteration_and_it_goes_on(tmp_path, number, workers):
     log = tmp_path / "out.txt"
     process = start(train, config(tmp_path, FOREVER, FOREVER, workers), log=log)
-    wait_for("Starting training", log)
+    wait_for("Starting training", log, process.is_alive)
     time.sleep(0.5)
     os.kill(process.pid, number)
     process.join(60)
@@ -84,7 +84,7 @@ def slow_evaluation(folder: Path, last: bool) -> None:
 def test_a_signal_ends_an_evaluation_at_once(tmp_path, last):
     log = tmp_path / "out.txt"
     process = start(slow_evaluation, tmp_path, last, log=log)
-    wait_for("Evaluating", log)
+    wait_for("Evaluating", log, process.is_alive)
     os.kill(process.pid, signal.SIGTERM)
     process.join(30)
     text = log.read_text()
@@ -139,6 +139,7 @@ def opts(tmp_path_factory) -> list[str]:
     )
     return [
         *("MODEL.DEVICE", "cpu", *SMALL, "DATASETS.TEST", "()", "TEST.EVAL_PERIOD", "0"),
+        *("INPUT.MASK_FORMAT", "bitmask", "MODEL.ROI_HEADS.NUM_CLASSES", "5"),
         *("DATASETS.CUSTOM.TRAIN.JSON", str(demo.train_json)),
         *("DATASETS.CUSTOM.TRAIN.IMAGES", str(demo.train_images)),
     ]
@@ -177,7 +178,7 @@ def test_the_tool_ends_by_a_signal_and_goes_on(kind, opts, tmp_path):
     if kind == "torchrun":
         python = [*python, "--master-port", "29417"]
     process = begin([*python, *command(opts, output, *flags)], log)
-    wait_for("Starting training", log, seconds=120)
+    wait_for("Starting training", log, lambda: process.poll() is None)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     process.wait(60)

@@ -45,18 +45,18 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 
 
 def check_shapes(height: int, width: int, batch: int, window: int) -> float:
-    """Returns how far the kernel is from the reference."""
-    images = pictures(batch, 3, height, width)
+    """Returns how far the kernel is from the reference, in float64."""
+    images = pictures(batch, 3, height, width).double()
     with torch.no_grad():
-        features = model(window)(images)
-        reference = model(window, kernel="reference")(images)
+        features = model(window).double()(images)
+        reference = model(window, kernel="reference").double()(images)
     assert set(features) == set(FEATURES)
     for name, feature in features.items():
         expected = (ceil(height / STRIDES[name]), ceil(width / STRIDES[name]))
         assert feature.shape[0] == batch and tuple(feature.shape[2:]) == expected, name
         assert feature.isfinite().all(), name
     difference = largest_difference(features, reference)
-    assert difference < 1e-5
+    assert difference < 1e-11
     return difference
 
 
@@ -69,7 +69,7 @@ def test_any_size_and_window_gives_features_of_the_strides(height, width, batch,
 
 
 @pytest.mark.reliability
-def test_1000_sizes_up_to_1500_pixels(record_figures):
+def test_200_sizes_up_to_1500_pixels(record_figures):
     worst = []
 
     @given(

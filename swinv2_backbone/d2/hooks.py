@@ -266,6 +266,19 @@ class SaveCheckpoints(HookBase):
         self.saved = self.trainer.iter
 
 
+class PeriodicWriter(hooks.PeriodicWriter):
+    """Detectron2's, which may divide by zero if a training is stopped where it has just written."""
+
+    def after_train(self) -> None:
+        done = self.trainer.iter + 1
+        written = done % self._period == 0 or done >= self.trainer.max_iter
+        if not (written and isinstance(sys.exc_info()[1], SystemExit)):
+            super().after_train()
+            return
+        for writer in self._writers:
+            writer.close()
+
+
 class Stop(HookBase):
     """Ends the training if a signal asked for it, with everything saved; the last of the hooks."""
 
@@ -325,5 +338,5 @@ def standard_hooks(
     checkpoints = SaveCheckpoints(checkpointer, step, checkpoint_period, max_to_keep)
     found += [EndOfData(step, output_dir), checkpoints, evaluate]
     if comm.is_main_process():
-        found.append(hooks.PeriodicWriter(writers, log_period))
+        found.append(PeriodicWriter(writers, log_period))
     return [*found, Stop(step, checkpoints)]

@@ -218,7 +218,7 @@ class TrainingStep(SimpleTrainer):
         storage.put_scalar("data_time", max(one.data_time for one in seen))
         storage.put_scalar("grad_norm", seen[0].grad_norm)
         if self.nonfinite:
-            storage.put_scalar("nonfinite_steps", self.nonfinite)
+            storage.put_scalar("nonfinite_steps", self.nonfinite, smoothing_hint=False)
         losses = {
             name: sum(one.losses[name] for one in seen) / len(seen) for name in seen[0].losses
         }
