@@ -45,7 +45,7 @@ def draw(results: Sequence[dict], path: Path) -> None:
     _draw_groups(axes, groups)
     machines = dict.fromkeys(one_line(one["machine"]) for one in results)
     axes.set_title("\n".join(machines), fontsize=9)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
     pyplot.close(figure)
 
 
