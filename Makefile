@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -c constraints.txt
 INSTALLED := $(VENV)/.installed
+# Tests use one thread each; what a file's tests share is made once.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -37,10 +39,10 @@ demo-semantic: env
 	$(BIN)/python tools/demo.py --semantic
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: env
-	$(BIN)/python -m pytest -m "not reliability"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not reliability"
 
 reliability: env
 	$(BIN)/python -m pytest -m reliability

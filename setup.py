@@ -44,6 +44,14 @@ setup(
             "tqdm>4.29.0",
             "yacs>=0.1.8",
         ],
-        "test": ["hypothesis", "pytest", "ruff", "timm", "torchvision", "transformers"],
+        "test": [
+            "hypothesis",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "timm",
+            "torchvision",
+            "transformers",
+        ],
     },
 )

@@ -306,6 +306,7 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "mask_format": cfg.INPUT.MASK_FORMAT,
                 "output_dir": cfg.OUTPUT_DIR,
                 "for_evaluation": split == "TEST",
+                "images_outside": custom.IMAGES_OUTSIDE,
             }
         elif node.LABELS:
             found[split.lower()] = {

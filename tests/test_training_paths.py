@@ -17,7 +17,7 @@ from detectron2.utils.events import get_event_storage
 from scripts import ROOT, tool
 from torch import Tensor, nn
 
-from swinv2_backbone.d2 import lazy
+from swinv2_backbone.d2 import lazy, parallel
 from swinv2_backbone.d2 import step as step_module
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import load_config
@@ -487,7 +487,7 @@ class Distributed(nn.Module):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_processes_exchange_gradients_in_the_last_part_of_a_step_alone(monkeypatch, accumulate):
-    monkeypatch.setattr(step_module, "DistributedDataParallel", Distributed)
+    monkeypatch.setattr(parallel, "DistributedDataParallel", Distributed)
     model = Distributed(Quadratic())
     step = step_with(model, 0.1, accumulate=accumulate)
     step.run_step()
