@@ -15,6 +15,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 from small_configs import lazy_config, yaml_config
 
 from swinv2_backbone.d2 import lazy
@@ -108,7 +109,7 @@ def train(cfg, resume: bool = False, stop_before: int | None = None) -> dict[int
     """
     torch.set_num_threads(1)
     is_lazy = "train" in cfg
-    torch.manual_seed(7)
+    torch.manual_seed(7 + comm.get_rank())  # each process draws its own weights
     np.random.seed(7)
     if is_lazy:
         trainer = lazy.LazyTrainer(cfg, resume)

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from processes import together
 from small_training import config
 
+from swinv2_backbone.d2.step import Seen, TrainingStep
 from swinv2_backbone.d2.trainer import Trainer
 
 
@@ -130,6 +131,26 @@ def test_a_gradient_that_is_not_finite_counts_as_well(tmp_path):
     with pytest.raises(FloatingPointError, match="not finite at iteration 0"):
         trainer.train()
     assert equal([p.detach() for p in model.parameters()], before)
+
+
+@pytest.mark.parametrize(
+    ("losses", "grad_norm", "scale", "taken"),
+    [
+        ((1.0, 1.0), 2.0, None, True),
+        ((1.0, math.nan), 2.0, None, False),
+        ((1.0, 1.0), math.nan, None, False),
+        ((1.0, math.inf), 2.0, 1024.0, False),
+        ((1.0, 1.0), math.inf, 1024.0, True),  # the scaler leaves it out, and scales less
+        ((1.0, 1.0), math.inf, 1.0, False),  # it cannot scale any less
+    ],
+)
+def test_a_step_is_taken_if_what_all_processes_saw_is_finite(losses, grad_norm, scale, taken):
+    model = torch.nn.Linear(1, 1)
+    step = TrainingStep(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
+    if scale:
+        step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    seen = [Seen({"loss": loss}, grad_norm, 0.0, [], {}, 0) for loss in losses]
+    assert step._finite(seen) == taken
 
 
 def test_a_negative_number_of_steps_is_refused():
