@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import small_training
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from processes import together
 from small_training import config, train
@@ -16,6 +18,8 @@ from torch import nn
 from swinv2_backbone import SwinV2
 from swinv2_backbone.backbone import FEATURES
 from swinv2_backbone.checkpoints.files import read_file
+from swinv2_backbone.d2.data.coco import register_coco
+from swinv2_backbone.d2.data.demo import generate_demo_dataset
 from swinv2_backbone.d2.parallel import (
     check_sharding,
     parallel_model,
@@ -23,6 +27,7 @@ from swinv2_backbone.d2.parallel import (
     shard_optimizer,
 )
 from swinv2_backbone.d2.step import TrainingStep
+from swinv2_backbone.d2.trainer import Trainer
 
 SUBSETS = [found for n in range(1, 5) for found in combinations(FEATURES, n)]
 CASES = [
@@ -93,6 +98,54 @@ def test_two_processes_are_one_with_twice_the_batch(number, of_one_and_of_two):
     assert two == pytest.approx(one, rel=1e-5)
     for a, b in zip(one_weights, two_weights):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)  # AdamW divides by small numbers
+
+
+# ---- Evaluation
+
+
+class Nearly(nn.Module):
+    """Finds the objects of an image, the later the worse, so that AP is far from 0 and 100."""
+
+    def __init__(self, records: list[dict]):
+        super().__init__()
+        self.objects = {record["image_id"]: record["annotations"] for record in records}
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        return [{"instances": self._find(record)} for record in batch]
+
+    def _find(self, record: dict) -> Instances:
+        objects = self.objects[record["image_id"]]
+        boxes = torch.tensor([found["bbox"] for found in objects], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes += 0.07 * record["image_id"] * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        classes = [found["category_id"] for found in objects]
+        return Instances(
+            (record["height"], record["width"]),
+            pred_boxes=Boxes(boxes),
+            scores=torch.linspace(0.9, 0.5, len(boxes)),
+            pred_classes=torch.tensor(classes),
+        )
+
+
+def evaluated(folder: Path, name: str) -> dict:
+    cfg = config(folder, 1, 1)
+    cfg.DATASETS.TEST, cfg.MODEL.MASK_ON, cfg.OUTPUT_DIR = (name,), False, str(folder)
+    return Trainer.test(cfg, Nearly(DatasetCatalog.get(name)))
+
+
+def test_processes_evaluate_as_one_does(tmp_path):
+    """Five images: one process has more than the other."""
+    name = "evaluated_by_processes"
+    demo = generate_demo_dataset(tmp_path / "demo", num_train=1, num_val=5, image_size=64)
+    register_coco(name, str(demo.val_json), str(demo.val_images), masks=False)
+    try:
+        one = evaluated(tmp_path / "one", name)
+        two, rest = together(2, evaluated, tmp_path / "two", name, folder=tmp_path / "logs")
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert 10 < one["bbox"]["AP"] < 90
+    assert str(two) == str(one) and rest == {}  # as text, in which NaN equals itself
 
 
 # ---- Sharded

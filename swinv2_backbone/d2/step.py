@@ -114,21 +114,9 @@ class TrainingStep(SimpleTrainer):
             for name, loss in self._backward(batch, last=part == self.accumulate - 1).items():
                 losses[name] = losses.get(name, 0.0) + loss.detach()
         self.grad_scaler.unscale_(self.optimizer)
-        seen = comm.all_gather(
-            Seen(
-                losses={name: float(loss) for name, loss in losses.items()},
-                grad_norm=gradient_norm(self._parameters()),
-                data_time=waited,
-                files=files,
-                broken=self.data_loader.take_broken()
-                if hasattr(self.data_loader, "take_broken")
-                else {},
-                signal=self.stop_request.signal,
-            )
-        )
+        seen = self._tell_each_other(losses, files, waited)
         self.stopping = max(one.signal for one in seen)
         self._note_broken(seen)
-        self._norms.append((self.iter, seen[0].grad_norm))
         if self._finite(seen):
             if self.clip:
                 clip_gradients(self._parameters(), **self.clip)
@@ -152,6 +140,21 @@ class TrainingStep(SimpleTrainer):
         if hasattr(self, "after_backward"):  # of hooks, in Detectron2's main branch
             self.after_backward()
         return losses
+
+    def _tell_each_other(
+        self, losses: dict[str, Tensor], files: list[str], waited: float
+    ) -> list[Seen]:
+        take_broken = getattr(self.data_loader, "take_broken", dict)
+        own = Seen(
+            losses={name: float(loss) for name, loss in losses.items()},
+            grad_norm=gradient_norm(self._parameters()),
+            data_time=waited,
+            files=files,
+            broken=take_broken(),
+            signal=self.stop_request.signal,
+        )
+        self._norms.append((self.iter, own.grad_norm))
+        return comm.all_gather(own)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
