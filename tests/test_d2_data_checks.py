@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -404,3 +406,37 @@ def test_a_report_shows_counts_examples_and_remedies():
     ]
     with pytest.raises(ValueError, match="worms in figs"):
         report.raise_errors()
+
+
+# ---- Anything at all
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 99) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*OBJECT, "x"]), inner)
+    ),
+    max_leaves=8,
+)
+ANNOTATIONS = st.dictionaries(st.sampled_from(sorted(OBJECT)), VALUES).map(lambda d: OBJECT | d)
+
+
+@given(
+    annotations=st.lists(ANNOTATIONS | VALUES, max_size=4),
+    for_evaluation=st.booleans(),
+    masks=st.booleans(),
+    mask_format=st.sampled_from(["polygon", "bitmask"]),
+)
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_whatever_is_in_a_file_it_is_reported_or_usable(
+    check, annotations, for_evaluation, masks, mask_format
+):
+    how = {"for_evaluation": for_evaluation, "masks": masks, "mask_format": mask_format}
+    mended, report = check(annotations=annotations, **how)
+    if report.errors:
+        assert str(report)
+        return
+    for one in mended["annotations"]:
+        assert one["image_id"] in (7, 8) and one["category_id"] in (9, 4)
+        assert all(math.isfinite(number) for number in one["bbox"])

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from processes import together
-from small_training import config, train
+from small_training import config, lazy_training, train
 from torch import nn
 
 from swinv2_backbone import SwinV2
@@ -207,6 +207,19 @@ def test_shards_train_as_the_whole_in_less_memory(sharding, plain, tmp_path, rec
     shares = [one["bytes"] / expected[0]["bytes"] for one in found]
     assert max(shares) < 0.6, shares
     record_figures("sharding", f"{sharding}: per-process optimizer bytes {shares} of the whole")
+
+
+def sharded_by_lazy_config(folder: Path, sharding: str) -> dict:
+    cfg = lazy_training(folder, 2, 10)
+    cfg.train.ema.enabled, cfg.train.sharding = False, sharding
+    return train(cfg)
+
+
+@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+def test_a_lazy_config_shards_too(sharding, images, tmp_path):
+    losses, _ = together(2, sharded_by_lazy_config, tmp_path, sharding, folder=tmp_path / "logs")
+    assert list(losses) == [0, 1]
+    assert (tmp_path / "model_final.pth").is_file()
 
 
 CHANGES = [

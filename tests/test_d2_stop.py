@@ -194,6 +194,25 @@ def test_the_tool_ends_by_a_signal_and_goes_on(kind, opts, tmp_path):
     assert (output / "last_checkpoint").read_text() == "model_final.pth"
 
 
+@pytest.mark.slow
+def test_several_machines_train_together(opts, tmp_path):
+    """Two machines that are this one, of two processes each."""
+    url = "tcp://127.0.0.1:29431"
+    flags = ["--num-gpus", "2", "--num-machines", "2", "--dist-url", url, "--machine-rank"]
+    opts = [*opts, "SOLVER.IMS_PER_BATCH", "4"]
+    running = [
+        begin(
+            [sys.executable, *command(opts, tmp_path / "run", *flags, rank, iterations=3)],
+            tmp_path / f"log{rank}.txt",
+        )
+        for rank in "01"
+    ]
+    for rank, process in enumerate(running):
+        assert process.wait(200) == 0, (tmp_path / f"log{rank}.txt").read_text()[-3000:]
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+    assert "World size: 4" in (tmp_path / "log0.txt").read_text()
+
+
 FAILS = """
 import runpy, sys
 import torch.distributed as dist
