@@ -57,7 +57,8 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         if "://" in str(save_dir):
             raise ValueError(f"checkpoints are written to local folders, not {save_dir!r}")
-        self.partial, self.evaluated = partial, evaluated or self.model
+        self.partial = partial
+        self.evaluated = self.model if evaluated is None else evaluated
         self.resumed, self._read = False, (Path(), Content(None, {}))
         self.report = "nothing (random initialisation)"
         self.trained_windows: tuple[Size, ...] | None = None
