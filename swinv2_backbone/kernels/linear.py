@@ -52,5 +52,5 @@ class PreparedLinear:
             and self.weight.dtype == torch.float32
             and self.tokens >= FEWEST_TOKENS
         ):
-            return torch.ops.mkldnn._reorder_linear_weight(self.weight, self.tokens)
+            return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), self.tokens)
         return None

@@ -124,6 +124,12 @@ class _Gradients:
         self.weights = BlockWeights(
             *(torch.zeros_like(w, dtype=_precise(w.dtype)) for w in block.weights)
         )
+        # dx = dy @ weight: a linear layer with the weight transposed.
+        tokens = block.qkv.tokens
+        self.back = {
+            name: PreparedLinear(getattr(block.weights, name).mT, None, tokens)
+            for name in ("qkv", "proj", "fc1", "fc2")
+        }
         self.scale = torch.zeros_like(block.scale)
         self.matrices: dict[Size, Tensor] = {}  # of the position bias
         self.block = block
@@ -155,7 +161,7 @@ class _Gradients:
         else:
             weight += grad.mT @ x
         bias += grad.sum(dim=0, dtype=bias.dtype)
-        return grad @ getattr(self.block.weights, name)
+        return self.back[name](grad)
 
     def _norm(self, name: str, grad: Tensor, x: Tensor, stats: Sequence[Tensor]) -> Tensor:
         """The gradient of the input ``x`` of a norm, from that of its output."""
