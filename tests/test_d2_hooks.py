@@ -10,9 +10,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.d2.average import WeightAverage
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.evaluation import check_evaluation
-from swinv2_backbone.d2.hooks import Evaluate, WeightAverage
+from swinv2_backbone.d2.hooks import Evaluate
 from swinv2_backbone.d2.stop import StopRequest
 
 

@@ -173,20 +173,27 @@ STARTS = {
 
 
 @pytest.mark.parametrize(
-    "kind", ["two", *(pytest.param(k, marks=pytest.mark.slow) for k in ("one", "torchrun"))]
+    ("kind", "number"),
+    [
+        ("two", signal.SIGTERM),
+        pytest.param("two", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("one", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("torchrun", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
-def test_the_tool_ends_by_a_signal_and_goes_on(kind, opts, tmp_path):
+def test_the_tool_ends_by_a_signal_and_goes_on(kind, number, opts, tmp_path):
     (python, flags), output, log = STARTS[kind], tmp_path / "run", tmp_path / "log.txt"
     if kind == "torchrun":
         python = [*python, "--master-port", "29417"]
     process = begin([*python, *command(opts, output, *flags)], log)
     wait_for("Starting training", log, lambda: process.poll() is None)
     time.sleep(1.0)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.wait(60)
     text = log.read_text()
     if kind != "torchrun":  # which has an exit code of its own
-        assert process.returncode == 143, text[-3000:]
+        assert process.returncode == 128 + number, text[-3000:]
+    # The launcher asks its processes by SIGTERM, whatever it was asked by.
     (iteration,) = set(re.findall(r"SIGTERM: stopped after iteration (\d+)", text))
     assert (output / "last_checkpoint").read_text() == f"model_{int(iteration):07d}.pth"
     last = int(iteration) + 3

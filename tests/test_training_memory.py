@@ -10,6 +10,7 @@ import torch
 from scripts import ROOT
 
 from swinv2_backbone import build_backbone
+from swinv2_backbone.d2 import parallel
 
 sys.path.insert(0, str(ROOT / "tools"))
 import training_memory  # noqa: E402
@@ -80,6 +81,10 @@ def test_shards_divide_what_they_say():
     assert found["optimizer"].weights == whole
     assert found["all"].weights == found["all"].gradients == whole / 4
     assert found["all"].exchange < whole
+
+
+def test_ways_of_sharding_are_those_of_a_training():
+    assert training_memory.SHARDING == parallel.SHARDING
 
 
 @pytest.mark.parametrize(("sharding", "processes"), [("zero", 2), ("all", 1)])

@@ -27,6 +27,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.interpreter import InterpreterBuilder  # noqa: E402
 
+from swinv2_backbone.kernels import self_check  # noqa: E402
 from swinv2_backbone.kernels import triton_attention as kernels  # noqa: E402
 from swinv2_backbone.kernels.triton_attention import triton_window_attention  # noqa: E402
 from swinv2_backbone.windows import Size  # noqa: E402
@@ -224,26 +225,26 @@ def test_a_backbone_with_the_kernel_equals_the_reference():
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
     device = torch.device(DEVICE)
-    monkeypatch.setattr(kernels, "_checked", {})
-    kernels.check_once(device, dtype)
-    assert kernels._checked == {(device, dtype): True}
-    kernels.check_once(device, dtype)  # not again
-    kernels._checked.clear()
-    right = kernels.triton_window_attention
-    monkeypatch.setattr(
-        kernels, "triton_window_attention", lambda qkv, scale, *rest: right(qkv, 1.1 * scale, *rest)
-    )
+    monkeypatch.setattr(self_check, "_checked", {})
+    self_check.check_once(triton_window_attention, device, dtype)
+    assert self_check._checked == {(device, dtype): True}
+    self_check.check_once(triton_window_attention, device, dtype)  # not again
+    self_check._checked.clear()
+
+    def wrong(qkv: Tensor, scale: Tensor, *rest) -> Tensor:
+        return triton_window_attention(qkv, 1.1 * scale, *rest)
+
     with pytest.raises(RuntimeError, match="wrong on .*off by .*kernel='reference'"):
-        kernels.check_once(device, dtype)
-    assert kernels._checked == {(device, dtype): False}
+        self_check.check_once(wrong, device, dtype)
+    assert self_check._checked == {(device, dtype): False}
 
 
 def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monkeypatch):
-    monkeypatch.setattr(kernels, "_checked", {})
+    monkeypatch.setattr(self_check, "_checked", {})
     x = torch.ones(3, device=DEVICE, requires_grad=True)
 
     def checking(x: Tensor) -> Tensor:
-        kernels.check_once(x.device, torch.float32)
+        self_check.check_once(triton_window_attention, x.device, torch.float32)
         return x.sin() * x
 
     torch.utils.checkpoint.checkpoint(checking, x, use_reentrant=False).sum().backward()

@@ -48,7 +48,7 @@ def durable(path: Path) -> Iterator[_DigestingFile]:
         OSError: it cannot be written, or what is on the disk is not what was written; then
             ``path`` is as it was.
     """
-    partial = partial_of(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as raw:
             file = _DigestingFile(raw)
@@ -60,7 +60,7 @@ def durable(path: Path) -> Iterator[_DigestingFile]:
             os.fsync(raw.fileno())
         if digest_on_disk(partial) != file.digest.hexdigest():
             raise OSError("what is on the disk is not what was written")
-        put_in_place(partial, path)
+        _put_in_place(partial, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
@@ -73,12 +73,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def partial_of(path: Path) -> Path:
-    """Where a file is written first."""
-    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-
-
-def put_in_place(partial: Path, path: Path) -> None:
+def _put_in_place(partial: Path, path: Path) -> None:
     """Rename, so that the new name outlives a power cut."""
     os.replace(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)

@@ -17,12 +17,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from swinv2_backbone.checkpoints.download import check_source
+from swinv2_backbone.d2.average import WeightAverage
 from swinv2_backbone.d2.checkpoint import Checkpointer
-from swinv2_backbone.d2.data.loader import undisturbed_by_signals
 from swinv2_backbone.d2.data.selected import check_datasets
+from swinv2_backbone.d2.data.workers import undisturbed_by_signals
 from swinv2_backbone.d2.evaluation import check_evaluation, write_results
 from swinv2_backbone.d2.fast_dev_run import ITERATIONS, first_images
-from swinv2_backbone.d2.hooks import Evaluate, WeightAverage, standard_hooks
+from swinv2_backbone.d2.hooks import Evaluate, standard_hooks
 from swinv2_backbone.d2.lazy_config import (
     check_class_counts,
     target_name,

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.d2.config import check_precision
 from swinv2_backbone.d2.data.selected import check_same_classes
+from swinv2_backbone.d2.gradients import CLIPPING
 from swinv2_backbone.d2.parallel import SHARDING
-from swinv2_backbone.d2.step import CLIPPING
 
 TRAIN = {
     "output_dir": "output",

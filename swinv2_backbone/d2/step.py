@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.data.loader import BrokenImagesError
+from swinv2_backbone.d2.gradients import clip_gradients, gradient_norm
 from swinv2_backbone.d2.parallel import (
     load_optimizer_state,
     optimizer_state,
@@ -33,7 +34,6 @@ from swinv2_backbone.d2.parallel import (
 from swinv2_backbone.d2.rng import rng_state, set_rng_state
 from swinv2_backbone.d2.stop import StopRequest
 
-CLIPPING = ("value", "norm", "full_model")
 NORMS_KEPT = 20  # gradient norms of the last steps, for the record of a loss that is not finite
 
 
@@ -288,31 +288,6 @@ def _files_of(batch: Any) -> list[str]:
     """The names of the images of a batch, if it is one of Detectron2's kind."""
     records = batch if isinstance(batch, list) else []
     return [str(r["file_name"]) for r in records if isinstance(r, dict) and "file_name" in r]
-
-
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """The Euclidean norm of all gradients together."""
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-def clip_gradients(
-    parameters: Sequence[nn.Parameter], kind: str, value: float, norm_type: float = 2.0
-) -> None:
-    """Clip in place; see :class:`TrainingStep`.
-
-    Raises:
-        ValueError: ``kind`` is unknown.
-    """
-    if kind == "value":
-        nn.utils.clip_grad_value_(parameters, value)
-    elif kind == "norm":
-        for parameter in parameters:
-            nn.utils.clip_grad_norm_(parameter, value, norm_type)
-    elif kind == "full_model":
-        nn.utils.clip_grad_norm_(parameters, value, norm_type)
-    else:
-        raise ValueError(f"gradients are clipped by {', '.join(CLIPPING)}, not by {kind!r}")
 
 
 def _words(losses: dict[str, float]) -> dict[str, float | str]:

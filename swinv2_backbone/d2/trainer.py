@@ -16,16 +16,14 @@ from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
+from swinv2_backbone.d2.average import WeightAverage
 from swinv2_backbone.d2.checkpoint import Checkpointer
 from swinv2_backbone.d2.config import check_accumulation
-from swinv2_backbone.d2.data.loader import (
-    TrainLoader,
-    train_loader_from_config,
-    undisturbed_by_signals,
-)
+from swinv2_backbone.d2.data.loader import TrainLoader, train_loader_from_config
 from swinv2_backbone.d2.data.mapper import DatasetMapper
+from swinv2_backbone.d2.data.workers import undisturbed_by_signals
 from swinv2_backbone.d2.evaluation import build_evaluator, write_results
-from swinv2_backbone.d2.hooks import Evaluate, PreciseBN, WeightAverage, standard_hooks
+from swinv2_backbone.d2.hooks import Evaluate, PreciseBN, standard_hooks
 from swinv2_backbone.d2.optimizer import build_lr_scheduler, build_optimizer
 from swinv2_backbone.d2.parallel import (
     check_sharding,

@@ -18,7 +18,6 @@ tile is a block of queries by a block of keys; each is BLOCK seats of a rectangl
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import prod
 
@@ -27,11 +26,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from swinv2_backbone.attention import window_attention
+from swinv2_backbone.kernels.choice import TRITON_HEAD_DIM
 from swinv2_backbone.kernels.segments import rectangles
-from swinv2_backbone.windows import Partition, Size
+from swinv2_backbone.kernels.self_check import check_once
+from swinv2_backbone.windows import Size
 
-HEAD_DIM = 32  # channels of a head in every published model
+HEAD_DIM = TRITON_HEAD_DIM
 
 # Reasoned, not measured.  A tile of 64 x 64 float32 is 32 registers a thread in 4 warps, and
 # backward has about four alive at once: 128 x 128 would spill.  A block of keys is only 4 KiB, so
@@ -46,8 +46,6 @@ OPTIONS = {
     torch.bfloat16: {"num_warps": 4, "num_stages": 2},
 }
 
-TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of check_once
-_checked: dict[tuple[torch.device, torch.dtype], bool] = {}
 
 _D = tl.constexpr(HEAD_DIM)
 _EPS = tl.constexpr(1e-6)  # q and k are divided by their length, or by this if that is smaller
@@ -472,64 +470,9 @@ def triton_window_attention(
     if window[1] > LARGEST_BLOCK:
         raise ValueError(f"a window of {window} is wider than {LARGEST_BLOCK} tokens")
     if qkv.is_cuda and not torch.compiler.is_compiling():
-        check_once(qkv.device, qkv.dtype)
+        check_once(triton_window_attention, qkv.device, qkv.dtype)
     flat = [length for size in sizes for length in size]
     out, _ = _attention(
         qkv.contiguous(), scale.flatten(), table.contiguous(), flat, list(window), shifted
     )
     return out
-
-
-def check_once(device: torch.device, dtype: torch.dtype) -> None:
-    """Compare result and gradients with the reference, at the first use on a device in a dtype.
-
-    A compiler or a driver that this was not tried with must not spoil a training unseen.
-    (A graph of torch.compile never comes here.)
-
-    Raises:
-        RuntimeError: they differ.
-    """
-    if _checked.get((device, dtype)):
-        return
-    _checked[device, dtype] = True  # while it runs, and if it succeeds
-    try:
-        # In a thread of its own, which knows nothing of autocast, inference mode, activation
-        # checkpointing and whatever else surrounds the first use.
-        with ThreadPoolExecutor(1) as thread:
-            for window in (8, 12):  # of one tile, and of several
-                sizes = ((window + 5, window + 3), (5, 9))
-                partition = Partition(sizes, (window, window), True)
-                thread.submit(_check, partition, device, dtype).result()
-    except BaseException:
-        _checked[device, dtype] = False
-        raise
-
-
-def _check(partition: Partition, device: torch.device, dtype: torch.dtype) -> None:
-    numbers = torch.Generator().manual_seed(0)
-    offsets = prod(2 * length - 1 for length in partition.window)
-    qkv = torch.randn(sum(map(prod, partition.sizes)), 2 * 3 * HEAD_DIM, generator=numbers)
-    scale = torch.tensor([10.0, 100.0]).view(2, 1, 1)
-    given = (qkv.to(dtype), scale, 16 * torch.rand(2, offsets, generator=numbers))
-    weights = torch.randn(len(qkv), 2 * HEAD_DIM, generator=numbers).to(device)
-    results = []
-    for attend, exact in ((_of_partition, False), (window_attention, True)):
-        precise = torch.float64 if exact else torch.float32
-        dtypes = (precise if exact else dtype, precise, precise)
-        leaves = [x.to(device, own).requires_grad_() for x, own in zip(given, dtypes)]
-        out = attend(*leaves, partition)
-        grads = torch.autograd.grad(out, leaves, weights.to(out.dtype))
-        results.append([each.double() for each in (out, *grads)])
-    for name, actual, expected in zip(("result", "qkv", "scale", "table"), *results):
-        error = ((actual - expected).abs().max() / expected.abs().max()).item()
-        if not error < TOLERANCES[dtype]:
-            what = name if name == "result" else f"gradient of {name}"
-            raise RuntimeError(
-                f"the Triton kernel is wrong on {device} in {dtype}: its {what} is off by "
-                f"{error:.1e} of the largest number; build the model with kernel='reference', and "
-                "please report it with the versions of torch, Triton and the driver"
-            )
-
-
-def _of_partition(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
-    return triton_window_attention(qkv, scale, table, *partition)

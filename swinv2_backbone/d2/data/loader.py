@@ -8,13 +8,10 @@ counted, not read.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
-import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 import torch
@@ -30,6 +27,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinv2_backbone.d2.data.mapper import DatasetMapper
+from swinv2_backbone.d2.data.workers import end_workers_at_exit, leave_signals_to_parent
 from swinv2_backbone.d2.rng import seeded_on_cpu
 
 MAX_BROKEN = 0.01  # the share of a dataset's images that may be broken
@@ -204,35 +202,6 @@ class BrokenImagesError(ValueError):
 
 def _as_it_is(batch: list) -> list:
     return batch
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """In a worker: clusters and terminals signal all processes, and the trainer still needs it."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def undisturbed_by_signals(loader: DataLoader) -> DataLoader:
-    """A loader to test with, whose workers leave signals to the trainer."""
-    end_workers_at_exit()
-    loader.worker_init_fn = leave_signals_to_parent
-    return loader
-
-
-def end_workers_at_exit() -> None:
-    """Let no worker that ignores SIGTERM, by which Python ends it, keep this process from exiting.
-
-    Workers usually end with their loader; an error in one of them keeps it alive.
-    """
-    # Known to multiprocessing itself, as a process that it started runs no atexit functions.
-    Finalize(None, _kill_workers, exitpriority=100)
-
-
-def _kill_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would call that an error
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
 
 
 def build_train_loader(
