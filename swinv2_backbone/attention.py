@@ -106,9 +106,8 @@ class WindowAttention(nn.Module):
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
         """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster way to compute it."""
-        if type(self.qkv) is nn.Linear and is_plain(
-            self.qkv
-        ):  # the bias is not the layer's own: keys have none
+        if type(self.qkv) is nn.Linear and is_plain(self.qkv):
+            # The bias is not the layer's own: keys have none.
             qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
         else:
             qkv = self.qkv(tokens) + self.qkv_bias
