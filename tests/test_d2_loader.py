@@ -389,15 +389,24 @@ def train(*_):
             held.append(batch)
             sys.exit(3)
 
+def test():
+    from torch.utils.data import DataLoader
+    from swinv2_backbone.d2.data.workers import undisturbed_by_signals
+    held.append(iter(undisturbed_by_signals(DataLoader(range(9), num_workers=2))))
+    next(held[0])
+    sys.exit(4)
+
 held = []
 if __name__ == "__main__":
+    if sys.argv[1] == "test":
+        test()
     if sys.argv[1] == "spawn":
         mp.start_processes(train, nprocs=1, start_method="spawn")
     train()
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("fail", 1), ("leave", 3), ("spawn", 1)])
+@pytest.mark.parametrize(("how", "code"), [("fail", 1), ("leave", 3), ("spawn", 1), ("test", 4)])
 def test_a_process_with_workers_exits_after_an_error(how, code, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(EXITS)
@@ -405,7 +414,7 @@ def test_a_process_with_workers_exits_after_an_error(how, code, tmp_path):
         [sys.executable, str(script), how], timeout=60, capture_output=True, text=True
     )
     assert done.returncode == code, done.stderr
-    if how != "leave":
+    if how in ("fail", "spawn"):
         assert "a mistake" in done.stderr
 
 
