@@ -417,17 +417,31 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-ANNOTATIONS = st.dictionaries(st.sampled_from(sorted(OBJECT)), VALUES).map(lambda d: OBJECT | d)
+NUMBER = st.sampled_from([math.nan, math.inf, 1, 4, 7]) | st.integers(-2, 12) | st.floats()
+NEARLY = {
+    "bbox": st.tuples(NUMBER, NUMBER, NUMBER, NUMBER).map(list),
+    "segmentation": st.lists(st.lists(NUMBER, min_size=5, max_size=8), max_size=2),
+    "iscrowd": st.integers(-1, 2),
+    "category_id": st.sampled_from([4, 9, 5]),
+}  # much like what is right
+
+
+def changed(key: str) -> st.SearchStrategy[dict]:
+    """The object with another value at one key, since one fault hides the next."""
+    return (NEARLY.get(key, VALUES) | VALUES).map(lambda value: OBJECT | {key: value})
+
+
+ANNOTATIONS = st.sampled_from(["bbox", "segmentation", *OBJECT]).flatmap(changed)
 
 
 @given(
-    annotations=st.lists(ANNOTATIONS | VALUES, max_size=4),
+    annotations=st.lists(ANNOTATIONS, min_size=1, max_size=1) | st.lists(VALUES, max_size=3),
     for_evaluation=st.booleans(),
     masks=st.booleans(),
     mask_format=st.sampled_from(["polygon", "bitmask"]),
 )
 @settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 def test_whatever_is_in_a_file_it_is_reported_or_usable(
     check, annotations, for_evaluation, masks, mask_format
