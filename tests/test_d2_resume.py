@@ -10,9 +10,10 @@ import pytest
 import small_training
 import torch
 from processes import kill_after, start, together
-from small_training import config, lazy_training, train
+from small_training import BrokenOffError, config, lazy_training, train
 
 from swinv2_backbone.checkpoints.files import read_file
+from swinv2_backbone.d2.checkpoint import Checkpointer
 
 ITERATIONS, PERIOD, BROKEN_OFF = 7, 3, 5  # resumed after iteration 2
 
@@ -138,6 +139,25 @@ def test_killed_trainings_end_with_the_weights_of_one_go(tmp_path):
     train(config(tmp_path / "whole", 30, period=2))
     (tmp_path / "killed").mkdir()
     assert survive_kills(tmp_path / "killed", 30, seconds=1.2) > 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("name", ["model_0000003", "model_final"])
+def test_a_training_killed_right_before_a_save_has_its_final_weights(tmp_path, name, monkeypatch):
+    """The period divides the iterations: also the last could be a periodic one."""
+    train(config(tmp_path / "whole", 6, period=2))
+
+    def killed(self, one, **kwargs):
+        if one == name:
+            raise BrokenOffError
+        return save(self, one, **kwargs)
+
+    save = Checkpointer.save
+    monkeypatch.setattr(Checkpointer, "save", killed)
+    train(config(tmp_path / "killed", 6, period=2))
+    monkeypatch.undo()
+    assert not (tmp_path / "killed" / "model_final.pth").exists()
+    train(config(tmp_path / "killed", 6, period=2), resume=True)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
 
 

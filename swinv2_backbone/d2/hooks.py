@@ -137,7 +137,10 @@ class PreciseBN(hooks.PreciseBN):
 
 
 class SaveCheckpoints(HookBase):
-    """Saves every so many iterations, and at the end.
+    """Saves every so many iterations, and the last one as ``model_final``.
+
+    The last is saved once: if it had two files, a training that is killed between them would be
+    resumed after its last iteration, and have no final one.
 
     All processes have this hook, as all have something to save (random generators, shards).
 
@@ -162,10 +165,11 @@ class SaveCheckpoints(HookBase):
             remove_partials(Path(self.checkpointer.save_dir))
 
     def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self.period == 0:
-            self.save()
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        done = self.trainer.iter + 1
+        if done >= self.trainer.max_iter:
             self._save("model_final")
+        elif done % self.period == 0:
+            self.save()
 
     def save(self) -> None:
         """Save this iteration, unless it is saved.
