@@ -1,0 +1,105 @@
+"""Jobs of some minutes whose results are kept: what was done is not done again.
+
+Every job is one file of results in the folder, written at its end.  A job may need others, whose
+files (weights, say) it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from swinv2_backbone.checkpoints.durable import write_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """``work(folder, **options)`` returns the result as JSON content.
+
+    Attributes:
+        name: of the file of its result; the same name with other options is an error.
+        needs: names of the jobs before it.
+    """
+
+    name: str
+    work: Callable[..., dict]
+    options: dict
+    needs: tuple[str, ...] = ()
+
+
+def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
+    """Do what is not done yet, as many at once as there are processes; returns all results.
+
+    Raises:
+        ValueError: the folder has the result of a job of that name with other options.
+        RuntimeError: a job failed.  What others finished is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {job.name: found for job in jobs if (found := _result(folder, job)) is not None}
+    waiting = [job for job in jobs if job.name not in results]
+    print(f"{len(jobs)} jobs, {len(results)} of them done", flush=True)
+    running: dict[Future, Job] = {}
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
+        while waiting or running:
+            for job in [j for j in waiting if results.keys() >= set(j.needs)]:
+                if len(running) == processes:
+                    break
+                waiting.remove(job)
+                running[pool.submit(_do, folder, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    results[job.name] = future.result()
+                except Exception as error:
+                    pool.shutdown(cancel_futures=True)
+                    raise RuntimeError(f"{job.name} failed, options {job.options}") from error
+                left = len(waiting) + len(running)
+                print(f"{job.name}: {_numbers(results[job.name])} ({left} left)", flush=True)
+    return {job.name: results[job.name] for job in jobs}
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+
+
+def _do(folder: Path, job: Job) -> dict:
+    begun = time.monotonic()
+    result = job.work(folder, **job.options)
+    result["minutes"] = (time.monotonic() - begun) / 60
+    content = {"options": job.options, "result": result}
+    write_text(_file(folder, job), json.dumps(content, indent=1) + "\n")
+    return json.loads(json.dumps(result))
+
+
+def _file(folder: Path, job: Job) -> Path:
+    return folder / f"{job.name}.json"
+
+
+def _result(folder: Path, job: Job) -> dict | None:
+    path = _file(folder, job)
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content["options"] != json.loads(json.dumps(job.options)):
+        raise ValueError(
+            f"{path} is the result of other options, {content['options']} instead of "
+            f"{job.options}: move it away, or choose another --output"
+        )
+    return content["result"]
+
+
+def _numbers(result: dict) -> str:
+    numbers = {key: value for key, value in result.items() if isinstance(value, float)}
+    return ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()) or "done"
+
+
+def default_processes() -> int:
+    return min(4, len(os.sched_getaffinity(0)))

@@ -1,0 +1,111 @@
+"""The same as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window, on any machine
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+from experiments.biases import BIASES  # noqa: E402
+from experiments.classify import WINDOW  # noqa: E402
+from experiments.detectors import SCRATCH  # noqa: E402
+from experiments.plan import RATE_WIDTH, Scale, runs_of_stability, stable  # noqa: E402
+from experiments.report import NAMES, Results, after_tuning, box_ap, zero_shot  # noqa: E402
+from experiments.stability import FAMILIES  # noqa: E402
+
+COLOURS = {"log": "tab:red", "linear": "tab:blue", "parameterised": "tab:green"} | {
+    SCRATCH: "0.6",
+    "v2": "tab:red",
+    "v1": "tab:blue",
+}
+CHANGES = {"": "right", "stretched": "wrong\nnormaliser", "attended": "padding\nattended"}
+SIZE, DPI = (9, 3.6), 110
+
+
+def draw(results: Results, scale: Scale, folder: Path) -> None:
+    """Write transfer.png, detectors.png and stability.png."""
+    for name, plot in (
+        ("transfer", _transfer),
+        ("detectors", _detectors),
+        ("stability", _stability),
+    ):
+        figure, axes = pyplot.subplots(1, 2, figsize=SIZE, dpi=DPI, layout="constrained")
+        plot(axes, results, scale)
+        figure.savefig(folder / f"{name}.png")
+        pyplot.close(figure)
+
+
+def _transfer(axes: list[Axes], results: Results, scale: Scale) -> None:
+    windows = [WINDOW, *scale.windows]
+    for place, (ax, title) in enumerate(zip(axes, ("without tuning", "after a short tuning"))):
+        for bias in BIASES:
+            found = [zero_shot(results, scale, bias, WINDOW)]
+            for window in scale.windows:
+                take = after_tuning if place else zero_shot
+                found.append(take(results, scale, bias, window))
+            _line(ax, windows, found, bias)
+        ax.set(title=title, xlabel="window (and size of picture / 8)", ylabel="accuracy, %")
+        ax.set_xticks(windows)
+    axes[0].legend(fontsize=8)
+
+
+def _line(ax: Axes, x: list, values: list[list[float]], name: str, **style) -> None:
+    ax.errorbar(
+        x,
+        [mean(v) for v in values],
+        [stdev(v) for v in values],
+        label=NAMES[name],
+        color=COLOURS[name],
+        marker="o",
+        capsize=3,
+        **style,
+    )
+
+
+def _detectors(axes: list[Axes], results: Results, scale: Scale) -> None:
+    for number, start in enumerate((*BIASES, SCRATCH)):
+        found = [box_ap(results, scale, start, window) for window in (WINDOW, 16)]
+        _bars(axes[0], [number - 0.0 + 6 * place for place in range(2)], found, COLOURS[start])
+        axes[0].bar(0, 0, color=COLOURS[start], label=NAMES[start])
+    axes[0].set_xticks([1.5, 7.5], [f"window {WINDOW}", "window 16"])
+    axes[0].set(title="where the backbone comes from", ylabel="box AP")
+    axes[0].legend(fontsize=8, loc="lower center")
+    found = [box_ap(results, scale, "log", 16, change) for change in CHANGES]
+    _bars(axes[1], list(range(len(CHANGES))), found, "tab:red")
+    axes[1].set_xticks(range(len(CHANGES)), CHANGES.values())
+    axes[1].set(title="silent mistakes, window 16", ylabel="box AP")
+
+
+def _bars(ax: Axes, x: list[float], values: list[list[float]], colour: str) -> None:
+    """Means, and every seed as a dot."""
+    ax.bar(x, [mean(v) for v in values], color=colour, alpha=0.7)
+    for place, found in zip(x, values):
+        ax.plot([place] * len(found), found, "k.", markersize=4)
+
+
+def _stability(axes: list[Axes], results: Results, scale: Scale) -> None:
+    widths = [scale.widths[0], scale.widths[-1]]
+    for family in FAMILIES:
+        for width, line in zip(widths, (":", "-")):
+            runs = [results[stable(family, width, scale.rates[0], seed)] for seed in scale.seeds]
+            after = list(zip(*(run["after"] for run in runs)))
+            label = f"{NAMES[family]}, {width} wide"
+            amplitude = [mean(values) for values in after]
+            axes[0].plot(
+                range(1, len(after) + 1), amplitude, line, color=COLOURS[family], label=label
+            )
+    axes[0].set(title="amplitude after training", xlabel="block", yscale="log")
+    axes[0].legend(fontsize=7)
+    rates = [rate for width, rate in runs_of_stability(scale) if width == RATE_WIDTH]
+    for family in FAMILIES:
+        found = [
+            [results[stable(family, RATE_WIDTH, rate, seed)]["loss"] for seed in scale.seeds]
+            for rate in rates
+        ]
+        _line(axes[1], rates, found, family)
+    axes[1].set(title=f"loss at the end, {RATE_WIDTH} wide", xlabel="learning rate", xscale="log")

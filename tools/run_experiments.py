@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Repeat the paper's claims on a small scale, on generated data: docs/EXPERIMENTS.md.
+
+tools/run_experiments.py           under an hour on a CPU with two cores
+tools/run_experiments.py --quick   some minutes: that everything runs, not what it shows
+
+Run again, it goes on where it was.  Results, tables and pictures are in the folder of --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from experiments.jobs import default_processes, run
+from experiments.plan import FULL, QUICK, jobs
+from experiments.plots import draw
+from experiments.report import report
+
+from swinv2_backbone.checkpoints.durable import write_text
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    parser.add_argument(
+        "--output", type=Path, help="default: output/experiments, or output/experiments_quick"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=default_processes(), help="jobs at once, a thread each"
+    )
+    args = parser.parse_args(argv)
+    if args.processes < 1:
+        parser.error(f"--processes must be 1 or more, got {args.processes}")
+    folder = args.output or Path("output", "experiments_quick" if args.quick else "experiments")
+    scale = QUICK if args.quick else FULL
+    results = run(jobs(scale), folder, args.processes)
+    text = report(results, scale)
+    write_text(folder / "results.md", text)
+    draw(results, scale, folder)
+    print(f"\n{text}\nWritten to {folder / 'results.md'}, with pictures beside it")
+
+
+if __name__ == "__main__":
+    main()
