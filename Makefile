@@ -9,7 +9,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-slow reliability lint clean
+.PHONY: help env demo demo-semantic test test-slow reliability experiments experiments-quick lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
@@ -18,6 +18,8 @@ help:
 	@echo "make test           fast tests"
 	@echo "make test-slow      all tests but the next"
 	@echo "make reliability    kill, damage and resume trainings again and again"
+	@echo "make experiments    repeat the paper's claims on a small scale, within an hour"
+	@echo "make experiments-quick  that they run, within minutes"
 	@echo "make lint           ruff"
 	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
 
@@ -46,6 +48,12 @@ test-slow: env
 
 reliability: env
 	$(BIN)/python -m pytest -m reliability
+
+experiments: env
+	$(BIN)/python tools/run_experiments.py
+
+experiments-quick: env
+	$(BIN)/python tools/run_experiments.py --quick
 
 lint: env
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .

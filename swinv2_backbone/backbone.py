@@ -136,8 +136,17 @@ class SwinV2(nn.Module):
         """
         sizes = self._check_images(images, image_sizes)
         sizes, full = shrink(sizes, PATCH_SIZE), shrink([tuple(images.shape[-2:])], PATCH_SIZE)
-        x = self.patch_embed(images, sizes)
-        features = {}
+        return self.forward_tokens(self.patch_embed(images, sizes), sizes, full[0])
+
+    def forward_tokens(self, x: Tensor, sizes: tuple[Size, ...], full: Size) -> dict[str, Tensor]:
+        """What :meth:`forward` does after the patch embedding.
+
+        Args:
+            x: (T, C), the packed tokens of the first stage (see windows.py).
+            sizes: (height, width) of each image's map, in tokens.
+            full: those of the map that the features fill, for images of several sizes.
+        """
+        features, full = {}, (full,)
         for name, stage in zip(FEATURES, self.layers):
             x, sizes = stage(x, sizes)
             full = full if stage.downsample is None else shrink(full, 2)

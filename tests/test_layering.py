@@ -23,6 +23,7 @@ FLOORS = (
     "variants",
     "backbone",
     "classifier",
+    "simmim",
     "checkpoints",
     "build",
     "d2",

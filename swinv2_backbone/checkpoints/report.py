@@ -72,8 +72,9 @@ def some(names: list[str]) -> str:
 
 
 def group(name: str) -> str:
-    """What a tensor belongs to: ``roi_heads.box_head.*``."""
-    return ".".join(name.split(".")[:-1][:2]).rstrip("0123456789") + ".*"
+    """What a tensor belongs to: ``roi_heads.box_head.*``; itself, if that is nothing."""
+    owners = name.split(".")[:-1][:2]
+    return ".".join(owners).rstrip("0123456789.") + ".*" if owners else name
 
 
 def _new_groups(names: list[str]) -> list[str]:

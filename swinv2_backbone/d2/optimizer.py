@@ -1,7 +1,8 @@
 """Parameter groups, optimizer and learning-rate schedule, from the config.
 
-Weight decay is 0 for norms, biases, ``logit_scale`` and the position-bias MLP.  (Detectron2's own
-overrides compare only the last component of a name, so that ``cpb_mlp`` never matches there.)
+Weight decay is 0 for norms, biases, ``logit_scale``, the position-bias MLP and SimMIM's mask token.
+(Detectron2's own overrides compare only the last component of a name, so that ``cpb_mlp`` never
+matches there.)
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def parameter_groups(
             seen.add(parameter)
             name = f"{prefix}.{last}" if prefix else last
             own_lr, decay = lr * scales.get(name, 1.0), weight_decay
-            if last == "logit_scale" or "cpb_mlp" in prefix.split("."):
+            if last in ("logit_scale", "mask_token") or "cpb_mlp" in prefix.split("."):
                 decay = 0.0
             elif isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's
                 decay = weight_decay_norm

@@ -195,8 +195,8 @@ class BrokenImagesError(ValueError):
         examples = "\n".join(f"  {file}: {why}" for file, why in list(broken.items())[:10])
         super().__init__(
             f"{len(broken)} of {total} images cannot be read, {allowed} may "
-            "(DATALOADER.MAX_BROKEN_IMAGES, or max_broken of a LazyConfig's build_train_loader, "
-            f"which is a share of all):\n{examples}"
+            "(DATALOADER.MAX_BROKEN_IMAGES, max_broken of a LazyConfig's build_train_loader, or "
+            f"--max-broken, which is a share of all):\n{examples}"
         )
 
 

@@ -1,0 +1,164 @@
+#!/usr/bin/env python
+"""Pre-train a SwinV2 on images without labels, as SimMIM does (arXiv 2111.09886): it learns to fill
+in what is hidden of them.  Any folder of images will do, with the folders below it.
+
+tools/pretrain_simmim.py --images photos --output output/simmim --epochs 100 --num-gpus 8 \\
+    --variant swinv2_base_window12_192 --batch-size 2048
+tools/pretrain_simmim.py ... --resume
+
+Then start a detector from it: tools/train_net.py ... MODEL.WEIGHTS output/simmim/model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from swinv2_backbone.backbone import FEATURES, SwinV2, window_per_stage
+from swinv2_backbone.checkpoints.download import check_source
+from swinv2_backbone.d2.data.loader import MAX_BROKEN
+from swinv2_backbone.d2.data.masked import find_images
+from swinv2_backbone.d2.launch import launch
+from swinv2_backbone.d2.recipe import AMP_DTYPES, Recipe
+from swinv2_backbone.d2.simmim import Pretraining
+from swinv2_backbone.layers import PATCH_SIZE
+from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO
+from swinv2_backbone.variants import VARIANTS, Variant, variant_name
+
+
+def read_variant(args: argparse.Namespace) -> Variant:
+    """A published one, or one of the user's own size."""
+    size = {"--embed-dim": args.embed_dim, "--depths": args.depths, "--num-heads": args.num_heads}
+    given = [name for name, value in size.items() if value is not None]
+    if args.variant is not None:
+        if given:
+            raise ValueError(f"--variant {args.variant} fixes {', '.join(given)}: give either")
+        return VARIANTS[variant_name(args.variant)]
+    if len(given) < len(size) or args.window_size is None:
+        raise ValueError(
+            "which backbone? Give --variant NAME, or a size of your own by all of "
+            f"{', '.join(size)} and --window-size"
+        )
+    depths, heads = tuple(args.depths), tuple(args.num_heads)
+    return Variant(args.embed_dim, depths, heads, (), (), args.image_size)
+
+
+def build_backbone(args: argparse.Namespace) -> SwinV2:
+    """With windows that are no larger than the maps of its stages.
+
+    What normalises the position bias is, in this order: what ``--init`` says, what the windows of
+    ``--window-size`` really are here, and the variant's, which everything of that name expects.
+    """
+    variant = read_variant(args)
+    stages, given = len(variant.depths), tuple(args.window_size or variant.window_sizes)
+    given = window_per_stage(given[0] if len(given) == 1 else given, stages, "--window-size")
+    open_to_weights = args.init or args.window_size
+    maps = [max(args.image_size // (PATCH_SIZE * 2**stage), 1) for stage in range(stages)]
+    return SwinV2(
+        variant.embed_dim,
+        variant.depths,
+        num_heads=variant.num_heads,
+        window_size=tuple(min(window, side) for (window, _), side in zip(given, maps)),
+        pretrained_window_sizes=None if open_to_weights else variant.pretrained_window_sizes,
+        out_features=FEATURES[stages - 1 : stages],
+        drop_path_rate=args.drop_path,
+        activation_checkpointing=args.activation_checkpointing,
+        extra_norm_every=variant.extra_norm_every,
+    )
+
+
+def read_recipe(args: argparse.Namespace, images: int) -> Recipe:
+    iterations = args.iterations
+    if iterations is None:
+        iterations = math.ceil(args.epochs * images / max(args.batch_size, 1))
+    return Recipe(
+        iterations=iterations,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        mask_patch=args.mask_patch,
+        mask_ratio=args.mask_ratio,
+        lr=args.lr,
+        warmup=args.warmup,
+        weight_decay=args.weight_decay,
+        amp_dtype=args.amp_dtype,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        period=args.period,
+        max_nonfinite_steps=args.max_nonfinite_steps,
+        max_broken=args.max_broken,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = found.add_argument
+    add("--images", required=True, metavar="FOLDER", help="with the folders below it")
+    add("--output", required=True, metavar="FOLDER", help="checkpoints, logs, pictures")
+    length = found.add_mutually_exclusive_group(required=True)
+    length.add_argument("--iterations", type=int, metavar="N")
+    length.add_argument("--epochs", type=float, metavar="N", help="so often every image")
+    add("--variant", metavar="NAME", help="a published size; or, of your own:")
+    add("--embed-dim", type=int, metavar="N", help="channels of the first stage")
+    add("--depths", type=int, nargs="+", metavar="N", help="blocks of each stage")
+    add("--num-heads", type=int, nargs="+", metavar="N", help="of each stage")
+    add("--window-size", type=int, nargs="+", metavar="N", help="tokens, or one for each stage")
+    add("--image-size", type=int, default=192, metavar="PIXELS")
+    add("--mask-patch", type=int, default=MASK_PATCH, metavar="PIXELS", help="hidden as a whole")
+    add("--mask-ratio", type=float, default=MASK_RATIO, help="share that is hidden")
+    add("--batch-size", type=int, default=256, metavar="N", help="of all processes together")
+    add("--lr", type=float, help="default: 8e-4 * batch size / 2048, the paper's")
+    add("--warmup", type=int, metavar="ITERATIONS", help="default: a tenth of all")
+    add("--weight-decay", type=float, default=0.05)
+    add("--drop-path", type=float, default=0.0, metavar="RATE")
+    add("--amp-dtype", choices=AMP_DTYPES, help="mixed precision; default: none")
+    add("--activation-checkpointing", action="store_true", help="less memory, more time")
+    add("--init", default="", metavar="FILE", help="weights to start from, of any layout")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --output")
+    add("--period", type=int, default=1000, metavar="ITERATIONS", help="checkpoints, pictures")
+    add("--num-workers", type=int, default=4, metavar="N", help="that load, for each process")
+    add("--max-broken", type=float, default=MAX_BROKEN, help="share of images that may be")
+    add("--max-nonfinite-steps", type=int, default=0, metavar="N", help="that are passed over")
+    add("--seed", type=int, default=0)
+    add("--device", choices=("cuda", "cpu"), help="default: a GPU where there is one")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes of this machine")
+    add("--num-machines", type=int, default=1, metavar="N")
+    add("--machine-rank", type=int, default=0, metavar="N")
+    add("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
+    return found
+
+
+def setup(args: argparse.Namespace) -> Pretraining:
+    for name in ("fvcore", "detectron2", "swinv2_backbone"):
+        setup_logger(args.output, distributed_rank=comm.get_rank(), name=name)
+    check_source(args.init)
+    files = find_images(args.images)
+    recipe = read_recipe(args, len(files))
+    seed_all_rng(args.seed + comm.get_rank())
+    return Pretraining(
+        build_backbone(args),
+        files,
+        args.output,
+        recipe,
+        init=args.init,
+        resume=args.resume,
+        device=args.device,
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    try:
+        pretraining = setup(args)
+    except (OSError, ValueError) as error:  # something the user can mend, so no traceback
+        sys.exit(f"{type(error).__name__}: {error}")
+    pretraining.train()
+
+
+if __name__ == "__main__":
+    launch(main, parser().parse_args())
