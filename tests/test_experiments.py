@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scripts import ROOT, tool
 
 sys.path.insert(0, str(ROOT / "tools"))
-from experiments import biases, classify, detectors, padding, pictures, plan, stability  # noqa: E402
+from experiments import biases, classify, detectors, masked, padding, pictures, plan, stability  # noqa: E402
 from experiments.jobs import Job, run  # noqa: E402
 from experiments.report import report, spread  # noqa: E402
 
@@ -263,7 +263,7 @@ def test_every_result_is_in_the_report(tmp_path):
         results[job.name] = result | {"minutes": 1.0, "before": [value], "after": [value]}
     text = report(results, scale)
     for job in plan.jobs(scale):
-        if job.name == "dataset" or job.options["seed"] != scale.seeds[0]:
+        if job.name.startswith(("dataset", "simmim")) or job.options["seed"] != scale.seeds[0]:
             continue
         kind = job.name.split("_")[0]
         for key in {
@@ -295,15 +295,18 @@ def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path):
     common = dict(seed=0, window=16, iterations=2)
     for change in ({}, {"normaliser": 16}, {"attended": True}):
         assert "box_ap" in detectors.detect(tmp_path, start="log", **common, **change)
-    for start in ("parameterised", detectors.SCRATCH):
+    masked.fill_in(tmp_path, seed=0, iterations=2)
+    for start in ("parameterised", detectors.SCRATCH, detectors.SIMMIM):
         detectors.detect(tmp_path, start=start, **common)
     assert not list(tmp_path.glob("tmp*"))
 
 
 @pytest.mark.slow
 def test_the_quick_form_runs_to_its_end(tmp_path, monkeypatch):
-    small = dict(images=16, steps=2, tested=8, tuned_images=16, tuned_steps=2, iterations=2)
-    small |= dict(detector_images=(8, 4), stability_steps=5, widths=(32, 64))
+    small = dict(
+        images=16, steps=2, tested=8, tuned_images=16, tuned_steps=2, iterations=2, filling_in=2
+    )
+    small |= dict(detector_images=(8, 4), stability_steps=5, widths=(32, 64), filling_in=2)
     script = tool("run_experiments")
     script.QUICK = plan.Scale(**vars(plan.QUICK) | small)
     monkeypatch.chdir(tmp_path)

@@ -16,11 +16,12 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.utils.data import DataLoader
 
+from experiments import masked
 from experiments.biases import set_bias
 from experiments.classify import WINDOW
 from experiments.padding import attend_padding
 from experiments.transfer import pretrained_backbone
-from swinv2_backbone import SwinV2
+from swinv2_backbone import SwinV2, load_checkpoint
 from swinv2_backbone.d2.config import load_config
 from swinv2_backbone.d2.data.custom import register_custom_datasets
 from swinv2_backbone.d2.data.demo import generate_demo_dataset
@@ -30,7 +31,7 @@ from swinv2_backbone.d2.trainer import Trainer
 CONFIG = Path(__file__).parents[2] / "configs" / "mask_rcnn_swinv2_demo.yaml"
 SIDE = 96  # pixels, typical; sides are 0.75 to 1.25 of it
 TOGETHER = 8  # images of a batch that is padded to its largest
-SCRATCH = "scratch"
+SCRATCH, SIMMIM = "scratch", "simmim"
 
 
 def make_dataset(folder: Path, *, train: int, test: int) -> dict:
@@ -51,14 +52,17 @@ def detect(
     """Train and test a detector; returns box and mask AP, also of images tested in batches.
 
     Args:
-        start: the bias of the classifier whose backbone it starts from, or ``SCRATCH``.
+        start: the bias of the classifier whose backbone it starts from; or ``SIMMIM``
+            (log-CPB, weights of a pre-training without labels), or ``SCRATCH``.
         normaliser: the window that normalises the position bias.
         attended: attend to padding, of windows and of batches, as if it was image.
     """
 
     def prepare(backbone: SwinV2) -> None:
         backbone.set_pretrained_window_sizes(WINDOW)
-        if start != SCRATCH:
+        if start == SIMMIM:
+            load_checkpoint(backbone, masked.weights_file(folder, seed))
+        elif start != SCRATCH:
             set_bias(backbone, start)
             backbone.load_state_dict(pretrained_backbone(folder, start, seed))
         backbone.set_pretrained_window_sizes(normaliser)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from experiments import detectors, stability, transfer
+from experiments import detectors, masked, stability, transfer
 from experiments.biases import BIASES
 from experiments.classify import WINDOW
-from experiments.detectors import SCRATCH
+from experiments.detectors import SCRATCH, SIMMIM
 from experiments.jobs import Job
 from experiments.stability import FAMILIES
 
@@ -26,6 +26,7 @@ class Scale:
     tuned_steps: int
     detector_images: tuple[int, int]  # trained on, tested on
     iterations: int
+    filling_in: int  # iterations of pre-training without labels
     widths: tuple[int, ...]
     rates: tuple[float, ...]  # learning rates
     stability_steps: int
@@ -41,6 +42,7 @@ FULL = Scale(
     tuned_steps=30,
     detector_images=(600, 100),
     iterations=150,
+    filling_in=400,
     widths=(32, 64, 128),
     rates=(1e-3, 3e-3, 1e-2, 3e-2),
     stability_steps=80,
@@ -55,6 +57,7 @@ QUICK = Scale(
     tuned_steps=8,
     detector_images=(60, 20),
     iterations=20,
+    filling_in=20,
     widths=(32, 64),
     rates=(1e-3, 1e-2),
     stability_steps=20,
@@ -69,6 +72,7 @@ def jobs(scale: Scale) -> list[Job]:
     return [
         dataset,
         *_pretraining(scale),
+        *_filling_in(scale),
         *_detectors(scale),
         *_tuning(scale),
         *_stability(scale),
@@ -86,6 +90,10 @@ def tuned(bias: str, window: int, seed: int) -> str:
 def detector(start: str, window: int, seed: int, change: str = "") -> str:
     """``change``: "", "stretched" or "attended"."""
     return f"detect_{start}_w{window}{change and '_' + change}_seed{seed}"
+
+
+def filled_in(seed: int) -> str:
+    return f"simmim_seed{seed}"
 
 
 def stable(family: str, width: int, rate: float, seed: int) -> str:
@@ -110,6 +118,12 @@ def _pretraining(scale: Scale) -> Iterator[Job]:
             )
 
 
+def _filling_in(scale: Scale) -> Iterator[Job]:
+    for seed in scale.seeds:
+        options = {"seed": seed, "iterations": scale.filling_in}
+        yield Job(filled_in(seed), masked.fill_in, options, needs=("dataset",))
+
+
 def _tuning(scale: Scale) -> Iterator[Job]:
     options = {"images": scale.tuned_images, "steps": scale.tuned_steps, "test": scale.tested}
     for seed in scale.seeds:
@@ -127,6 +141,7 @@ def _detectors(scale: Scale) -> Iterator[Job]:
     wide = {"start": "log", "window": 16}
     for seed in scale.seeds:
         plain = [(bias, window) for bias in (*BIASES, SCRATCH) for window in (WINDOW, 16)]
+        plain.append((SIMMIM, WINDOW))
         for start, window in plain:
             yield _detector(scale, seed, "", start=start, window=window)
         yield _detector(scale, seed, "stretched", normaliser=16, **wide)
@@ -135,11 +150,12 @@ def _detectors(scale: Scale) -> Iterator[Job]:
 
 def _detector(scale: Scale, seed: int, change: str, **options) -> Job:
     start, window = options["start"], options["window"]
+    first = {SCRATCH: [], SIMMIM: [filled_in(seed)]}.get(start, [pretrained(start, seed)])
     return Job(
         detector(start, window, seed, change),
         detectors.detect,
         {"seed": seed, "iterations": scale.iterations, **options},
-        needs=("dataset", *([] if start == SCRATCH else [pretrained(start, seed)])),
+        needs=("dataset", *first),
     )
 
 

@@ -13,13 +13,14 @@ from matplotlib.axes import Axes  # noqa: E402
 
 from experiments.biases import BIASES  # noqa: E402
 from experiments.classify import WINDOW  # noqa: E402
-from experiments.detectors import SCRATCH  # noqa: E402
+from experiments.detectors import SCRATCH, SIMMIM  # noqa: E402
 from experiments.plan import RATE_WIDTH, Scale, runs_of_stability, stable  # noqa: E402
 from experiments.report import NAMES, Results, after_tuning, box_ap, zero_shot  # noqa: E402
 from experiments.stability import FAMILIES  # noqa: E402
 
 COLOURS = {"log": "tab:red", "linear": "tab:blue", "parameterised": "tab:green"} | {
     SCRATCH: "0.6",
+    SIMMIM: "tab:orange",
     "v2": "tab:red",
     "v1": "tab:blue",
 }
@@ -68,11 +69,12 @@ def _line(ax: Axes, x: list, values: list[list[float]], name: str, **style) -> N
 
 
 def _detectors(axes: list[Axes], results: Results, scale: Scale) -> None:
-    for number, start in enumerate((*BIASES, SCRATCH)):
-        found = [box_ap(results, scale, start, window) for window in (WINDOW, 16)]
-        _bars(axes[0], [number - 0.0 + 6 * place for place in range(2)], found, COLOURS[start])
+    for number, start in enumerate((*BIASES, SCRATCH, SIMMIM)):
+        windows = (WINDOW,) if start == SIMMIM else (WINDOW, 16)
+        found = [box_ap(results, scale, start, window) for window in windows]
+        _bars(axes[0], [number, number + 6][: len(found)], found, COLOURS[start])
         axes[0].bar(0, 0, color=COLOURS[start], label=NAMES[start])
-    axes[0].set_xticks([1.5, 7.5], [f"window {WINDOW}", "window 16"])
+    axes[0].set_xticks([2, 7.5], [f"window {WINDOW}", "window 16"])
     axes[0].set(title="where the backbone comes from", ylabel="box AP")
     axes[0].legend(fontsize=8, loc="lower center")
     found = [box_ap(results, scale, "log", 16, change) for change in CHANGES]

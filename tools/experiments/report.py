@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from experiments.biases import BIASES
 from experiments.classify import WINDOW
-from experiments.detectors import SCRATCH
+from experiments.detectors import SCRATCH, SIMMIM
 from experiments.plan import (
     RATE_WIDTH,
     Scale,
@@ -25,6 +25,7 @@ NAMES = {
     "linear": "linear CPB",
     "parameterised": "table, bicubic",
     SCRATCH: "log-CPB, from scratch",
+    SIMMIM: "log-CPB, from SimMIM",
     "v1": "V1: norm before, dot product",
     "v2": "V2: norm after, cosine (ours)",
 }
@@ -96,6 +97,7 @@ def _starts(results: Results, scale: Scale) -> Iterator[str]:
         [NAMES[start], *(spread(box_ap(results, scale, start, w)) for w in (WINDOW, 16))]
         for start in (*BIASES, SCRATCH)
     ]
+    rows.append([NAMES[SIMMIM], spread(box_ap(results, scale, SIMMIM, WINDOW)), ""])
     yield from _table(["backbone", f"window {WINDOW}", "window 16"], rows)
 
 
