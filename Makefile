@@ -9,7 +9,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-slow reliability experiments experiments-quick lint clean
+.PHONY: help env demo demo-semantic test test-slow reliability experiments experiments-quick docs lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
@@ -18,8 +18,9 @@ help:
 	@echo "make test           fast tests"
 	@echo "make test-slow      all tests but the next"
 	@echo "make reliability    kill, damage and resume trainings again and again"
-	@echo "make experiments    repeat the paper's claims on a small scale, within an hour"
+	@echo "make experiments    repeat the paper's claims on a small scale: an hour or two on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
+	@echo "make docs           the documentation as a site: site/index.html; needs Python >= 3.11"
 	@echo "make lint           ruff"
 	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
 
@@ -55,9 +56,15 @@ experiments: env
 experiments-quick: env
 	$(BIN)/python tools/run_experiments.py --quick
 
+# What it needs more is only installed here; a warning is an error.
+docs: env
+	$(PIP) --quiet --no-build-isolation -e '.[docs]'
+	$(BIN)/python -W ignore::FutureWarning -m sphinx --quiet --fail-on-warning --keep-going -b html docs site
+	@echo "site/index.html"
+
 lint: env
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

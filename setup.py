@@ -44,6 +44,12 @@ setup(
             "tqdm>4.29.0",
             "yacs>=0.1.8",
         ],
+        # The site of docs/; on Python 3.10 no release of them agrees with what the tests need.
+        "docs": [
+            "furo; python_version >= '3.11'",
+            "myst-parser; python_version >= '3.11'",
+            "sphinx; python_version >= '3.11'",
+        ],
         "test": [
             "hypothesis",
             "pytest",

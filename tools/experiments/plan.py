@@ -45,7 +45,7 @@ FULL = Scale(
     filling_in=400,
     widths=(32, 64, 128),
     rates=(1e-3, 3e-3, 1e-2, 3e-2),
-    stability_steps=80,
+    stability_steps=50,
 )
 QUICK = Scale(
     seeds=(0, 1),
@@ -167,5 +167,5 @@ def _stability(scale: Scale) -> Iterator[Job]:
                     stable(family, width, rate, seed),
                     stability.run,
                     {"family": family, "embed_dim": width, "lr": rate, "seed": seed}
-                    | {"images": scale.images, "steps": scale.stability_steps},
+                    | {"images": scale.tuned_images, "steps": scale.stability_steps},
                 )

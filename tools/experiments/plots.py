@@ -76,7 +76,7 @@ def _detectors(axes: list[Axes], results: Results, scale: Scale) -> None:
         axes[0].bar(0, 0, color=COLOURS[start], label=NAMES[start])
     axes[0].set_xticks([2, 7.5], [f"window {WINDOW}", "window 16"])
     axes[0].set(title="where the backbone comes from", ylabel="box AP")
-    axes[0].legend(fontsize=8, loc="lower center")
+    axes[0].legend(fontsize=8, loc="lower center", ncols=2, framealpha=1)
     found = [box_ap(results, scale, "log", 16, change) for change in CHANGES]
     _bars(axes[1], list(range(len(CHANGES))), found, "tab:red")
     axes[1].set_xticks(range(len(CHANGES)), CHANGES.values())

@@ -1,0 +1,160 @@
+"""Commands of the documentation: checked against the scripts that they name, and run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from documents import ROOT
+from small_configs import SMALL
+
+from swinv2_backbone.d2.config import load_config
+from swinv2_backbone.d2.lazy_config import load_lazy_config
+
+# What makes a command short, beside its own arguments: options, and at its end KEY VALUE.
+# The demo's models are small already.
+CPU = ("MODEL.DEVICE", "cpu")
+LAZY_CPU = "train.device=cpu"
+SHORT = {
+    "make_demo_dataset": (["--num-train", "8", "--num-val", "4", "--image-size", "64"], ()),
+    "pretrain_simmim": (["--iterations", "2", "--batch-size", "2", "--period", "1"], ()),
+    "train_net": (["--fast-dev-run"], (*CPU, *SMALL)),
+}
+# Run by nobody here: they take long in any form.
+NEVER_SHORT = {"make", "benchmark"}
+
+sys.path.append(str(ROOT / "tools"))  # where a script that is run finds its neighbours
+
+
+class _Found(Exception):
+    """Carries a parser out of the function that made it."""
+
+
+def script_of(words: list[str]) -> tuple[str, list[str]]:
+    """The name of the script of ``tools/`` that a command runs, and its arguments."""
+    places = [i for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
+    if not places:
+        raise ValueError(f"no script of tools/ in: {' '.join(words)}")
+    name = Path(words[places[0]]).stem
+    if not (ROOT / "tools" / f"{name}.py").is_file():
+        raise ValueError(f"tools/{name}.py does not exist")
+    return name, words[places[0] + 1 :]
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a script, which is run until it parses its arguments."""
+
+    def caught(parser: argparse.ArgumentParser, *_: object) -> None:
+        raise _Found(parser)
+
+    script = str(ROOT / "tools" / f"{name}.py")
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", caught):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except _Found as found:
+            return found.args[0]
+    raise ValueError(f"{script} parses no arguments")
+
+
+def check(words: list[str]) -> None:
+    """Raise ValueError or SystemExit if a command cannot be right.
+
+    Of a script: it exists, takes the arguments, its config exists, and so do the config's keys.
+    """
+    if words[0] == "make":
+        check_targets(words[1:])
+    elif words[0] == "source":
+        if words != ["source", ".venv/bin/activate"]:
+            raise ValueError(f"unknown command: {' '.join(words)}")
+    elif words[0] != "export":
+        args = parsed(*script_of(words))
+        if getattr(args, "config_file", None):
+            check_config(args.config_file, args.opts)
+
+
+def check_config(path: str, opts: list[str]) -> None:
+    """Load it with its changes, on whichever device there is."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist")
+    if path.endswith(".py"):
+        load_lazy_config(path, [LAZY_CPU, *opts])
+    else:
+        load_config(path, [*CPU, *opts])
+
+
+def check_targets(names: list[str]) -> None:
+    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for name in names:
+        if name not in known and "=" not in name:
+            raise ValueError(f"make has no target {name}")
+
+
+def check_inline(words: list[str]) -> None:
+    """As :func:`check`, of a command in prose, which may leave arguments out."""
+    if words[0] == "pip":
+        return
+    if "pytest" in words:
+        paths = [word for word in words if word.startswith("tests/")]
+        if not all((ROOT / path).is_file() for path in paths):
+            raise ValueError(f"no such tests: {paths}")
+    elif words[0] == "make":
+        check_targets(words[1:])
+    else:
+        name, arguments = script_of(words)
+        options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+        if unknown := options - set(parser_of(name)._option_string_actions):
+            raise ValueError(f"tools/{name}.py has no {', '.join(sorted(unknown))}")
+
+
+def parsed(name: str, arguments: list[str]) -> argparse.Namespace:
+    return parser_of(name).parse_args(arguments)
+
+
+def shortened(name: str, arguments: list[str]) -> list[str]:
+    """The arguments of a short form."""
+    flags, keys = SHORT[name]
+    opts = getattr(parsed(name, arguments), "opts", [])
+    cut = len(arguments) - len(opts)
+    demo = any("_demo." in argument for argument in arguments)
+    return [*arguments[:cut], *flags, *opts, *(CPU if keys and demo else keys)]
+
+
+def run(words: list[str], short: bool = False) -> None:
+    """Run a command in this process and folder, as its script is run from a shell.
+
+    Raises:
+        SystemExit: the script fails.
+        KeyError: it has no short form, but was asked for one.
+    """
+    if words[0] == "source":
+        return
+    if words[0] == "export":
+        os.environ.update(word.split("=", 1) for word in words[1:])
+        return
+    name, arguments = script_of(words)
+    arguments = shortened(name, arguments) if short else arguments
+    script = str(ROOT / "tools" / f"{name}.py")
+    with mock.patch.object(sys, "argv", [script, *arguments]), forgotten_datasets():
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
+
+
+class forgotten_datasets:
+    """What is registered meanwhile is forgotten afterwards."""
+
+    def __enter__(self) -> None:
+        self.before = set(DatasetCatalog)
+
+    def __exit__(self, *_: object) -> None:
+        for name in set(DatasetCatalog) - self.before:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
