@@ -31,7 +31,7 @@ $(INSTALLED): setup.py constraints.txt tools/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python >= 3.10 is needed: make env PYTHON=python3.x")'
 	@$(BIN)/python -m pip --version 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel torch torchvision
-	$(PIP) --no-build-isolation -e '.[d2,test]'
+	$(PIP) --no-build-isolation -e '.[d2,test,export]'
 	$(BIN)/python tools/install_detectron2.py
 	touch $@
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swinv2_backbone.position_bias import PositionBias, bias_matrix, offsets_within
-from swinv2_backbone.windows import Partition, Size, window_layout
+from swinv2_backbone.windows import Partition, Size, WindowLayout, window_layout
 
 # (qkv, scale, table, partition) -> attended tokens, see window_attention
 Attend = Callable[[Tensor, Tensor, Tensor, Partition], Tensor]
@@ -63,6 +63,11 @@ def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Parti
     """
     layout = window_layout(*partition, qkv.device)
     bias = bias_matrix(offsets_within(table, partition.window, layout.window))
+    return attend_in_windows(qkv, scale, bias, layout)
+
+
+def attend_in_windows(qkv: Tensor, scale: Tensor, bias: Tensor, layout: WindowLayout) -> Tensor:
+    """(T, 3C) -> (T, C), with the bias (nH, N, N) of the layout's windows."""
     q, k, v = layout.to_windows(qkv).unflatten(-1, (3, len(scale), -1)).permute(2, 0, 3, 1, 4)
     out = cosine_attention(q, k, v, scale, bias, layout.forbidden())
     return layout.to_tokens(out.transpose(1, 2).flatten(2))

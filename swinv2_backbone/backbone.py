@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from swinv2_backbone.block import Stage, SwinV2Block
@@ -233,7 +234,11 @@ class SwinV2(nn.Module):
         if len(sizes) != len(images):
             raise ValueError(f"{len(sizes)} image_sizes for {len(images)} images")
         for h, w in sizes:
-            if not (1 <= h <= height and 1 <= w <= width):
+            if torch.compiler.is_compiling():  # perhaps read from the images, and never known
+                for length, most in ((h, height), (w, width)):
+                    torch._check(length >= 1)
+                    torch._check(length <= most)
+            elif not (1 <= h <= height and 1 <= w <= width):
                 raise ValueError(f"image size ({h}, {w}) is not within (1, 1) .. {height, width}")
         return sizes
 

@@ -212,11 +212,27 @@ def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
     return tuple(((height + more) // stride, (width + more) // stride) for height, width in sizes)
 
 
+def same(size: Size, other: Size) -> bool:
+    """Whether two sizes are known to be the same.
+
+    They are not in a compiled graph where only the data say so, such as sizes that were read from
+    the images themselves: one graph is then for all of them.
+    """
+    if not torch.compiler.is_compiling():
+        return size == other
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return all(guard_or_false(length == others) for length, others in zip(size, other))
+
+
 def pack(maps: Tensor, sizes: Sequence[Size]) -> Tensor:
     """(B, H, W, C) -> (T, C): the top-left ``sizes[b]`` of every map, row by row."""
-    if all(size == maps.shape[1:3] for size in sizes):
+    if all(same(size, tuple(maps.shape[1:3])) for size in sizes):
         return maps.flatten(0, 2)
-    return torch.cat([one[:h, :w].flatten(0, 1) for one, (h, w) in zip(maps, sizes)])
+    parts = [one.narrow(0, 0, h).narrow(1, 0, w) for one, (h, w) in zip(maps, sizes)]
+    return torch.cat(
+        [one.contiguous().view(h * w, one.shape[2]) for one, (h, w) in zip(parts, sizes)]
+    )
 
 
 def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
@@ -225,7 +241,7 @@ def unpack(tokens: Tensor, sizes: Sequence[Size], size: Size) -> Tensor:
     The inverse of :func:`pack`, up to the order of axes; a view where all images have ``size``.
     """
     maps = _maps(tokens, sizes)
-    if any(own != size for own in sizes):
+    if not all(same(own, size) for own in sizes):
         maps = [
             pad_end(own, (0, 0, 0, size[1] - own.shape[2], 0, size[0] - own.shape[1]))
             for own in maps
@@ -257,7 +273,7 @@ def pad_end(x: Tensor, padding: tuple[int, ...]) -> Tensor:
 
 def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
     """(T, C) -> the maps (b, h, w, C), together if all have one size, else one by one; views."""
-    if all(size == sizes[0] for size in sizes):
+    if all(same(size, sizes[0]) for size in sizes):
         return [tokens.view(len(sizes), *sizes[0], tokens.shape[1])]
     parts = tokens.split([h * w for h, w in sizes])
     return [own.view(1, *size, tokens.shape[1]) for own, size in zip(parts, sizes)]

@@ -26,8 +26,8 @@ SHORT = {
     "pretrain_simmim": (["--iterations", "2", "--batch-size", "2", "--period", "1"], ()),
     "train_net": (["--fast-dev-run"], (*CPU, *SMALL)),
 }
-# Run by nobody here: they take long in any form.
-NEVER_SHORT = {"make", "benchmark"}
+# Not run by the tests of the documentation: long in any form, or run by tests of their own.
+NEVER_SHORT = {"make", "benchmark", "export_model"}
 
 sys.path.append(str(ROOT / "tools"))  # where a script that is run finds its neighbours
 

@@ -29,6 +29,7 @@ from benchmarking import (  # noqa: E402
     jobs,
     memory,
     peers,
+    quantised,
     report,
     scaling,
     settings,
@@ -524,6 +525,40 @@ def test_a_result_on_another_machine_is_another(monkeypatch):
 OTHER_MACHINE = {"cpu": "Abacus", "cores": 1, "avx512": False, "threads": 1, "torch": "0"}
 
 
+# int8
+
+
+def test_linear_layers_become_int8_but_for_the_position_bias():
+    model = weights.random_backbone(setting())
+    found = quantised.quantise(model)
+    kinds = {name: type(module) for name, module in found.named_modules()}
+    block = "layers.0.blocks.0"
+    for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        assert kinds[f"{block}.{name}"] is torch.ao.nn.quantized.dynamic.Linear
+    assert kinds["layers.1.downsample.reduction"] is torch.ao.nn.quantized.dynamic.Linear
+    assert kinds[f"{block}.attn.cpb_mlp.0"] is torch.nn.Linear
+    assert type(model.layers[0].blocks[0].mlp.fc1) is torch.nn.Linear  # it is a copy
+    assert quantised.file_size(found) < 0.6 * quantised.file_size(model)
+
+
+def test_errors_are_those_of_the_worst_feature():
+    expected = {"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([2.0, 2.0])}
+    found = {"a": torch.tensor([2.0, -4.0]), "b": torch.tensor([2.0, 1.8])}
+    seen = quantised.errors(found, expected)
+    assert seen["max_error"] == 1 / 4 and seen["mean_error"] == pytest.approx(0.5 / 2.5)
+
+
+def test_int8_is_compared_with_float32_in_turns(benchmark, capsys):
+    run(benchmark, "--int8", "--table")
+    text = capsys.readouterr().out
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[0].strip("| ") for row in rows] == [
+        *("float32", "float32 by modules", "int8 linear layers")
+    ]
+    exact, modules, int8 = (float(row[5]) for row in rows)
+    assert exact == 0 and modules < 1e-4 < int8 < 0.5
+
+
 # The suite
 
 
@@ -534,7 +569,8 @@ def test_suite_has_every_job_once_at_known_models_and_sizes(monkeypatch, device)
     todo = suite.suite(setting(device=device, threads=2), candidates.installed(), plan)
     keys = [one.key for one in todo]
     assert len(set(keys)) == len(keys)
-    assert {one.kind for one in todo} == {jobs.COMPARISON, jobs.SCALING, jobs.DETECTOR}
+    kinds = {jobs.COMPARISON, jobs.SCALING, jobs.DETECTOR}
+    assert {one.kind for one in todo} == kinds | ({jobs.INT8} if device == "cpu" else set())
     assert all(suite.estimated_seconds(one, plan) > 0 for one in todo)
     assert all(one.model in VARIANTS for each in todo for one in each.turns)
     assert {one.device for each in todo for one in each.turns} == {device}
@@ -550,12 +586,20 @@ def test_suite_is_one_command_that_makes_all_tables_and_goes_on(benchmark, monke
     monkeypatch.setattr(suite, "DETECTOR_SIZES", ("64x64",))
     monkeypatch.setattr(detector, "OBJECTS", 2)
     monkeypatch.setattr(suite, "SCALED_AT", "64x64")
+    monkeypatch.setattr(suite, "INT8_SIZES", ("64x64",))
     files = {kind: tmp_path / f"a.{kind}" for kind in ("json", "markdown", "picture")}
     options = [part for kind, file in files.items() for part in (f"--{kind}", file)]
     options[-1] = files["picture"] = tmp_path / "a.png"
     run(benchmark, "--suite", *options)
     markdown = files["markdown"].read_text()
-    for words in ("### Forward", "### Two", "### Threads", "### Detectors", "Ours at all settings"):
+    for words in (
+        "### Forward",
+        "### Two",
+        "### Threads",
+        "### Detectors",
+        "### int8",
+        "Ours at all settings",
+    ):
         assert words in markdown
     assert "has no detectron2.modeling.backbone.swin" in markdown or "Swin V1" in markdown
     assert files["picture"].stat().st_size > 1000
@@ -643,6 +687,8 @@ def test_half_precision_says_how_it_is_meant(benchmark, capsys):
         (("--rounds", "0"), "--rounds"),
         (("--json", "absent/a.json"), "absent"),
         (("--picture", "absent/a.png"), "absent"),
+        (("--int8", "--mode", "both"), "int8 is compared with float32, forward, on the CPU"),
+        (("--int8", "--dtype", "bfloat16"), "int8 is compared with float32"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_before_any_work(benchmark, monkeypatch, options, word):

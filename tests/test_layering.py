@@ -26,6 +26,7 @@ FLOORS = (
     "simmim",
     "checkpoints",
     "build",
+    "export",
     "d2",
 )  # from the ground up
 CORE_NEEDS = {"torch", "numpy", "swinv2_backbone", *sys.stdlib_module_names}
@@ -33,6 +34,7 @@ PLUGIN_ONLY = {"detectron2", "fvcore"}
 OPTIONAL = {
     "checkpoints": {"safetensors"},
     "kernels": {"triton"},
+    "export": {"onnx", "onnxruntime"},
 }  # needed by some files only, and said so if absent
 
 

@@ -77,9 +77,9 @@ class Checkpointer(DetectionCheckpointer):
                 raise FileNotFoundError(f"no file {path!r}")
             return super().load(path, checkpointables)
         if comm.get_local_rank() == 0:
-            self._local(path)  # one process of a machine fetches, the others find it
+            self.local_path(path)  # one process of a machine fetches, the others find it
         comm.synchronize()
-        report = load_checkpoint(self.model, self._local(path), partial=self.partial)
+        report = load_checkpoint(self.model, self.local_path(path), partial=self.partial)
         self._complete = report.complete
         self.trained_windows = report.normaliser.trained_windows
         self.report = (
@@ -200,7 +200,8 @@ class Checkpointer(DetectionCheckpointer):
             )
         return content
 
-    def _local(self, path: str) -> Path:
+    def local_path(self, path: str) -> Path:
+        """Where weights are on this machine, fetched if they were not there."""
         if "://" in path and not path.startswith(OURS):
             path = self.path_manager.get_local_path(path)
         return fetch(path)

@@ -1,4 +1,4 @@
-"""What is measured and kept: jobs of three kinds, and the JSON file of their results."""
+"""What is measured and kept: jobs of four kinds, and the JSON file of their results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from benchmarking.candidates import Candidate
 from benchmarking.comparison import Plan, compare, progress
 from benchmarking.detector import BUILDERS, compare_detectors
 from benchmarking.machine import describe, one_line
+from benchmarking.quantised import compare_quantised
 from benchmarking.scaling import scale
 from benchmarking.settings import Setting
 
-COMPARISON, SCALING, DETECTOR = "comparison", "scaling", "detector"
+COMPARISON, SCALING, DETECTOR, INT8 = "comparison", "scaling", "detector", "int8"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Job:
     """A piece of work of some minutes with a result to keep.
 
     Attributes:
-        kind: COMPARISON, SCALING or DETECTOR.
+        kind: COMPARISON, SCALING, DETECTOR or INT8.
         section: the heading under which the result is shown.
         what: what makes it another job than the others of its kind, in words.
         turns: the setting of everyone who takes turns in it.
@@ -60,6 +61,11 @@ def scaling(settings: Sequence[Setting], candidate: Candidate, plan: Plan, secti
 def detector(setting: Setting, plan: Plan, section: str = "Detectors") -> Job:
     turns = (setting,) * len(BUILDERS)
     return Job(DETECTOR, section, str(setting), turns, lambda: compare_detectors(setting, plan))
+
+
+def int8(setting: Setting, plan: Plan, section: str = "int8") -> Job:
+    turns = (setting,) * 3
+    return Job(INT8, section, str(setting), turns, lambda: compare_quantised(setting, plan))
 
 
 class Results:

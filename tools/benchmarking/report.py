@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarking.jobs import COMPARISON, DETECTOR, SCALING
+from benchmarking.jobs import COMPARISON, DETECTOR, INT8, SCALING
 from benchmarking.machine import one_line
 from benchmarking.settings import Setting, size_name
 
@@ -89,7 +89,29 @@ def detector_table(result: dict) -> str:
     return _titled(title, ("backbone", "ms", "quartiles", "/ ours"), rows, result)
 
 
-TABLES = {COMPARISON: comparison_table, SCALING: scaling_table, DETECTOR: detector_table}
+def int8_table(result: dict) -> str:
+    """float32 and int8: size, speed and error."""
+    columns = ("linear layers", "MB", "ms", "quartiles", "x float32", "largest error", "mean error")
+    rows = [
+        (
+            name,
+            f"{found['bytes'] / 1e6:.1f}",
+            *_milliseconds(found["spread"]),
+            with_quartiles(found["speedup"]),
+            f"{found['max_error']:.1e}",
+            f"{found['mean_error']:.1e}",
+        )
+        for name, found in result["models"].items()
+    ]
+    return _titled(title_of(Setting.from_json(result["setting"])), columns, rows, result)
+
+
+TABLES = {
+    COMPARISON: comparison_table,
+    SCALING: scaling_table,
+    DETECTOR: detector_table,
+    INT8: int8_table,
+}
 
 
 def failures(results: Iterable[dict]) -> Iterator[str]:

@@ -54,6 +54,7 @@ ON_CUDA = tuple(
 # fmt: on
 DETECTOR_SIZES = ("800x1333",)
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of detectors and of what is scaled, by device
+INT8_SIZES = ("256x256", "512x512")
 SCALED_AT = "768x1280"  # where threads are counted
 
 # For the estimate alone: multiply-adds a second of a thread or a GPU, how much longer a candidate
@@ -71,7 +72,7 @@ def suite(base: Setting, candidates: Sequence[Candidate], plan: Plan) -> list[Jo
         )
         for setting in _settings(entry, base):
             found.append(jobs.comparison(setting, chosen, plan, entry.section))
-    found += [*_scaling(base, plan), *_detectors(base, plan)]
+    found += [*_scaling(base, plan), *_detectors(base, plan), *_int8(base, plan)]
     return sorted(found, key=lambda job: COMPILE in job.what)  # what compiles takes longest: last
 
 
@@ -108,6 +109,12 @@ def _detectors(base: Setting, plan: Plan) -> Iterator[Job]:
         yield jobs.detector(
             replace(base, model=TINY, window=16, size=parse_size(size), mode=mode), plan
         )
+
+
+def _int8(base: Setting, plan: Plan) -> Iterator[Job]:
+    for size in INT8_SIZES if base.device == "cpu" else ():
+        at = replace(base, model=TINY, window=8, batch=1, mode="forward", size=parse_size(size))
+        yield jobs.int8(at, plan)
 
 
 def estimated_seconds(job: Job, plan: Plan) -> float:

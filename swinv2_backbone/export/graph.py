@@ -1,0 +1,166 @@
+"""The form of a model that can be exported: for one graph at every batch size, height and width.
+
+It shares the layers of the model that it is made of, and differs where that one decides in Python
+or keeps something: geometry is arithmetic (geometry.py), and the position bias is a constant, so
+that windows and normaliser are those that the model had.  For inference alone.
+
+Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels; nH heads; N
+tokens in a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swinv2_backbone.attention import attend_in_windows
+from swinv2_backbone.backbone import FEATURES, SwinV2
+from swinv2_backbone.block import Stage, SwinV2Block
+from swinv2_backbone.classifier import SwinV2Classifier
+from swinv2_backbone.export.geometry import graph_layout
+from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
+from swinv2_backbone.position_bias import offset_index
+from swinv2_backbone.windows import Size, WindowLayout, shrink
+
+
+class GraphBlock(nn.Module):
+    """A block with its position bias, logit scale and qkv bias as constants."""
+
+    def __init__(self, block: SwinV2Block, window: Size):
+        super().__init__()
+        attn = block.attn
+        self.qkv, self.proj = attn.qkv, attn.proj
+        self.norm1, self.mlp, self.norm2, self.norm3 = (
+            *(block.norm1, block.mlp, block.norm2, block.norm3),
+        )
+        with torch.no_grad():
+            self.register_buffer("qkv_bias", attn.qkv_bias.clone())
+            self.register_buffer("scale", attn.scale.clone())
+            self.register_buffer("table", attn.cpb_mlp.table(window))
+
+    def forward(self, x: Tensor, layout: WindowLayout, offsets: Tensor) -> Tensor:
+        """(T, C) -> (T, C); ``offsets`` (N * N,): see position_bias.offset_index."""
+        tokens = prod(layout.window)
+        bias = self.table.index_select(1, offsets).view(-1, tokens, tokens)
+        qkv = self.qkv(x) + self.qkv_bias
+        x = x + self.norm1(self.proj(attend_in_windows(qkv, self.scale, bias, layout)))
+        return self.norm3(x + self.norm2(self.mlp(x)))
+
+
+class GraphStage(nn.Module):
+    """Patch merging (but for the first stage), then blocks, unshifted and shifted in turn."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.window = stage.window_size
+        self.downsample = stage.downsample
+        self.blocks = nn.ModuleList(GraphBlock(block, self.window) for block in stage.blocks)
+        device = self.blocks[0].table.device
+        self.register_buffer("offsets", offset_index(self.window, device), persistent=False)
+
+    def forward(self, x: Tensor, batch: int, size: Size) -> tuple[Tensor, Size]:
+        """(T, C) of ``batch`` maps of a size -> (T', C'), and their size."""
+        if self.downsample is not None:
+            x, size = _merge(self.downsample, x, batch, size)
+        layouts = [
+            graph_layout(batch, size, self.window, shifted, x.device)
+            for shifted in (False, True)[: len(self.blocks)]
+        ]
+        for index, block in enumerate(self.blocks):
+            x = block(x, layouts[index % 2], self.offsets)
+        return x, size
+
+
+class GraphBackbone(nn.Module):
+    """(B, C_in, H, W), normalised -> name -> (B, C, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: a window is of one token.
+    """
+
+    def __init__(self, backbone: SwinV2):
+        super().__init__()
+        if any(prod(window) == 1 for window in backbone.window_sizes):
+            # Matrix products of one row would bind the graph to images of more than one window.
+            raise ValueError(
+                f"windows of one token cannot be exported: the model has {backbone.window_sizes}"
+            )
+        self.patch_embed = backbone.patch_embed
+        self.stages = nn.ModuleList(GraphStage(stage) for stage in backbone.layers)
+        self.norms = backbone.norms
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        batch, features = images.shape[0], {}
+        x, size = _embed(self.patch_embed, images)
+        for name, stage in zip(FEATURES, self.stages):
+            x, size = stage(x, batch, size)
+            if name in self.norms:
+                maps = self.norms[name](x).view(batch, *size, x.shape[1])
+                features[name] = _copied(maps.permute(0, 3, 1, 2))
+        return features
+
+
+class GraphClassifier(nn.Module):
+    """(B, C_in, H, W), normalised -> {"logits": (B, K)}."""
+
+    def __init__(self, classifier: SwinV2Classifier):
+        super().__init__()
+        self.backbone = GraphBackbone(classifier.backbone)
+        self.head = classifier.head
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        *_, last = self.backbone(images).values()
+        return {"logits": self.head(last.mean(dim=(2, 3)))}
+
+
+class FromPixels(nn.Module):
+    """``model((pixels - mean) / std)``, so that whoever runs a file need not know the numbers.
+
+    Args:
+        mean, std: one number a channel, in the unit of the pixels.
+    """
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, C_in, H, W), pixels -> what the model gives."""
+        return self.model((images - self.mean) / self.std)
+
+
+def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, Size]:
+    """What ``PatchEmbed`` does, and the size of the maps."""
+    batch, channels, height, width = images.shape
+    ((rows, columns),) = shrink([(height, width)], PATCH_SIZE)
+    padding = (0, PATCH_SIZE * columns - width, 0, PATCH_SIZE * rows - height)
+    patches = F.pad(images, padding).view(batch, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
+    patches = _copied(patches.permute(0, 2, 4, 1, 3, 5))  # (B, h, w, C_in, 4, 4)
+    patches = patches.view(batch * rows * columns, channels * PATCH_SIZE**2)
+    weight, bias = embed.proj.weight.flatten(1), embed.proj.bias
+    return embed.norm(F.linear(patches, weight, bias)), (rows, columns)
+
+
+def _merge(merging: PatchMerging, x: Tensor, batch: int, size: Size) -> tuple[Tensor, Size]:
+    """What ``PatchMerging`` does, and the size of the merged maps."""
+    (height, width), channels = size, x.shape[1]
+    ((rows, columns),) = shrink([size], 2)
+    maps = x.view(batch, height, width, channels)
+    maps = F.pad(maps, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
+    pairs = maps.view(batch, rows, 2, columns, 2, channels).permute(0, 1, 3, 4, 2, 5)
+    merged = _copied(pairs).view(batch * rows * columns, 4 * channels)
+    return merging.norm(merging.reduction(merged)), (rows, columns)
+
+
+def _copied(x: Tensor) -> Tensor:
+    """In its order of axes, so that no reshape or convolution asks for strides.
+
+    The answer would bind the graph to sizes.
+    """
+    return x.clone(memory_format=torch.contiguous_format)
