@@ -25,8 +25,8 @@ from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, output
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
 WHY_ONNX_ALONE = (
     "torch.export cannot trace a detector: Detectron2's proposals (find_top_rpn_proposals) and "
-    "heads branch in Python on values, and how many boxes there are depends on the image.  Take --format "
-    "onnx, or --what backbone+fpn"
+    "heads branch in Python on values, and how many boxes there are depends on the image.  Take "
+    "--format onnx, or --what backbone+fpn"
 )
 
 
