@@ -33,7 +33,8 @@ from swinv2_backbone.export.geometry import graph_layout
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
 from swinv2_backbone.windows import WindowLayout, window_layout
 
-SIZES = [(1, 1, 1), (2, 3, 5), (1, 33, 70), (2, 130, 97), (3, 64, 64), (1, 7, 150), (1, 150, 31)]
+# The second is the one that is traced.
+SIZES = [(1, 1, 1), (2, 130, 97), (1, 33, 70), (2, 3, 5), (3, 64, 64), (1, 7, 150), (1, 150, 31)]
 WINDOWS = (4, (3, 5), 7, (1, 2))
 ONE_STAGE = {"embed_dim": 8, "depths": (2,), "num_heads": (2,), "window_size": 3}
 ONE_STAGE |= {"out_features": ("res2",)}
@@ -191,11 +192,13 @@ def test_a_comparison_notices_other_values_shapes_and_dtypes(spoil):
         compare(lambda images: {}, model, pixels((1, 4, 4)))
 
 
-def test_sizes_to_check_are_less_than_a_window_no_multiple_and_larger():
-    small, odd, large = check_shapes((8, 16))
+def test_sizes_to_check_are_less_than_a_window_no_multiple_and_several_windows():
+    small, odd, large = check_shapes([(8, 16), (8, 16), (8, 16), (8, 4)])
     assert small[2] < 4 * 8 and small[3] < 4 * 16
-    assert odd[2] % 32 and odd[3] % 32 and odd[0] != small[0]
-    assert large[2] > 2 * 4 * 8 and large[3] > 2 * 4 * 16
+    assert odd[2] % 32 and odd[3] % 32 and len({small[0], odd[0], large[0]}) == 3
+    assert large[2] > 32 * 8 and large[3] > 32 * 4 and large[3] > 4 * 16
+    small, odd, _ = check_shapes([(1, 2)] * 4)
+    assert min(small) >= 1 and min(odd[2:]) > 64  # maps of more than one token everywhere
 
 
 def test_targets_that_cannot_be_are_refused_before_any_work(tmp_path, monkeypatch):
@@ -301,7 +304,7 @@ def checked(model: nn.Module, what: str, name: str, folder: Path, shapes) -> lis
     return seen
 
 
-FPN_SIZES = [(1, 1, 1), (2, 45, 77), (3, 64, 64), (1, 130, 20)]
+FPN_SIZES = [(1, 1, 1), (2, 77, 103), (3, 64, 64), (1, 130, 20)]
 
 
 @pytest.mark.parametrize("mask_padding", ["True", pytest.param("False", marks=pytest.mark.slow)])

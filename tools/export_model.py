@@ -94,7 +94,7 @@ def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
 def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Tensor]:
     """(B, C_in, H, W) three times: random pixels, or a picture at three sizes."""
-    shapes = check_shapes(found.backbone.window_sizes[0], found.backbone.in_channels)
+    shapes = check_shapes(found.backbone.window_sizes, found.backbone.in_channels)
     for batch, *shape in shapes:
         batch = 1 if found.one_image else batch
         if args.picture:

@@ -45,18 +45,23 @@ class Difference(NamedTuple):
         )
 
 
-def check_shapes(window: Size, channels: int = 3) -> list[tuple[int, int, int, int]]:
-    """(B, C_in, H, W) three times: less than a window, no multiple of 32, and larger.
+def check_shapes(windows: Sequence[Size], channels: int = 3) -> list[tuple[int, int, int, int]]:
+    """(B, C_in, H, W) three times: less than a window, no multiple of 32, several windows.
+
+    The first is less than a window of the first stage, the last more than one of the last stage.
+    The second is never small: it is the one to trace, and a compiler binds its code to maps that
+    are one token long where it meets them.
 
     Args:
-        window: of the first stage, in tokens.
+        windows: of each stage, in tokens.
         channels: of the images.
     """
-    h, w = (PATCH_SIZE * length for length in window)
+    h, w = (PATCH_SIZE * length for length in windows[0])
+    last_h, last_w = (PATCH_SIZE * 2 ** (len(windows) - 1) * length for length in windows[-1])
     return [
-        (1, channels, h - 3, max(w - 9, 1)),
-        (2, channels, 2 * h + 13, 3 * w + 7),
-        (3, channels, 6 * h + 64, 5 * w + 32),
+        (1, channels, max(h - 3, 1), max(w - 9, 1)),
+        (2, channels, max(2 * h + 13, 77), max(3 * w + 7, 103)),
+        (3, channels, max(last_h, 2 * h) + 64, max(last_w, 2 * w) + 32),
     ]
 
 

@@ -57,7 +57,7 @@ def export_file(
         expected: what the file must give: the model as users run it.
         path: of the file; ONNX of more than 2 GB has a second file beside it.
         format: of the file.
-        images: (B, C_in, H, W) each, to compare at; the second is traced.
+        images: (B, C_in, H, W) each, to compare at; the second is traced, see check_shapes.
         notes: for the file's metadata.
         show: called with every difference.
 
