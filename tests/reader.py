@@ -16,9 +16,12 @@ from documents import BLOCKS, ROOT
 from publishers import PUBLISHERS, native_state
 
 import swinv2_backbone
+from swinv2_backbone import SwinV2, SwinV2Classifier
 from swinv2_backbone.d2 import add_swinv2_config
 from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.lazy_config import load_lazy_config
+from swinv2_backbone.export.exportable import exportable
+from swinv2_backbone.export.formats import FORMATS
 
 TINY = "swinv2_tiny_window8_256"
 
@@ -38,6 +41,9 @@ def reader_folder(folder: Path) -> Path:
     shutil.copytree(demo.train_images, folder / "photos")
     cv2.imwrite(str(folder / "photo.jpg"), np.full((64, 96, 3), 100, np.uint8))
     write_clip(folder / "clip.mp4")
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs/demo.jpg", folder / "docs")
+    write_onnx(folder / "tiny.onnx")
     torch.save(PUBLISHERS["timm"](native_state(TINY), TINY), folder / "any_file.pth")
     return folder
 
@@ -78,6 +84,13 @@ def write_clip(path: Path) -> None:
     for value in (0, 200):
         writer.write(np.full((64, 96, 3), value, np.uint8))
     writer.release()
+
+
+def write_onnx(path: Path) -> None:
+    """A small classifier in the place of a published one."""
+    backbone = SwinV2(8, (1, 1), num_heads=(1, 2), window_size=4, out_features=("res3",))
+    model = exportable(SwinV2Classifier(backbone, 3)).model
+    FORMATS["onnx"].write(model, torch.zeros(2, 3, 77, 103), path, {})
 
 
 def given(folder: Path) -> dict:

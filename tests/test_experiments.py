@@ -325,7 +325,8 @@ def test_a_classifier_learns(tmp_path):
 
 
 def test_a_pretrained_bias_keeps_its_normaliser_at_another_window():
-    model = classify.classifier("log", window=16)
+    model = classify.classifier("log")
+    model.backbone.set_window_size(16)
     found = [m for m in model.modules() if isinstance(m, PositionBias)]
     assert all(bias.pretrained_window == (8, 8) for bias in found)
     assert set(model.backbone.window_sizes) == {(16, 16)}

@@ -10,6 +10,7 @@ import torch
 from checkpoint_files import SMALL, published
 from oracle import randomise
 from publishers import PUBLISHERS, native_state
+from publishers import classifier as publishers_classifier
 from torch import Tensor
 
 from swinv2_backbone import SwinV2, SwinV2Classifier, load_checkpoint
@@ -252,13 +253,7 @@ def test_they_load_into_a_simmim_whole(tmp_path):
 def test_a_published_file_starts_a_pre_training(tmp_path):
     """Its backbone is loaded; token and decoder, under names of their own, begin anew."""
     state = native_state(SMALL)
-    backbone = SwinV2(
-        SMALL.embed_dim,
-        SMALL.depths,
-        num_heads=SMALL.num_heads,
-        window_size=SMALL.window_sizes,
-        out_features=("res5",),
-    )
+    backbone = publishers_classifier(SMALL, num_classes=1).backbone
     model = SimMIM(backbone)
     report = load_checkpoint(model, published(state, SMALL, "simmim", tmp_path))
     assert report.layout == "SimMIM"

@@ -29,8 +29,6 @@ from swinv2_backbone.d2.upernet import PyramidPooling, UPerNetHead
 from swinv2_backbone.export.exportable import Exportable, feature_outputs
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
 
-PARTS = ("backbone", "backbone+fpn", "semantic", "detector")
-
 
 class PaddedBackbone(nn.Module):
     """What a :class:`SwinV2` gives for images that Detectron2 pads to multiples of ``divisor``.
@@ -134,7 +132,7 @@ def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportabl
 
     Args:
         model: with ``backbone``, ``pixel_mean`` and ``pixel_std``.
-        what: one of ``PARTS``.
+        what: a key of ``PARTS``.
 
     Raises:
         ValueError: the model has no such part, or it cannot be exported.
@@ -144,7 +142,7 @@ def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportabl
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     if not isinstance(bottom_up, SwinV2):
         raise ValueError(f"the backbone is a {type(bottom_up).__name__}, not a SwinV2")
-    graph, run, outputs = MAKERS[what](model, bottom_up)
+    graph, run, outputs = PARTS[what](model, bottom_up)
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
     graph, numbers = FromPixels(graph, mean, std), (image_format, mean, std)
     if what == "detector":
@@ -202,9 +200,12 @@ def _detector(model: nn.Module, bottom_up: SwinV2) -> Part:
     return graph, lambda images: detect(model, images), detector_outputs(model)
 
 
-MAKERS: dict[str, Callable[[nn.Module, SwinV2], Part]] = dict(
-    zip(PARTS, (_backbone, _fpn, _semantic, _detector))
-)
+PARTS: dict[str, Callable[[nn.Module, SwinV2], Part]] = {
+    "backbone": _backbone,
+    "backbone+fpn": _fpn,
+    "semantic": _semantic,
+    "detector": _detector,
+}
 
 
 def _graph_of(backbone: nn.Module) -> nn.Module:

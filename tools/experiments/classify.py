@@ -18,8 +18,8 @@ BATCH, WARM_UP, WEIGHT_DECAY = 32, 0.1, 0.05
 TEST_SEED = 1_000_000
 
 
-def classifier(bias: str, window: int = WINDOW) -> SwinV2Classifier:
-    """With random weights, the bias normalised by ``WINDOW``."""
+def classifier(bias: str) -> SwinV2Classifier:
+    """With random weights, and windows of ``WINDOW``, which go on to normalise the bias."""
     backbone = SwinV2(
         EMBED_DIM,
         DEPTHS,
@@ -28,7 +28,6 @@ def classifier(bias: str, window: int = WINDOW) -> SwinV2Classifier:
         pretrained_window_sizes=WINDOW,
     )
     set_bias(backbone, bias)
-    backbone.set_window_size(window)
     return SwinV2Classifier(backbone, len(SHAPES))
 
 

@@ -120,7 +120,7 @@ def _changes(results: Results, scale: Scale) -> Iterator[str]:
 
 
 def _stability(results: Results, scale: Scale) -> Iterator[str]:
-    yield "\n### Amplitude after the last block and loss, after training"
+    yield "\n### Largest amplitude after a block before and after training, and loss at the end"
     rows = []
     for family in FAMILIES:
         for width, rate in runs_of_stability(scale):

@@ -40,7 +40,7 @@ def tune(
 
 def pretrained(folder: Path, bias: str, seed: int) -> SwinV2Classifier:
     model = classifier(bias)
-    model.load_state_dict(_state(folder, bias, seed))
+    model.load_state_dict(read_file(weights_file(folder, bias, seed), extras=False).value)
     return model
 
 
@@ -50,7 +50,3 @@ def pretrained_backbone(folder: Path, bias: str, seed: int) -> dict[str, Tensor]
 
 def weights_file(folder: Path, bias: str, seed: int) -> Path:
     return folder / f"classifier_{bias}_{seed}.pth"
-
-
-def _state(folder: Path, bias: str, seed: int) -> dict[str, Tensor]:
-    return read_file(weights_file(folder, bias, seed), extras=False).value
