@@ -165,9 +165,9 @@ def test_a_training_killed_right_before_a_save_has_its_final_weights(tmp_path, n
 def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_go(
     tmp_path, record_figures
 ):
-    train(config(tmp_path / "whole", 300, period=2))
+    train(config(tmp_path / "whole", 450, period=2))
     (tmp_path / "killed").mkdir()
-    kills = survive_kills(tmp_path / "killed", 300, seconds=1.2)
+    kills = survive_kills(tmp_path / "killed", 450, seconds=1.2)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     assert kills >= 50
-    record_figures("R2", f"{kills} kills of one training of 300 iterations, weights bitwise equal")
+    record_figures("R2", f"{kills} kills of one training of 450 iterations, weights bitwise equal")
