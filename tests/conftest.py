@@ -9,6 +9,10 @@ import torch
 if not torch.cuda.is_available():  # before anything imports Triton, as torch.compile does
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# The first backward of a process counts the devices. If a trace has made up a GPU by then, autograd
+# starts threads for it, and no process that is forked afterwards (processes.py) can go backward.
+torch.ones(1, requires_grad=True).backward()
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
