@@ -18,7 +18,7 @@ help:
 	@echo "make test           fast tests"
 	@echo "make test-slow      all tests but the next"
 	@echo "make reliability    kill, damage and resume trainings again and again"
-	@echo "make experiments    repeat the paper's claims on a small scale: an hour or two on two cores"
+	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
 	@echo "make docs           the documentation as a site: site/index.html; needs Python >= 3.11"
 	@echo "make lint           ruff"

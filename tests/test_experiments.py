@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from scripts import ROOT, tool
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -34,6 +35,15 @@ def backbone(**options) -> SwinV2:
         for norm in (block.norm1, block.norm2):  # else every block is the identity
             torch.nn.init.normal_(norm.weight)
     return made
+
+
+@pytest.fixture(autouse=True)
+def datasets_of_their_own():
+    """Every test has another folder for the datasets of the same name."""
+    yield
+    for name in set(DatasetCatalog.list()) & {"demo_train", "demo_val"}:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def blocks(model: torch.nn.Module) -> list[SwinV2Block]:
@@ -293,12 +303,33 @@ def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path):
         transfer.tune(tmp_path, bias=bias, seed=0, window=16, **options)
     detectors.make_dataset(tmp_path, train=8, test=4)
     common = dict(seed=0, window=16, iterations=2)
-    for change in ({}, {"normaliser": 16}, {"attended": True}):
+    for change in ({}, {"normaliser": 16}, {"attended": True}, {"frozen": True}):
         assert "box_ap" in detectors.detect(tmp_path, start="log", **common, **change)
     masked.fill_in(tmp_path, seed=0, iterations=2)
     for start in ("parameterised", detectors.SCRATCH, detectors.SIMMIM):
         detectors.detect(tmp_path, start=start, **common)
     assert not list(tmp_path.glob("tmp*"))
+
+
+@pytest.mark.slow
+def test_a_frozen_backbone_learns_nothing_and_its_detector_does(tmp_path, monkeypatch):
+    trained = []
+
+    def untested(cfg, model, batch):
+        trained.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"bbox": {"AP": 0.0}, "segm": {"AP": 0.0}}
+
+    monkeypatch.setattr(detectors, "_evaluate", untested)
+    detectors.make_dataset(tmp_path, train=8, test=4)
+    for frozen in (True, False):
+        trained.clear()
+        for iterations in (1, 3):
+            options = dict(seed=0, window=8, iterations=iterations, frozen=frozen)
+            detectors.detect(tmp_path, start=detectors.SCRATCH, **options)
+        short, long = trained[0], trained[-1]
+        changed = {name for name, value in short.items() if not torch.equal(value, long[name])}
+        assert any(name.startswith("roi_heads.") for name in changed)
+        assert any(name.startswith("backbone.bottom_up.") for name in changed) == (not frozen)
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def detect(
     iterations: int,
     normaliser: int = WINDOW,
     attended: bool = False,
+    frozen: bool = False,
 ) -> dict:
     """Train and test a detector; returns box and mask AP, also of images tested in batches.
 
@@ -56,6 +57,7 @@ def detect(
             (log-CPB, weights of a pre-training without labels), or ``SCRATCH``.
         normaliser: the window that normalises the position bias.
         attended: attend to padding, of windows and of batches, as if it was image.
+        frozen: the backbone learns nothing; what is trained is the FPN and the heads.
     """
 
     def prepare(backbone: SwinV2) -> None:
@@ -68,6 +70,7 @@ def detect(
         backbone.set_pretrained_window_sizes(normaliser)
         if attended:
             attend_padding(backbone)
+        backbone.requires_grad_(not frozen)
 
     for name in ("detectron2", "fvcore", "swinv2_backbone"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -88,7 +88,7 @@ def tuned(bias: str, window: int, seed: int) -> str:
 
 
 def detector(start: str, window: int, seed: int, change: str = "") -> str:
-    """``change``: "", "stretched" or "attended"."""
+    """``change``: "", "stretched", "attended", "frozen" or "frozen_stretched"."""
     return f"detect_{start}_w{window}{change and '_' + change}_seed{seed}"
 
 
@@ -146,6 +146,10 @@ def _detectors(scale: Scale) -> Iterator[Job]:
             yield _detector(scale, seed, "", start=start, window=window)
         yield _detector(scale, seed, "stretched", normaliser=16, **wide)
         yield _detector(scale, seed, "attended", attended=True, **wide)
+        yield _detector(scale, seed, "frozen", frozen=True, **wide)
+        yield _detector(scale, seed, "frozen_stretched", frozen=True, normaliser=16, **wide)
+        for start in (SIMMIM, SCRATCH):
+            yield _detector(scale, seed, "frozen", frozen=True, start=start, window=16)
 
 
 def _detector(scale: Scale, seed: int, change: str, **options) -> Job:

@@ -41,6 +41,7 @@ def report(results: Results, scale: Scale) -> str:
             *_transfer(results, scale),
             *_starts(results, scale),
             *_changes(results, scale),
+            *_frozen(results, scale),
             *_stability(results, scale),
             "",
         ]
@@ -117,6 +118,22 @@ def _changes(results: Results, scale: Scale) -> Iterator[str]:
         rows.append([name, spread(alone), spread(together), spread(less) if change else "-"])
     head = ["", "box AP, images alone", "in batches of 8", "difference, by seed"]
     yield from _table(head, rows)
+
+
+def _frozen(results: Results, scale: Scale) -> Iterator[str]:
+    yield "\n### The same where the backbone is frozen, so that nothing is repaired: box AP"
+    own = box_ap(results, scale, "log", 16, "frozen")
+    rows = []
+    for start, change, name in (
+        ("log", "frozen", "classifier, normalised by 8 (ours)"),
+        ("log", "frozen_stretched", "classifier, normalised by 16"),
+        (SIMMIM, "frozen", "SimMIM"),
+        (SCRATCH, "frozen", "random weights"),
+    ):
+        found = box_ap(results, scale, start, 16, change)
+        less = spread([one - other for one, other in zip(found, own)])
+        rows.append([name, spread(found), "-" if found == own else less])
+    yield from _table(["frozen backbone", "box AP", "difference, by seed"], rows)
 
 
 def _stability(results: Results, scale: Scale) -> Iterator[str]:
