@@ -29,6 +29,8 @@ NAMES = {
     "v1": "V1: norm before, dot product",
     "v2": "V2: norm after, cosine (ours)",
 }
+# Start and change of the detectors whose backbone is frozen.
+FROZEN = (("log", "frozen"), ("log", "frozen_stretched"), (SIMMIM, "frozen"), (SCRATCH, "frozen"))
 
 
 def report(results: Results, scale: Scale) -> str:
@@ -122,17 +124,17 @@ def _changes(results: Results, scale: Scale) -> Iterator[str]:
 
 def _frozen(results: Results, scale: Scale) -> Iterator[str]:
     yield "\n### The same where the backbone is frozen, so that nothing is repaired: box AP"
-    own = box_ap(results, scale, "log", 16, "frozen")
-    rows = []
-    for start, change, name in (
-        ("log", "frozen", "classifier, normalised by 8 (ours)"),
-        ("log", "frozen_stretched", "classifier, normalised by 16"),
-        (SIMMIM, "frozen", "SimMIM"),
-        (SCRATCH, "frozen", "random weights"),
-    ):
-        found = box_ap(results, scale, start, 16, change)
-        less = spread([one - other for one, other in zip(found, own)])
-        rows.append([name, spread(found), "-" if found == own else less])
+    names = (
+        "classifier, normalised by 8 (ours)",
+        "classifier, normalised by 16",
+        "SimMIM",
+        "random weights",
+    )
+    own, *others = (box_ap(results, scale, start, 16, change) for start, change in FROZEN)
+    rows = [[names[0], spread(own), "-"]]
+    for name, found in zip(names[1:], others, strict=True):
+        less = [one - other for one, other in zip(found, own)]
+        rows.append([name, spread(found), spread(less)])
     yield from _table(["frozen backbone", "box AP", "difference, by seed"], rows)
 
 
