@@ -74,7 +74,7 @@ def detect(
 
     for name in ("detectron2", "fvcore", "swinv2_backbone"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with TemporaryDirectory(dir=folder) as output, redirect_stdout(StringIO()):
+    with TemporaryDirectory() as output, redirect_stdout(StringIO()):
         cfg = _config(folder, output, seed, window, iterations, attended)
         model = _train(cfg, prepare)
         alone, together = _evaluate(cfg, model, batch=1), _evaluate(cfg, model, batch=TOGETHER)

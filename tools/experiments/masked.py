@@ -34,7 +34,7 @@ def fill_in(folder: Path, *, seed: int, iterations: int) -> dict:
         period=iterations,
     )
     images = find_images(folder / "demo" / "train")
-    with TemporaryDirectory(dir=folder) as output:
+    with TemporaryDirectory() as output:
         weights = pretrain(backbone, images, output, recipe, device="cpu")
         shutil.copy(weights, weights_file(folder, seed))
         (picture,) = Path(output, "reconstructions").iterdir()
