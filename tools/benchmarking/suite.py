@@ -36,12 +36,19 @@ class Entry:
 
 # fmt: off
 ON_CPU = (
-    Entry("Forward", "forward", (8, 16), ("512x512", "768x1280", "800x1333")),
-    Entry("Training", "training", (8, 16), ("512x512",), checkpointing=True),
-    Entry("Training", "training", (8, 16), ("768x1280",)),
+    Entry("Forward", "forward", (8, 16), ("800x1333", "1024x1024", "1536x1536")),
     Entry("Forward, large windows", "forward", (24,), ("768x1280",)),
-    Entry("Forward, compiled", "forward", (8, 16), ("512x512",), compiled=True),
-    Entry("Training, compiled", "training", (8, 16), ("512x512",), compiled=True),
+    Entry("Forward, large windows", "forward", (32,), ("1024x1024", "1536x1536")),
+    Entry("Training", "training", (8, 16), ("800x1333",)),
+    Entry("Training", "training", (24,), ("768x1280",)),
+    Entry("Two images", "forward", (8, 16), ("512x512",), batch=2),
+    Entry("Two images", "training", (8, 16), ("512x512",), batch=2),
+    Entry("bfloat16", "forward", (8, 16), ("512x512",), dtype="bfloat16"),
+    Entry("bfloat16", "training", (8, 16), ("512x512",), dtype="bfloat16"),
+    Entry("Forward, eager and compiled", "forward", (8, 16), ("512x512", "768x1280"),
+          compiled=True),
+    Entry("Training, eager, compiled and with checkpointing", "training", (8, 16),
+          ("512x512", "768x1280"), compiled=True, checkpointing=True),
 )
 ON_CUDA = tuple(
     Entry(f"{title}, {model.split('_')[1]}, batch {batch}", mode, (8, 16),
