@@ -76,9 +76,11 @@ def of_candidate(candidate: Candidate, setting: Setting) -> dict[str, int | str]
     small = replace(setting, size=(64, 64), batch=1, window=min(setting.window, 2))
     plain = replace(candidate, compiled=False)
     runner(build(plain, small, weights), random_images(small), small)()
-    run = runner(build(candidate, setting, weights), random_images(setting), setting)
+    model = build(candidate, setting, weights)
+    run = runner(model, random_images(setting), setting)
     del weights
     run()
+    model.zero_grad(set_to_none=True)  # gradients are part of what a run needs
     return peak_of(run, setting.device)
 
 
