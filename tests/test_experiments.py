@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,10 @@ def backbone(**options) -> SwinV2:
     return made
 
 
+def blocks(model: torch.nn.Module) -> list[SwinV2Block]:
+    return [module for module in model.modules() if isinstance(module, SwinV2Block)]
+
+
 @pytest.fixture(autouse=True)
 def datasets_of_their_own():
     """Every test has another folder for the datasets of the same name."""
@@ -44,10 +49,6 @@ def datasets_of_their_own():
     for name in set(DatasetCatalog.list()) & {"demo_train", "demo_val"}:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-
-
-def blocks(model: torch.nn.Module) -> list[SwinV2Block]:
-    return [module for module in model.modules() if isinstance(module, SwinV2Block)]
 
 
 # ---- biases
@@ -293,9 +294,12 @@ def test_every_result_is_in_the_report(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path):
+def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path, monkeypatch):
     from experiments import transfer
 
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     options = dict(images=32, steps=3, test=16)
     for bias in biases.BIASES:
         found = transfer.pretrain(tmp_path, bias=bias, seed=0, windows=[8, 16], **options)
@@ -308,7 +312,7 @@ def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path):
     masked.fill_in(tmp_path, seed=0, iterations=2)
     for start in ("parameterised", detectors.SCRATCH, detectors.SIMMIM):
         detectors.detect(tmp_path, start=start, **common)
-    assert not list(tmp_path.glob("tmp*"))
+    assert not list(temporary.iterdir()) and not list(tmp_path.glob("tmp*"))
 
 
 @pytest.mark.slow
