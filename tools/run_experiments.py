@@ -2,7 +2,7 @@
 """Repeat the paper's claims on a small scale, on generated data: docs/EXPERIMENTS.md.
 
 tools/run_experiments.py           an hour on a CPU with two cores
-tools/run_experiments.py --quick   four minutes: that everything runs, not what it shows
+tools/run_experiments.py --quick   some minutes: that everything runs, not what it shows
 
 Run again, it goes on where it was.  Results, tables and pictures are in the folder of --output.
 """
