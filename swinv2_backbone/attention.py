@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from swinv2_backbone.position_bias import PositionBias, bias_matrix, offsets_within
 from swinv2_backbone.windows import Partition, Size, WindowLayout, window_layout
@@ -20,6 +21,7 @@ from swinv2_backbone.windows import Partition, Size, WindowLayout, window_layout
 Attend = Callable[[Tensor, Tensor, Tensor, Partition], Tensor]
 
 MAX_LOGIT_SCALE = math.log(100)
+PLAIN = (nn.Parameter, Tensor, FakeTensor)  # the last: as nn.Parameter, without memory
 
 
 def cosine_attention(
@@ -85,7 +87,7 @@ def is_plain(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in vars(module)
     )
-    return not hooked and all(type(p) in (nn.Parameter, Tensor) for p in module.parameters(False))
+    return not hooked and all(type(p) in PLAIN for p in module.parameters(False))
 
 
 class WindowAttention(nn.Module):

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.attention import WindowAttention
-from swinv2_backbone.kernels.attend import ATTEND
+from swinv2_backbone.kernels.attend import ATTEND, BLOCKS
 from swinv2_backbone.kernels.choice import choose, parts_of
-from swinv2_backbone.kernels.strip_block import block_in_strips
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
 from swinv2_backbone.windows import Partition, Size, shrink
 
@@ -58,8 +57,8 @@ class SwinV2Block(nn.Module):
         """(T, C) -> (T, C)."""
         kernel = choose(self.kernel, x, partition, self)
         recompute = self.activation_checkpointing and self.training
-        if kernel == "strips":
-            x = block_in_strips(self, x, partition, keep_activations=not recompute)
+        if kernel in BLOCKS:
+            x = BLOCKS[kernel](self, x, partition, keep_activations=not recompute)
         elif recompute:
             x = checkpoint(self._by_modules, x, partition, kernel, use_reentrant=False)
         else:

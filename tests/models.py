@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -81,10 +82,17 @@ def gradients(module: nn.Module) -> dict[str, Tensor | None]:
 
 def largest_difference(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """max |actual - expected| over all features, relative to the largest number expected."""
+    return max(differences(actual, expected).values())
+
+
+def differences(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """The same of each feature; infinite if it is not a number."""
     assert actual.keys() == expected.keys()
-    for name in expected:
-        assert actual[name].shape == expected[name].shape, name
-    return max(
-        ((actual[name].double() - value.double()).abs().max() / value.abs().max()).item()
-        for name, value in expected.items()
-    )
+    found = {}
+    for name, value in expected.items():
+        assert actual[name].shape == value.shape, name
+        off = (actual[name].double() - value.double()).abs().max().item()
+        found[name] = off / value.abs().max().item() if off else 0.0
+        if math.isnan(found[name]):  # which no comparison notices
+            found[name] = math.inf
+    return found

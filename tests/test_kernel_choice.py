@@ -10,10 +10,10 @@ import torch
 from models import backbone, largest_difference, oracle_features, pictures, total
 from torch import Tensor, nn
 
-import swinv2_backbone.block
 from swinv2_backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.kernels import choice
+from swinv2_backbone.kernels.attend import BLOCKS
 from swinv2_backbone.kernels.choice import VARIABLE, choose
 from swinv2_backbone.kernels.strip_block import block_in_strips
 from swinv2_backbone.windows import Partition
@@ -103,7 +103,7 @@ def test_the_blocks_of_a_model_on_a_cpu_are_computed_in_strips(monkeypatch, trai
         seen.append(args[0])
         return block_in_strips(*args, **options)
 
-    monkeypatch.setattr(swinv2_backbone.block, "block_in_strips", counted)
+    monkeypatch.setitem(BLOCKS, "strips", counted)
     model(pictures(1, 3, 33, 40))
     assert seen == [block for stage in model.layers for block in stage.blocks]
 

@@ -25,14 +25,13 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
-from triton.runtime.interpreter import InterpreterBuilder  # noqa: E402
+from triton_interpreter import DEVICE, bfloat16_as_on_a_gpu  # noqa: E402, F401
 
 from swinv2_backbone.kernels import self_check  # noqa: E402
 from swinv2_backbone.kernels import triton_attention as kernels  # noqa: E402
 from swinv2_backbone.kernels.triton_attention import triton_window_attention  # noqa: E402
 from swinv2_backbone.windows import Size  # noqa: E402
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HEADS = 2
 HALF = [torch.float16, torch.bfloat16]
 SINGLE = [1e-5, 1e-5, 3e-5, 1e-5]  # logits of 116 have an eps of 7e-6 in float32
@@ -49,30 +48,6 @@ CASES = [
     ((16, 12), ((7, 5), (4, 5))),
     ((40, 64), ((14, 11),)),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def bfloat16_as_on_a_gpu():
-    """The interpreter keeps bfloat16 as bits: it multiplies those, and it rounds towards zero."""
-    float32, bfloat16 = triton.language.float32, triton.language.bfloat16
-    create_dot, cast = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
-
-    def dot_of_numbers(self, a, b, *others):
-        if a.dtype == bfloat16:
-            a, b = cast(self, a, float32), cast(self, b, float32)
-        return create_dot(self, a, b, *others)
-
-    def cast_to_nearest(self, source, dtype):
-        result = cast(self, source, dtype)
-        if (source.dtype.scalar, dtype.scalar) == (float32, bfloat16):
-            nearest = torch.tensor(source.data).bfloat16().view(torch.uint16)
-            result.data = nearest.numpy()
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpreterBuilder, "create_dot", dot_of_numbers)
-        patch.setattr(InterpreterBuilder, "cast_impl", cast_to_nearest)
-        yield
 
 
 def inputs(
@@ -301,12 +276,14 @@ TENSORS = ("qkv", "out", "grad", "grad_qkv")  # in the dtype of the model
 NAMES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BINARIES = [  # kernel, dtype, constants, the most bytes a thread may spill
     ("_forward", "bf16", {"BLOCK": 64}, 0),
+    ("_forward_whole", "bf16", {"BLOCK": 64}, 0),
+    ("_forward_whole", "fp32", {"BLOCK": 64}, 0),
     ("_forward", "fp16", {"BLOCK": 32}, 0),
     ("_forward", "fp32", {"BLOCK": 64}, 0),
     ("_backward_queries", "bf16", {"BLOCK": 64}, 0),
     ("_backward_keys", "bf16", {"BLOCK": 64}, 150),
-    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": False}, 0),
-    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": True}, 250),
+    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": False}, 50),
+    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": True}, 350),
     ("_fold", "fp32", {"BLOCK": 64, "OFFSETS": 128}, 0),
 ]
 

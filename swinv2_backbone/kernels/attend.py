@@ -1,10 +1,16 @@
-"""The ways to compute the attention of packed tokens, by the names of kernels/choice.py."""
+"""The ways to compute attention and whole blocks, by the names of kernels/choice.py.
+
+What needs Triton is imported when it is called.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable
+
+from torch import Tensor, nn
 
 from swinv2_backbone.attention import Attend, window_attention
+from swinv2_backbone.kernels.strip_block import block_in_strips
 from swinv2_backbone.windows import Partition
 
 
@@ -15,4 +21,14 @@ def fused_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partit
     return triton_window_attention(qkv, scale, table, *partition)
 
 
-ATTEND: dict[str, Attend] = {"reference": window_attention, "triton": fused_attention}
+def fused_block(
+    block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool
+) -> Tensor:
+    """What ``triton_block.fused_block`` gives."""
+    from swinv2_backbone.kernels import triton_block
+
+    return triton_block.fused_block(block, x, partition, keep_activations)
+
+
+ATTEND: dict[str, Attend] = {"reference": window_attention, "triton attention": fused_attention}
+BLOCKS: dict[str, Callable[..., Tensor]] = {"strips": block_in_strips, "triton": fused_block}

@@ -2,7 +2,8 @@
 
 - "reference": ``attention.window_attention`` and the modules of the block, as they are written.
 - "strips": the whole block strip by strip (strip_block.py).
-- "triton": the attention as one fused kernel on the GPU (triton_attention.py), the rest as modules.
+- "triton": the whole block on a GPU, all but its matrix products as fused kernels
+  (triton_block.py); where a layer inside was replaced, the attention alone (triton_attention.py).
 - "auto": "strips" on a CPU, "triton" on a GPU where Triton can be had, else "reference".
 
 The environment variable SWINV2_KERNEL, read when a model is built, stands above what the model is
@@ -14,7 +15,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from swinv2_backbone.attention import is_plain
 from swinv2_backbone.windows import Partition
 
 KERNELS = ("auto", "reference", "strips", "triton")
+BY_MODULES = {"strips": "reference", "triton": "triton attention"}  # where blocks are changed
 VARIABLE = "SWINV2_KERNEL"
-LAYER_NORM_EPS = 1e-5  # that of the block in strips
+LAYER_NORM_EPS = 1e-5  # that of whole blocks
 TRITON_HEAD_DIM = 32  # of every published model; the kernel is written for it alone
 TRITON_WIDEST = 64  # tokens of a window in a row
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -44,11 +45,12 @@ def asked_for(kernel: str) -> str:
 
 
 def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> str:
-    """ "reference", "strips" or "triton", for the tokens ``x`` of a block.
+    """ "reference", "strips", "triton" or "triton attention", for the tokens ``x`` of a block.
 
     A block with hooks inside, or with a layer that is not what the block was made of (quantised,
-    parametrised, with an adapter), is computed by its modules: strips would pass these by.  So is
-    one that is traced or exported, as a trace is to show operators that others know.
+    parametrised, with an adapter), is computed by its modules: what computes a whole block would
+    pass these by.  So is one that is traced or exported, as a trace is to show operators that
+    others know.
 
     Raises:
         ValueError: the kernel that was asked for cannot be had.
@@ -66,8 +68,8 @@ def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> st
         raise ValueError(
             f"kernel 'strips' is for CPUs, the model is on {device}: use kernel='auto'"
         )
-    if kernel == "strips" and not _as_built(block):
-        return "reference"
+    if kernel in BY_MODULES and not _as_built(block):
+        return BY_MODULES[kernel]
     return kernel
 
 
@@ -86,18 +88,23 @@ def why_not_triton(x: Tensor, partition: Partition, block: nn.Module) -> str | N
     return None
 
 
-@cache
 def has_triton() -> bool:
     """Whether Triton is there, and the compiler that it needs to call its kernels."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    found = any(name and shutil.which(name) for name in compilers)
-    return found and importlib.util.find_spec("triton") is not None
+    return _HAS_TRITON
 
 
-@cache
+def _has_compiler() -> bool:
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return any(name and shutil.which(name) for name in names)
+
+
+# Found out once and here, as torch.compile could not look for files.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None and _has_compiler()
+
+
 def _is_new(device: torch.device) -> bool:
     """Whether a GPU multiplies bfloat16: NVIDIA's Ampere or later."""
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cuda.get_device_properties(device).major >= 8
 
 
 def parts_of(block: nn.Module) -> list[type]:

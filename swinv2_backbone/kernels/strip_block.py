@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from swinv2_backbone.kernels.block_weights import LINEAR, BlockWeights, table_of, weights_of
 from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
 from swinv2_backbone.kernels.linear import PreparedLinear
 from swinv2_backbone.kernels.segments import Strip, strips
@@ -32,23 +32,6 @@ from swinv2_backbone.windows import Partition, Size
 # which counts in inference, and less time in Python, which counts in training.
 INFERENCE_BYTES = 8 * 2**20
 TRAINING_BYTES = 16 * 2**20
-
-
-class BlockWeights(NamedTuple):
-    """The parameters of a block's linear layers and norms, in the order of its forward."""
-
-    qkv: Tensor
-    qkv_bias: Tensor
-    proj: Tensor
-    proj_bias: Tensor
-    norm1: Tensor
-    norm1_bias: Tensor
-    fc1: Tensor
-    fc1_bias: Tensor
-    fc2: Tensor
-    fc2_bias: Tensor
-    norm2: Tensor
-    norm2_bias: Tensor
 
 
 class Activations(NamedTuple):
@@ -127,8 +110,7 @@ class _Gradients:
         # dx = dy @ weight: a linear layer with the weight transposed.
         tokens = block.qkv.tokens
         self.back = {
-            name: PreparedLinear(getattr(block.weights, name).mT, None, tokens)
-            for name in ("qkv", "proj", "fc1", "fc2")
+            name: PreparedLinear(getattr(block.weights, name).mT, None, tokens) for name in LINEAR
         }
         self.scale = torch.zeros_like(block.scale)
         self.matrices: dict[Size, Tensor] = {}  # of the position bias
@@ -181,26 +163,12 @@ def block_in_strips(
 
     ``keep_activations``: for the backward pass; else it computes them again, strip by strip.
     """
-    attn, mlp = block.attn, block.mlp
-    weights = BlockWeights(
-        attn.qkv.weight,
-        attn.qkv_bias,
-        attn.proj.weight,
-        attn.proj.bias,
-        block.norm1.weight,
-        block.norm1.bias,
-        mlp.fc1.weight,
-        mlp.fc1.bias,
-        mlp.fc2.weight,
-        mlp.fc2.bias,
-        block.norm2.weight,
-        block.norm2.bias,
-    )
+    attn, weights = block.attn, weights_of(block)
     # Autocast does not look into an operator; it leaves float64 alone.
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x, *weights = (w.to(torch.get_autocast_dtype(x.device.type)) for w in (x, *weights))
     keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
-    scale, table = attn.scale, _table(attn.cpb_mlp, partition.window, keep_activations)
+    scale, table = attn.scale, table_of(attn.cpb_mlp, partition.window, keep_activations)
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, scale, table))
     out, *_ = torch.ops.swinv2.strip_block(
         x,
@@ -214,13 +182,6 @@ def block_in_strips(
         learning and keep_activations,
     )
     return out
-
-
-def _table(bias: nn.Module, window: Size, keep_activations: bool) -> Tensor:
-    """The position bias of every offset; of a large window its MLP has much to keep, too."""
-    if keep_activations or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return bias(window)
-    return checkpoint(bias, window, use_reentrant=False, preserve_rng_state=False)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -40,6 +40,7 @@ HEAD_DIM = TRITON_HEAD_DIM
 # multiprocessors of a large GPU.
 LARGEST_BLOCK = 64
 PROGRAMS = 1024
+FORWARD_PROGRAMS = 2048
 OPTIONS = {
     torch.float32: {"num_warps": 8, "num_stages": 1},
     torch.float16: {"num_warps": 4, "num_stages": 2},
@@ -49,6 +50,7 @@ OPTIONS = {
 
 _D = tl.constexpr(HEAD_DIM)
 _EPS = tl.constexpr(1e-6)  # q and k are divided by their length, or by this if that is smaller
+_LOG2_E = tl.constexpr(1.4426950408889634)
 
 # One binary serves all sizes: integers are not specialised for being 1 or a multiple of 16.
 _kernel = partial(
@@ -128,8 +130,15 @@ def _through_unit(grad, x):
 
 
 @triton.jit
-def _cosines(a, b):
-    return _dot(a, tl.trans(b)) * _inverse_norm(a)[:, None] * _inverse_norm(b)[None, :]
+def _cosines(a, b, scale):
+    """(BLOCK, BLOCK): those of the rows of a and b, times ``scale``."""
+    return _dot(a, tl.trans(b)) * (scale * _inverse_norm(a))[:, None] * _inverse_norm(b)[None, :]
+
+
+@triton.jit
+def _exp(x, minus):
+    """exp(x - minus) by the one exponential that a GPU has."""
+    return tl.exp2(x * _LOG2_E - minus * _LOG2_E)
 
 
 @triton.jit
@@ -142,6 +151,45 @@ def _bias_of(bias, queries, keys):
     """
     places = queries[1][:, None] - keys[1][None, :]
     return tl.load(bias + places, mask=keys[2][None, :], other=float("-inf"))
+
+
+@triton.jit
+def _places(rows, columns, pitch, shift, BLOCK: tl.constexpr):
+    """The places of the seats of a block of whole rows, ``shift`` blocks further down."""
+    lane = tl.arange(0, BLOCK)
+    place = (lane // columns + shift * rows) * pitch + lane % columns
+    return tl.where(lane < rows * columns, place, 0)
+
+
+@triton.jit
+def _bias_at(bias, queries, keys, centre):
+    """The bias of every pair of places; any number for offsets that no window has."""
+    places = queries[:, None] - keys[None, :]
+    return tl.load(bias + places, mask=tl.abs(places) <= centre, other=0.0)
+
+
+@_kernel
+def _forward_whole(
+    qkv, scale, table, rects, out, lse, heads, count, groups, rows, columns, pitch, centre,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Rectangles of one tile: the bias is the same for all of them, and loaded once."""
+    head, channels = tl.program_id(0) % heads, heads * _D
+    q_of = qkv + head * _D
+    scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    places = _places(rows, columns, pitch, 0, BLOCK)
+    biases = _bias_at(bias, places, places, centre)
+    for index in range(tl.program_id(0) // heads, count, groups):
+        seats = _seats(_rectangle(rects, index), 0, rows * columns, columns, pitch, BLOCK)
+        q = _load(q_of, seats, 3 * channels)
+        k = _load(q_of + channels, seats, 3 * channels)
+        v = _load(q_of + 2 * channels, seats, 3 * channels)
+        logits = tl.where(seats[2][None, :], _cosines(q, k, scale) + biases, float("-inf"))
+        top = tl.max(logits, 1)
+        p = _exp(logits, top[:, None])
+        mass = tl.sum(p, 1)
+        _save(out + head * _D, _dot(p.to(v.dtype), v) / mass[:, None], seats, channels)
+        tl.store(lse + seats[0] * heads + head, top + tl.log(mass), mask=seats[2])
 
 
 @_kernel
@@ -165,9 +213,9 @@ def _forward(
         biases = _bias_of(bias, queries, keys)
         k = _load(q_of + channels, keys, 3 * channels)
         v = _load(q_of + 2 * channels, keys, 3 * channels)
-        logits = _cosines(q, k) * scale + biases
+        logits = _cosines(q, k, scale) + biases
         new_top = tl.maximum(top, tl.max(logits, 1))
-        p, fade = tl.exp(logits - new_top[:, None]), tl.exp(top - new_top)
+        p, fade = _exp(logits, new_top[:, None]), _exp(top, new_top)
         mass = mass * fade + tl.sum(p, 1)
         total = total * fade[:, None] + _dot(p.to(v.dtype), v)
         top = new_top
@@ -206,8 +254,8 @@ def _backward_queries(
         biases = _bias_of(bias, queries, keys)
         k = _load(q_of + channels, keys, 3 * channels)
         v = _load(q_of + 2 * channels, keys, 3 * channels)
-        logits = _cosines(q, k) * scale + biases
-        p = tl.exp(logits - row_lse[:, None])
+        logits = _cosines(q, k, scale) + biases
+        p = _exp(logits, row_lse[:, None])
         d_logits = p * (_dot(d_out, tl.trans(v)) - mean[:, None])
         lacking += tl.sum(d_logits, 1)
         d_q += _dot(d_logits.to(q.dtype), _unit(k).to(k.dtype))
@@ -240,8 +288,8 @@ def _backward_keys(
         at = queries[0] * heads + head
         row_lse = tl.load(lse + at, mask=queries[2], other=float("inf"))
         mean = tl.load(delta + at, mask=queries[2], other=0.0)
-        logits = _cosines(k, q) * scale + biases
-        p = tl.exp(logits - row_lse[None, :])
+        logits = _cosines(k, q, scale) + biases
+        p = _exp(logits, row_lse[None, :])
         d_logits = p * (_dot(v, tl.trans(d_out)) - mean[None, :])
         d_k += _dot(d_logits.to(q.dtype), _unit(q).to(q.dtype))
         d_v += _dot(p.to(d_out.dtype), d_out)
@@ -267,6 +315,8 @@ def _backward_tiles(
     head, shift = tl.program_id(0) % heads, rest % (2 * blocks - 1) - (blocks - 1)
     q_of, d_q_of = qkv + head * _D, grad_qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
+    places = _places(rows, columns, pitch, 0, BLOCK)
+    biases = _bias_at(bias, _places(rows, columns, pitch, shift, BLOCK), places, centre)
     tile = tl.zeros([BLOCK, BLOCK], tl.float32)
     by_scale = tl.zeros([BLOCK], tl.float32)
     for index in range(rest // (2 * blocks - 1), count, groups):
@@ -275,15 +325,15 @@ def _backward_tiles(
         for block in range(max(shift, 0), min(used, used + shift)):
             queries = _seats(rect, block * seats, seats, columns, pitch, BLOCK)
             keys = _seats(rect, (block - shift) * seats, seats, columns, pitch, BLOCK)
-            biases = _bias_of(bias, queries, keys)
             q = _load(q_of, queries, 3 * channels)
             k = _load(q_of + channels, keys, 3 * channels)
             v = _load(q_of + 2 * channels, keys, 3 * channels)
             d_out = _load(grad + head * _D, queries, channels)
             at = queries[0] * heads + head
             row_lse = tl.load(lse + at, mask=queries[2], other=float("inf"))
-            cosines = _cosines(q, k)
-            p = tl.exp(cosines * scale + biases - row_lse[:, None])
+            cosines = _cosines(q, k, 1.0)
+            logits = tl.where(keys[2][None, :], cosines * scale + biases, float("-inf"))
+            p = _exp(logits, row_lse[:, None])
             if WHOLE:
                 d_v = _dot(tl.trans(p.to(d_out.dtype)), d_out)
                 _save(d_q_of + 2 * channels, d_v, keys, 3 * channels)
@@ -357,23 +407,27 @@ def _empty_results(qkv: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return out, qkv.new_empty(tokens, heads, dtype=torch.float32)
 
 
-@torch.library.custom_op("swinv2::triton_window_attention", mutates_args=())
-def _attention(
+def attention(
     qkv: Tensor, scale: Tensor, table: Tensor, sizes: list[int], window: list[int], shifted: bool
 ) -> tuple[Tensor, Tensor]:
     """The result (T, C), and the log-sum-exp of all rows of logits (T, nH)."""
     out, lse = _empty_results(qkv, scale)
     heads = len(scale)
     rects, blocks, *place, block = _geometry(qkv, sizes, window, shifted)
+    given, options = (qkv, scale, table, rects, out, lse, heads), OPTIONS[qkv.dtype]
     with torch.cuda.device_of(qkv):
-        _forward[len(rects) * blocks * heads,](
-            qkv, scale, table, rects, out, lse, heads, blocks, *place, block, **OPTIONS[qkv.dtype]
-        )
+        if blocks == 1:
+            groups = min(len(rects), triton.cdiv(FORWARD_PROGRAMS, heads))
+            rows, columns = _largest(sizes, window)
+            _forward_whole[groups * heads,](
+                *given, len(rects), groups, rows, columns, *place, block, **options
+            )
+        else:
+            _forward[len(rects) * blocks * heads,](*given, blocks, *place, block, **options)
     return out, lse
 
 
-@torch.library.custom_op("swinv2::triton_window_attention_backward", mutates_args=())
-def _attention_backward(
+def attention_backward(
     grad: Tensor,
     qkv: Tensor,
     scale: Tensor,
@@ -414,6 +468,12 @@ def _attention_backward(
             triton.next_power_of_2(pitch), num_warps=8,
         )  # fmt: skip
     return grad_qkv, grad_scale.view(-1, heads).sum(0), grad_table
+
+
+_attention = torch.library.custom_op("swinv2::triton_window_attention", attention, mutates_args=())
+_attention_backward = torch.library.custom_op(
+    "swinv2::triton_window_attention_backward", attention_backward, mutates_args=()
+)
 
 
 @_attention.register_fake

@@ -1,0 +1,56 @@
+"""The parameters of a block as the kernels that compute whole blocks take them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from swinv2_backbone.windows import Size
+
+LINEAR = ("qkv", "proj", "fc1", "fc2")
+
+
+class BlockWeights(NamedTuple):
+    """The parameters of a block's linear layers and norms, in the order of its forward."""
+
+    qkv: Tensor
+    qkv_bias: Tensor
+    proj: Tensor
+    proj_bias: Tensor
+    norm1: Tensor
+    norm1_bias: Tensor
+    fc1: Tensor
+    fc1_bias: Tensor
+    fc2: Tensor
+    fc2_bias: Tensor
+    norm2: Tensor
+    norm2_bias: Tensor
+
+
+def weights_of(block: nn.Module) -> BlockWeights:
+    """Those of a ``SwinV2Block``."""
+    attn, mlp = block.attn, block.mlp
+    return BlockWeights(
+        attn.qkv.weight,
+        attn.qkv_bias,
+        attn.proj.weight,
+        attn.proj.bias,
+        block.norm1.weight,
+        block.norm1.bias,
+        mlp.fc1.weight,
+        mlp.fc1.bias,
+        mlp.fc2.weight,
+        mlp.fc2.bias,
+        block.norm2.weight,
+        block.norm2.bias,
+    )
+
+
+def table_of(bias: nn.Module, window: Size, keep_activations: bool) -> Tensor:
+    """The position bias of every offset; of a large window its MLP has much to keep, too."""
+    if keep_activations or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return bias(window)
+    return checkpoint(bias, window, use_reentrant=False, preserve_rng_state=False)
