@@ -87,7 +87,7 @@ def is_plain(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in vars(module)
     )
-    return not hooked and all(type(p) in PLAIN for p in module.parameters(False))
+    return not hooked and all(p is None or type(p) in PLAIN for p in module._parameters.values())
 
 
 class WindowAttention(nn.Module):

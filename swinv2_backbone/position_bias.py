@@ -32,6 +32,27 @@ def log_spaced_offsets(
     return offsets.sign() * torch.log2(1 + offsets.abs()) / math.log2(8)
 
 
+def offset_grid(window: Size, pretrained: Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """((2 Mh - 1) * (2 Mw - 1), 2): the log-spaced offsets in a window, row by row."""
+    axes = (log_spaced_offsets(m, p, device, dtype) for m, p in zip(window, pretrained))
+    return torch.cartesian_prod(*axes)
+
+
+def inner_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """In which the bias is computed.
+
+    A product sums in another order in a table of another size.  In float64, which is cheap here,
+    that is far below the last bit of the float32 result.
+    """
+    return dtype if device.type == "mps" else torch.float64  # which mps lacks
+
+
+def bias_of_offsets(offsets: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor) -> Tensor:
+    """(nH, n): ``16 * sigmoid(mlp(offsets))`` of (n, 2) log-spaced offsets, in their dtype."""
+    hidden = F.linear(offsets, weight1.to(offsets.dtype), bias1.to(offsets.dtype)).relu_()
+    return (16 * torch.sigmoid(F.linear(hidden, weight2.to(offsets.dtype)))).t().contiguous()
+
+
 class PositionBias(nn.Sequential):
     """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every offset in a window.
 
@@ -69,19 +90,9 @@ class PositionBias(nn.Sequential):
         device = fc1.weight.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
         dtype = torch.promote_types(fc1.weight.dtype, torch.float32)
-        # A product sums in another order in a table of another size.  In float64, which is cheap
-        # here, that is far below the last bit of the float32 result.
-        inner = dtype if device.type == "mps" else torch.float64  # which mps lacks
-        t_h, t_w = (
-            log_spaced_offsets(length, pretrained, device, inner)
-            for length, pretrained in zip(window, self.pretrained_window)
-        )
+        offsets = offset_grid(window, self.pretrained_window, device, inner_dtype(dtype, device))
         with torch.autocast(device.type, enabled=False):
-            hidden = F.linear(
-                torch.cartesian_prod(t_h, t_w), fc1.weight.to(inner), fc1.bias.to(inner)
-            )
-            table = 16 * torch.sigmoid(F.linear(hidden.relu_(), fc2.weight.to(inner)))
-        return table.to(dtype).t().contiguous()
+            return bias_of_offsets(offsets, fc1.weight, fc1.bias, fc2.weight).to(dtype)
 
     def _weights(self) -> tuple[Tensor, ...]:
         return self[0].weight, self[0].bias, self[2].weight

@@ -30,6 +30,54 @@ class BlockWeights(NamedTuple):
     norm2_bias: Tensor
 
 
+class BlockParameters(NamedTuple):
+    """All parameters of a block up to its ``norm3``, as they are."""
+
+    qkv: Tensor
+    q_bias: Tensor
+    v_bias: Tensor
+    proj: Tensor
+    proj_bias: Tensor
+    norm1: Tensor
+    norm1_bias: Tensor
+    fc1: Tensor
+    fc1_bias: Tensor
+    fc2: Tensor
+    fc2_bias: Tensor
+    norm2: Tensor
+    norm2_bias: Tensor
+    logit_scale: Tensor
+    cpb1: Tensor
+    cpb1_bias: Tensor
+    cpb2: Tensor
+
+
+def parameters_of(block: nn.Module) -> BlockParameters:
+    """Those of a ``SwinV2Block``."""
+    attn, mlp = block.attn, block.mlp
+    qkv, proj, fc1, fc2, cpb = attn.qkv, attn.proj, mlp.fc1, mlp.fc2, attn.cpb_mlp
+    norm1, norm2, cpb1 = block.norm1, block.norm2, cpb[0]
+    return BlockParameters(
+        qkv.weight,
+        attn.q_bias,
+        attn.v_bias,
+        proj.weight,
+        proj.bias,
+        norm1.weight,
+        norm1.bias,
+        fc1.weight,
+        fc1.bias,
+        fc2.weight,
+        fc2.bias,
+        norm2.weight,
+        norm2.bias,
+        attn.logit_scale,
+        cpb1.weight,
+        cpb1.bias,
+        cpb[2].weight,
+    )
+
+
 def weights_of(block: nn.Module) -> BlockWeights:
     """Those of a ``SwinV2Block``."""
     attn, mlp = block.attn, block.mlp

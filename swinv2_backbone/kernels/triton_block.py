@@ -1,12 +1,14 @@
 """A whole SwinV2 block on a GPU: four matrix products, and between them nothing but fused kernels.
 
 Attention is one kernel (triton_attention.py), so is each norm with its residual (triton_rows.py).
-The block is one operator, ``torch.ops.swinv2.triton_block``, with a backward of its own: opaque to
-torch.compile, one launch after the other without autograd in between, and of activations it keeps
-what its backward reads and nothing twice.
+The block has a backward of its own, and all its parameters as they are: a GPU that multiplies fast
+waits for Python and autograd most of the time, so they are left out wherever they can be.  Of
+activations it keeps what its backward reads, and nothing twice.
 
 Under autocast products are in half precision, and tokens, norms and residuals in float32, as the
 modules have it.
+
+To torch.compile the block is one opaque operator, ``torch.ops.swinv2.triton_block``.
 
 Legend: T tokens of the whole batch, packed; C channels; nH heads.
 """
@@ -14,13 +16,15 @@ Legend: T tokens of the whole batch, packed; C channels; nH heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.kernels.block_weights import BlockWeights, weights_of
+from swinv2_backbone.attention import MAX_LOGIT_SCALE
+from swinv2_backbone.kernels.bias_table import bias_table, bias_table_backward
+from swinv2_backbone.kernels.block_weights import BlockParameters, parameters_of
 from swinv2_backbone.kernels.self_check import check_once
 from swinv2_backbone.kernels.triton_attention import (
     attention,
@@ -29,6 +33,15 @@ from swinv2_backbone.kernels.triton_attention import (
 )
 from swinv2_backbone.kernels.triton_rows import add_norm, add_norm_backward, gelu_backward
 from swinv2_backbone.windows import Partition
+
+
+class Geometry(NamedTuple):
+    """Of a block's attention, as an operator takes it."""
+
+    sizes: list[int]  # height and width of every map, one after the other
+    window: list[int]  # (Mh, Mw)
+    shifted: bool
+    pretrained: list[int]  # the window that normalises the offsets of the bias
 
 
 class Activations(NamedTuple):
@@ -47,91 +60,216 @@ class Activations(NamedTuple):
     mlp: Tensor
 
 
+class _Linear(NamedTuple):
+    """Weights and biases of the linear layers, in the dtype of the products."""
+
+    qkv: Tensor
+    qkv_bias: Tensor
+    proj: Tensor
+    proj_bias: Tensor
+    fc1: Tensor
+    fc1_bias: Tensor
+    fc2: Tensor
+    fc2_bias: Tensor
+
+
 class _Block:
-    """A block in one forward or backward."""
+    """A block in one forward or backward.
+
+    Args:
+        parameters: those of :class:`BlockParameters`.
+        table: (nH, offsets of the window) the position bias, if it is known; or None.
+        keep: nothing, or what the two branches of every token are multiplied by, (T, 1) each.
+        geometry: of the attention.
+        dtype: of the matrix products.
+    """
 
     def __init__(
         self,
-        weights: Sequence[Tensor],
-        scale: Tensor,
-        table: Tensor,
+        parameters: Sequence[Tensor],
+        table: Tensor | None,
         keep: Sequence[Tensor],
-        sizes: Sequence[int],
-        window: Sequence[int],
-        shifted: bool,
+        geometry: Geometry,
         dtype: torch.dtype,
     ):
-        self.weights = _rounded(BlockWeights(*weights), dtype)
-        self.scale, self.table = scale.flatten(), table.contiguous()
-        self.keep = keep or (None, None)  # of drop path: nothing, or two factors of every token
-        self.geometry = list(sizes), list(window), shifted
+        self.parameters = p = BlockParameters(*parameters)
+        self.linear = _rounded(p, dtype)
+        self.scale = p.logit_scale.flatten().float().clamp(max=MAX_LOGIT_SCALE).exp_()
+        self.windows = tuple(geometry.window), tuple(geometry.pretrained)
+        if table is None:
+            table = bias_table(*self.windows, p.cpb1, p.cpb1_bias, p.cpb2)
+        self.table = table
+        self.keep1, self.keep2 = keep or (None, None)
+        self.partition = geometry[:3]
         self.dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
-        w, (keep1, keep2) = self.weights, self.keep
+        w, p = self.linear, self.parameters
         qkv = F.linear(x.to(self.dtype), w.qkv, w.qkv_bias)
-        attended, _ = attention(qkv, self.scale, self.table, *self.geometry)
+        attended, _ = attention(qkv, self.scale, self.table, *self.partition)
         del qkv
         projected = F.linear(attended, w.proj, w.proj_bias)
         del attended
-        x, rounded = add_norm(x, projected, w.norm1, w.norm1_bias, keep1, self.dtype)
+        x, rounded = add_norm(x, projected, p.norm1, p.norm1_bias, self.keep1, self.dtype)
         del projected
         hidden = torch.ops.aten.gelu_(F.linear(rounded, w.fc1, w.fc1_bias))
         mlp = F.linear(hidden, w.fc2, w.fc2_bias)
-        return add_norm(x, mlp, w.norm2, w.norm2_bias, keep2)[0]
+        return add_norm(x, mlp, p.norm2, p.norm2_bias, self.keep2)[0]
 
     def with_activations(self, x: Tensor) -> tuple[Tensor, Activations]:
         """(T, C) -> (T, C), and what was met on the way."""
-        w, (keep1, keep2) = self.weights, self.keep
+        w, p = self.linear, self.parameters
         rounded = x.to(self.dtype)
         qkv = F.linear(rounded, w.qkv, w.qkv_bias)
-        attended, lse = attention(qkv, self.scale, self.table, *self.geometry)
+        attended, lse = attention(qkv, self.scale, self.table, *self.partition)
         projected = F.linear(attended, w.proj, w.proj_bias)
-        x, middle = add_norm(x, projected, w.norm1, w.norm1_bias, keep1, self.dtype)
+        x, middle = add_norm(x, projected, p.norm1, p.norm1_bias, self.keep1, self.dtype)
         hidden = F.linear(middle, w.fc1, w.fc1_bias)
         mlp = F.linear(F.gelu(hidden), w.fc2, w.fc2_bias)
-        x, _ = add_norm(x, mlp, w.norm2, w.norm2_bias, keep2)
+        x, _ = add_norm(x, mlp, p.norm2, p.norm2_bias, self.keep2)
         met = Activations(rounded, qkv, attended, lse, projected, middle, hidden, mlp)
         return x, met
 
-    def backward(self, grad: Tensor, met: Activations) -> tuple[Tensor, ...]:
-        """The gradients of ``x``, ``scale``, ``table`` and of all weights, in float32 or as x."""
-        w, (keep1, keep2) = self.weights, self.keep
-        by_norm2 = add_norm_backward(grad, None, met.mlp, w.norm2, keep2)
+    def backward(self, grad: Tensor, met: Activations) -> tuple[Tensor, BlockParameters]:
+        """The gradients of ``x`` and of all parameters, these in any dtype."""
+        w, p = self.linear, self.parameters
+        by_norm2 = add_norm_backward(grad, None, met.mlp, p.norm2, self.keep2)
         grad_hidden = by_norm2.branch @ w.fc2
         activated, by_fc1_bias = gelu_backward(met.hidden, grad_hidden)
         by_fc2 = by_norm2.branch.mT @ activated
         del activated
         grad_middle, by_fc1 = grad_hidden @ w.fc1, grad_hidden.mT @ met.middle
         del grad_hidden
-        by_norm1 = add_norm_backward(grad, grad_middle, met.projected, w.norm1, keep1)
+        by_norm1 = add_norm_backward(grad, grad_middle, met.projected, p.norm1, self.keep1)
         del grad_middle
         grad_attended = by_norm1.branch @ w.proj
         by_proj = by_norm1.branch.mT @ met.attended
         grad_qkv, by_scale, by_table = attention_backward(
             grad_attended, met.qkv, self.scale, self.table, met.attended, met.log_sum_exp,
-            *self.geometry,
+            *self.partition,
         )  # fmt: skip
         del grad_attended
-        grad_x = by_norm1.x.add_(grad_qkv @ w.qkv)
         by_qkv, by_qkv_bias = grad_qkv.mT @ met.x, grad_qkv.sum(0, dtype=torch.float32)
-        by_weights = BlockWeights(
-            by_qkv, by_qkv_bias, by_proj, by_norm1.branch_sum, by_norm1.weight, by_norm1.bias,
+        grad_x = by_norm1.x.add_(grad_qkv @ w.qkv)
+        by_logit = by_scale * self.scale * (p.logit_scale.flatten() <= MAX_LOGIT_SCALE)
+        by_cpb = bias_table_backward(by_table, *self.windows, p.cpb1, p.cpb1_bias, p.cpb2)
+        channels = len(p.q_bias)
+        return grad_x, BlockParameters(
+            by_qkv, by_qkv_bias[:channels], by_qkv_bias[2 * channels :],
+            by_proj, by_norm1.branch_sum, by_norm1.weight, by_norm1.bias,
             by_fc1, by_fc1_bias, by_fc2, by_norm2.branch_sum, by_norm2.weight, by_norm2.bias,
+            by_logit.view_as(p.logit_scale), *by_cpb,
         )  # fmt: skip
-        return grad_x, by_scale, by_table, *by_weights
 
 
-def _rounded(weights: BlockWeights, dtype: torch.dtype) -> BlockWeights:
-    """The weights with those of the linear layers in ``dtype``."""
-    names = [name for name in BlockWeights._fields if not name.startswith("norm")]
-    given = [getattr(weights, name) for name in names]
-    if all(one.dtype == dtype for one in given):
-        return weights
-    rounded = [torch.empty_like(one, dtype=dtype) for one in given]
-    torch._foreach_copy_(rounded, given)
-    return weights._replace(**dict(zip(names, rounded)))
+def _rounded(p: BlockParameters, dtype: torch.dtype) -> _Linear:
+    """The linear layers in ``dtype``; keys have no bias."""
+    channels = len(p.q_bias)
+    if p.qkv.dtype == dtype:
+        qkv_bias = torch.cat((p.q_bias, torch.zeros_like(p.q_bias), p.v_bias))
+        others = (p.proj, p.proj_bias, p.fc1, p.fc1_bias, p.fc2, p.fc2_bias)
+        return _Linear(p.qkv, qkv_bias, *others)
+    like = (p.qkv, p.proj, p.proj_bias, p.fc1, p.fc1_bias, p.fc2, p.fc2_bias)
+    qkv, *others = rounded = [torch.empty_like(one, dtype=dtype) for one in like]
+    qkv_bias = p.q_bias.new_zeros(3 * channels, dtype=dtype)
+    biases = [qkv_bias[:channels], qkv_bias[2 * channels :]]
+    torch._foreach_copy_([*rounded, *biases], [*like, p.q_bias, p.v_bias])
+    return _Linear(qkv, qkv_bias, *others)
+
+
+def _forward(
+    x: Tensor,
+    parameters: Sequence[Tensor],
+    table: Tensor | None,
+    keep: Sequence[Tensor],
+    geometry: Geometry,
+    dtype: torch.dtype,
+    keep_activations: bool,
+) -> list[Tensor]:
+    """The block's output (T, C) and, if they are kept for the backward, its activations.
+
+    ``x`` is among these if it had to be rounded: what an operator gives must not be what it takes.
+    """
+    block = _Block(parameters, table, keep, geometry, dtype)
+    if not keep_activations:
+        return [block(x)]
+    out, met = block.with_activations(x)
+    return [out, *(met if met.x is not x else met[1:])]
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    kept: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    keep: Sequence[Tensor],
+    geometry: Geometry,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """The gradients of ``x`` and ``parameters`` of :func:`_forward`.
+
+    ``kept`` are the activations that are not ``x``, or nothing: then they are computed again.
+    """
+    block = _Block(parameters, None, keep, geometry, dtype)
+    met = Activations(x, *kept) if kept else block.with_activations(x)[1]
+    grad_x, by_parameters = block.backward(grad.contiguous(), met)
+    return [grad_x, *_as_dtypes_of(parameters, by_parameters)]
+
+
+def _as_dtypes_of(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+    """All gradients in the dtypes of the parameters, in one launch."""
+    found, other = list(gradients), []
+    for i, (parameter, gradient) in enumerate(zip(parameters, gradients)):
+        if gradient.dtype != parameter.dtype or not gradient.is_contiguous():
+            found[i] = torch.empty_like(parameter)
+            other.append((found[i], gradient))
+    if other:
+        torch._foreach_copy_(*map(list, zip(*other)))
+    return found
+
+
+class _FusedBlock(torch.autograd.Function):
+    """:func:`_forward` and :func:`_backward`, called directly."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        keep: Sequence[Tensor],
+        geometry: Geometry,
+        dtype: torch.dtype,
+        keep_activations: bool,
+        *parameters: Tensor,
+    ) -> Tensor:
+        out, *kept = _forward(x, parameters, None, keep, geometry, dtype, keep_activations)
+        ctx.geometry, ctx.dtype = geometry, dtype
+        _save(ctx, x, parameters, keep, kept)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, parameters, keep, kept = _saved(ctx)
+        given = x, kept, parameters, keep
+        if torch.is_grad_enabled():  # for a second derivative, which the operator refuses
+            grads = torch.ops.swinv2.triton_block_backward(grad, *given, *ctx.geometry, ctx.dtype)
+        else:
+            grads = _backward(grad, *given, ctx.geometry, ctx.dtype)
+        return grads[0], None, None, None, None, *grads[1:]
+
+
+def _save(ctx: Any, x: Tensor, parameters: Sequence, keep: Sequence, kept: Sequence) -> None:
+    if len(kept) == len(Activations._fields):  # x, rounded, is among them
+        x, *kept = kept
+    ctx.lengths = len(parameters), len(keep)
+    ctx.save_for_backward(x, *parameters, *keep, *kept)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+    """x, parameters, keep and kept."""
+    x, *rest = ctx.saved_tensors
+    first, second = ctx.lengths[0], sum(ctx.lengths)
+    return x, rest[:first], rest[first:second], rest[second:]
 
 
 def fused_block(
@@ -141,145 +279,95 @@ def fused_block(
 
     ``keep_activations``: for the backward pass; else it computes them again.
     """
-    weights, scale, table = (
-        weights_of(block),
-        block.attn.scale,
-        block.attn.cpb_mlp(partition.window),
-    )
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-    if x.is_cuda and not torch.compiler.is_compiling():
+    compiling, parameters = torch.compiler.is_compiling(), parameters_of(block)
+    if x.is_cuda and not compiling:
         check_once(triton_window_attention, x.device, dtype)
-    keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
-    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, scale, table))
-    out, *_ = torch.ops.swinv2.triton_block(
-        x.contiguous(),
-        weights,
-        scale,
-        table,
-        [] if keep[0] is None else keep,
-        [length for size in partition.sizes for length in size],
-        partition.window,
-        partition.shifted,
-        dtype,
-        learning and keep_activations,
+    cpb = block.attn.cpb_mlp
+    sizes = [length for size in partition.sizes for length in size]
+    geometry = Geometry(
+        sizes, list(partition.window), partition.shifted, list(cpb.pretrained_window)
     )
-    return out
+    keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
+    keep = [] if keep[0] is None else keep
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
+    keep_activations = learning and keep_activations
+    if compiling or type(x) is not Tensor:  # as tensors without memory
+        out, *_ = torch.ops.swinv2.triton_block(
+            x.contiguous(), parameters, keep, *geometry, dtype, keep_activations
+        )
+        return out
+    if learning:
+        return _FusedBlock.apply(
+            x.contiguous(), keep, geometry, dtype, keep_activations, *parameters
+        )
+    table = cpb(partition.window)
+    return _forward(x.contiguous(), parameters, table, keep, geometry, dtype, False)[0]
 
 
 # Defined by its schema, as torch.library.custom_op imports the whole compiler at the first call.
+_GEOMETRY = "SymInt[] sizes, SymInt[] window, bool shifted, SymInt[] pretrained"
 torch.library.define(
     "swinv2::triton_block",
-    "(Tensor x, Tensor[] weights, Tensor scale, Tensor table, Tensor[] keep, SymInt[] sizes, "
-    "SymInt[] window, bool shifted, ScalarType dtype, bool keep_activations) -> Tensor[]",
+    f"(Tensor x, Tensor[] parameters, Tensor[] keep, {_GEOMETRY}, ScalarType dtype, "
+    "bool keep_activations) -> Tensor[]",
 )
 torch.library.define(
     "swinv2::triton_block_backward",
-    "(Tensor grad, Tensor x, Tensor[] kept, Tensor[] weights, Tensor scale, Tensor table, "
-    "Tensor[] keep, SymInt[] sizes, SymInt[] window, bool shifted, ScalarType dtype) -> Tensor[]",
+    "(Tensor grad, Tensor x, Tensor[] kept, Tensor[] parameters, Tensor[] keep, "
+    f"{_GEOMETRY}, ScalarType dtype) -> Tensor[]",
 )
 
 
 @torch.library.impl("swinv2::triton_block", "default")
-def _forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    scale: Tensor,
-    table: Tensor,
-    keep: Sequence[Tensor],
-    sizes: Sequence[int],
-    window: Sequence[int],
-    shifted: bool,
-    dtype: torch.dtype,
-    keep_activations: bool,
-) -> list[Tensor]:
-    """The block's output (T, C) and, if they are kept for the backward, its activations.
-
-    ``x`` is among these if it had to be rounded: what an operator gives must not be what it takes.
-
-    Args:
-        x: (T, C).
-        weights: those of :class:`BlockWeights`.
-        scale: (nH, 1, 1), the exponential of the clamped ``logit_scale``.
-        table: (nH, offsets of the window), the position bias.
-        keep: nothing, or what the two branches of every token are multiplied by, (T, 1) each.
-        sizes: height and width of every map, one after the other.
-        window: (Mh, Mw).
-        shifted: whether the windows are shifted.
-        dtype: of the matrix products.
-        keep_activations: False: the backward computes them again, from ``x``.
-    """
-    block = _Block(weights, scale, table, keep, sizes, window, shifted, dtype)
-    if not keep_activations:
-        return [block(x)]
-    out, met = block.with_activations(x)
-    return [out, *(met if met.x is not x else met[1:])]
+def _(x, parameters, keep, *rest):
+    *geometry, dtype, keep_activations = rest
+    return _forward(x, parameters, None, keep, Geometry(*geometry), dtype, keep_activations)
 
 
 @torch.library.impl("swinv2::triton_block_backward", "default")
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    kept: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    scale: Tensor,
-    table: Tensor,
-    keep: Sequence[Tensor],
-    sizes: Sequence[int],
-    window: Sequence[int],
-    shifted: bool,
-    dtype: torch.dtype,
-) -> list[Tensor]:
-    """The gradients of ``x``, ``scale``, ``table`` and ``weights`` of :func:`_forward`.
-
-    ``kept`` are the activations that are not ``x``, or nothing.
-    """
-    block = _Block(weights, scale, table, keep, sizes, window, shifted, dtype)
-    met = Activations(x, *kept) if kept else block.with_activations(x)[1]
-    grad_x, by_scale, by_table, *by_weights = block.backward(grad, met)
-    by_weights = [gradient.to(w.dtype) for gradient, w in zip(by_weights, weights)]
-    return [grad_x, by_scale.view_as(scale), by_table, *by_weights]
+def _(grad, x, kept, parameters, keep, *rest):
+    *geometry, dtype = rest
+    return _backward(grad, x, kept, parameters, keep, Geometry(*geometry), dtype)
 
 
 @torch.library.register_fake("swinv2::triton_block")
-def _(x, weights, scale, table, keep, sizes, window, shifted, dtype, keep_activations):
+def _(x, parameters, keep, *rest):
+    *_, dtype, keep_activations = rest
     if not keep_activations:
         return [torch.empty_like(x)]
-    tokens, channels = x.shape
-    hidden = BlockWeights(*weights).fc1.shape[0]
-    widths = Activations(*(channels,) * 8)._replace(qkv=3 * channels, hidden=hidden)
+    (tokens, channels), p = x.shape, BlockParameters(*parameters)
+    widths = Activations(*(channels,) * 8)._replace(qkv=3 * channels, hidden=p.fc1.shape[0])
     kept = Activations(*(x.new_empty(tokens, width, dtype=dtype) for width in widths))
-    kept = kept._replace(log_sum_exp=x.new_empty(tokens, scale.numel(), dtype=torch.float32))
+    lse = x.new_empty(tokens, p.logit_scale.numel(), dtype=torch.float32)
+    kept = kept._replace(log_sum_exp=lse)
     return [torch.empty_like(x), *(kept if dtype != x.dtype else kept[1:])]
 
 
 @torch.library.register_fake("swinv2::triton_block_backward")
-def _(grad, x, kept, weights, scale, table, keep, sizes, window, shifted, dtype):
-    return [torch.empty_like(grad), *map(torch.empty_like, (scale, table, *weights))]
+def _(grad, x, kept, parameters, *rest):
+    contiguous = {"memory_format": torch.contiguous_format}
+    return [torch.empty_like(each, **contiguous) for each in (grad, *parameters)]
 
 
-def _save_for_backward(ctx, inputs, output):
-    x, weights, scale, table, keep, *ctx.geometry, ctx.dtype, keep_activations = inputs
-    kept = output[1:]
-    if keep_activations and ctx.dtype != x.dtype:
-        x, *kept = kept
-    ctx.lengths = len(weights), len(keep)
-    ctx.save_for_backward(x, scale, table, *weights, *keep, *kept)
+def _keep_for_backward(ctx, inputs, output):
+    x, parameters, keep, *geometry, ctx.dtype, _ = inputs
+    ctx.geometry = geometry
+    _save(ctx, x, parameters, keep, output[1:])
     ctx.set_materialize_grads(False)  # of the activations, which nobody else uses
 
 
 def _differentiate(ctx, grads):
-    x, scale, table, *rest = ctx.saved_tensors
-    num_weights, num_keep = ctx.lengths
-    weights, keep = rest[:num_weights], rest[num_weights : num_weights + num_keep]
-    kept = rest[num_weights + num_keep :]
+    x, parameters, keep, kept = _saved(ctx)
+    no_grads = [None] * len(keep), *[None] * 6
     if grads[0] is None:
-        return None, [None] * num_weights, None, None, [None] * num_keep, *[None] * 5
-    grad_x, grad_scale, grad_table, *grad_weights = torch.ops.swinv2.triton_block_backward(
-        grads[0].contiguous(), x, kept, weights, scale, table, keep, *ctx.geometry, ctx.dtype
+        return None, [None] * len(parameters), *no_grads
+    grad_x, *by_parameters = torch.ops.swinv2.triton_block_backward(
+        grads[0], x, kept, parameters, keep, *ctx.geometry, ctx.dtype
     )
-    return grad_x, grad_weights, grad_scale, grad_table, [None] * num_keep, *[None] * 5
+    return grad_x, by_parameters, *no_grads
 
 
 def _refuse(ctx, grads):
@@ -289,6 +377,6 @@ def _refuse(ctx, grads):
 
 
 torch.library.register_autograd(
-    "swinv2::triton_block", _differentiate, setup_context=_save_for_backward
+    "swinv2::triton_block", _differentiate, setup_context=_keep_for_backward
 )
 torch.library.register_autograd("swinv2::triton_block_backward", _refuse)
