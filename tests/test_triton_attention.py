@@ -275,16 +275,16 @@ ARRAYS |= {"grad_scale": "fp32", "grad_table": "fp32", "rects": "i32"}
 TENSORS = ("qkv", "out", "grad", "grad_qkv")  # in the dtype of the model
 NAMES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BINARIES = [  # kernel, dtype, constants, the most bytes a thread may spill
-    ("_forward", "bf16", {"BLOCK": 64}, 0),
-    ("_forward_whole", "bf16", {"BLOCK": 64}, 0),
-    ("_forward_whole", "fp32", {"BLOCK": 64}, 0),
-    ("_forward", "fp16", {"BLOCK": 32}, 0),
-    ("_forward", "fp32", {"BLOCK": 64}, 0),
-    ("_backward_queries", "bf16", {"BLOCK": 64}, 0),
-    ("_backward_keys", "bf16", {"BLOCK": 64}, 150),
-    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": False}, 50),
-    ("_backward_tiles", "bf16", {"BLOCK": 64, "WHOLE": True}, 350),
-    ("_fold", "fp32", {"BLOCK": 64, "OFFSETS": 128}, 0),
+    ("_forward_whole", "bf16", {"COLUMNS": 8, "BLOCK": 64}, 0),
+    ("_forward_whole", "fp32", {"COLUMNS": 8, "BLOCK": 64}, 0),
+    ("_forward", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("_forward", "fp16", {"COLUMNS": 24, "BLOCK": 32}, 0),
+    ("_forward", "fp32", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("_backward_queries", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("_backward_keys", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 150),
+    ("_backward_tiles", "bf16", {"COLUMNS": 16, "BLOCK": 64, "WHOLE": False}, 50),
+    ("_backward_tiles", "bf16", {"COLUMNS": 8, "BLOCK": 64, "WHOLE": True}, 350),
+    ("_fold", "fp32", {"COLUMNS": 16, "BLOCK": 64, "OFFSETS": 128}, 0),
 ]
 
 
@@ -292,9 +292,8 @@ def compile_for(capability: int) -> list[dict]:
     """Registers, spilled bytes and shared memory of all BINARIES for a compute capability."""
     reports = []
     for name, dtype, constants, _ in BINARIES:
-        kernel, options = getattr(kernels, name), dict(kernels.OPTIONS[NAMES[dtype]])
-        if constants.get("WHOLE"):
-            options["num_stages"] = 1
+        kernel, options = getattr(kernels, name), {"num_warps": kernels.WARPS[NAMES[dtype]]}
+        options |= kernels.PREFETCH if name == "_forward_whole" else kernels.NO_PREFETCH
         types = {name: f"*{given}" for name, given in ARRAYS.items()}
         types |= {name: f"*{dtype}" for name in TENSORS} | dict.fromkeys(constants, "constexpr")
         signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}

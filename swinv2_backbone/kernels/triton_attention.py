@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
 import triton
@@ -33,29 +34,25 @@ from swinv2_backbone.windows import Size
 
 HEAD_DIM = TRITON_HEAD_DIM
 
-# Reasoned, not measured.  A tile of 64 x 64 float32 is 32 registers a thread in 4 warps, and
-# backward has about four alive at once: 128 x 128 would spill.  A block of keys is only 4 KiB, so
-# larger tiles would save little traffic either.  In float32, without tensor cores, 4 warps spill.
-# Kernels that add up over rectangles run about PROGRAMS programs, a few for each of the 100 to 150
-# multiprocessors of a large GPU.
+# Measured on an H100.  In float32, without tensor cores, 4 warps spill.  To prefetch pays in the
+# one kernel that loads little else than q, k and v.  Kernels that add up over rectangles run about
+# PROGRAMS programs, a few for each multiprocessor.
 LARGEST_BLOCK = 64
 PROGRAMS = 1024
-FORWARD_PROGRAMS = 2048
-OPTIONS = {
-    torch.float32: {"num_warps": 8, "num_stages": 1},
-    torch.float16: {"num_warps": 4, "num_stages": 2},
-    torch.bfloat16: {"num_warps": 4, "num_stages": 2},
-}
+WARPS = {torch.float32: 8, torch.float16: 4, torch.bfloat16: 4}
+PREFETCH = {"num_stages": 2}
+NO_PREFETCH = {"num_stages": 1}
 
 
 _D = tl.constexpr(HEAD_DIM)
 _EPS = tl.constexpr(1e-6)  # q and k are divided by their length, or by this if that is smaller
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
-# One binary serves all sizes: integers are not specialised for being 1 or a multiple of 16.
+# One binary serves all sizes of images: integers are not specialised for being 1 or a multiple of
+# 16.  But the width of a window is a constant, as to divide by anything else takes long.
 _kernel = partial(
     triton.jit,
-    do_not_specialize=("heads", "blocks", "count", "groups", "rows", "columns", "pitch", "centre"),
+    do_not_specialize=("heads", "blocks", "count", "groups", "pitch", "centre"),
 )
 
 
@@ -79,14 +76,14 @@ def _program(rects, heads, blocks):
 
 
 @triton.jit
-def _seats(rect, start, count, columns, pitch, BLOCK: tl.constexpr):
+def _seats(rect, start, count, pitch, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     """Token, place and presence of the ``count`` seats from ``start`` on.
 
-    Seat i is at row i // columns and column i % columns of the rectangle.
+    Seat i is at row i // COLUMNS and column i % COLUMNS of the rectangle.
     """
     first, map_width, height, width = rect
     lane = tl.arange(0, BLOCK)
-    row, column = (start + lane) // columns, (start + lane) % columns
+    row, column = (start + lane) // COLUMNS, (start + lane) % COLUMNS
     present = (lane < count) & (row < height) & (column < width)
     token = (first + row * map_width + column).to(tl.int64)
     return token, tl.where(present, row * pitch + column, 0), present
@@ -154,11 +151,12 @@ def _bias_of(bias, queries, keys):
 
 
 @triton.jit
-def _places(rows, columns, pitch, shift, BLOCK: tl.constexpr):
+def _places(pitch, shift, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
     """The places of the seats of a block of whole rows, ``shift`` blocks further down."""
+    rows: tl.constexpr = BLOCK // COLUMNS
     lane = tl.arange(0, BLOCK)
-    place = (lane // columns + shift * rows) * pitch + lane % columns
-    return tl.where(lane < rows * columns, place, 0)
+    place = (lane // COLUMNS + shift * rows) * pitch + lane % COLUMNS
+    return tl.where(lane < rows * COLUMNS, place, 0)
 
 
 @triton.jit
@@ -170,17 +168,17 @@ def _bias_at(bias, queries, keys, centre):
 
 @_kernel
 def _forward_whole(
-    qkv, scale, table, rects, out, lse, heads, count, groups, rows, columns, pitch, centre,
-    BLOCK: tl.constexpr,
+    qkv, scale, table, rects, out, lse, heads, count, groups, pitch, centre,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Rectangles of one tile: the bias is the same for all of them, and loaded once."""
     head, channels = tl.program_id(0) % heads, heads * _D
     q_of = qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
-    places = _places(rows, columns, pitch, 0, BLOCK)
+    places = _places(pitch, 0, COLUMNS, BLOCK)
     biases = _bias_at(bias, places, places, centre)
     for index in range(tl.program_id(0) // heads, count, groups):
-        seats = _seats(_rectangle(rects, index), 0, rows * columns, columns, pitch, BLOCK)
+        seats = _seats(_rectangle(rects, index), 0, BLOCK, pitch, COLUMNS, BLOCK)
         q = _load(q_of, seats, 3 * channels)
         k = _load(q_of + channels, seats, 3 * channels)
         v = _load(q_of + 2 * channels, seats, 3 * channels)
@@ -194,22 +192,23 @@ def _forward_whole(
 
 @_kernel
 def _forward(
-    qkv, scale, table, rects, out, lse, heads, blocks, pitch, centre, BLOCK: tl.constexpr
+    qkv, scale, table, rects, out, lse, heads, blocks, pitch, centre,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of a rectangle and head; the softmax is online over blocks of keys."""
     head, block, rect = _program(rects, heads, blocks)
-    size, channels = rect[2] * rect[3], heads * _D
+    size, channels = rect[2] * COLUMNS, heads * _D
     if block * BLOCK >= size:
         return
     q_of = qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
-    queries = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    queries = _seats(rect, block * BLOCK, BLOCK, pitch, COLUMNS, BLOCK)
     q = _load(q_of, queries, 3 * channels)
     top = tl.full([BLOCK], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK], tl.float32)
     total = tl.zeros([BLOCK, _D], tl.float32)
     for start in range(0, size, BLOCK):
-        keys = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        keys = _seats(rect, start, BLOCK, pitch, COLUMNS, BLOCK)
         biases = _bias_of(bias, queries, keys)
         k = _load(q_of + channels, keys, 3 * channels)
         v = _load(q_of + 2 * channels, keys, 3 * channels)
@@ -226,7 +225,7 @@ def _forward(
 @_kernel
 def _backward_queries(
     qkv, scale, table, rects, out, lse, grad, grad_qkv, delta,
-    heads, blocks, pitch, centre, BLOCK: tl.constexpr,
+    heads, blocks, pitch, centre, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of one block of q.  Also ``delta``, the sum of p * d p of every query.
 
@@ -235,12 +234,12 @@ def _backward_queries(
     of a query sum to zero, without which those of scale and bias would be off by per cents.
     """
     head, block, rect = _program(rects, heads, blocks)
-    size, channels = rect[2] * rect[3], heads * _D
+    size, channels = rect[2] * COLUMNS, heads * _D
     if block * BLOCK >= size:
         return
     q_of = qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
-    queries = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    queries = _seats(rect, block * BLOCK, BLOCK, pitch, COLUMNS, BLOCK)
     q = _load(q_of, queries, 3 * channels)
     d_out = _load(grad + head * _D, queries, channels)
     o = _load(out + head * _D, queries, channels)
@@ -250,7 +249,7 @@ def _backward_queries(
     lacking = tl.zeros([BLOCK], tl.float32)
     d_q = tl.zeros([BLOCK, _D], tl.float32)
     for start in range(0, size, BLOCK):
-        keys = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        keys = _seats(rect, start, BLOCK, pitch, COLUMNS, BLOCK)
         biases = _bias_of(bias, queries, keys)
         k = _load(q_of + channels, keys, 3 * channels)
         v = _load(q_of + 2 * channels, keys, 3 * channels)
@@ -266,22 +265,22 @@ def _backward_queries(
 @_kernel
 def _backward_keys(
     qkv, scale, table, rects, lse, grad, grad_qkv, delta,
-    heads, blocks, pitch, centre, BLOCK: tl.constexpr,
+    heads, blocks, pitch, centre, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradients of one block of k and v.  The tiles here are keys by queries."""
     head, block, rect = _program(rects, heads, blocks)
-    size, channels = rect[2] * rect[3], heads * _D
+    size, channels = rect[2] * COLUMNS, heads * _D
     if block * BLOCK >= size:
         return
     q_of, d_q_of = qkv + head * _D, grad_qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
-    keys = _seats(rect, block * BLOCK, BLOCK, rect[3], pitch, BLOCK)
+    keys = _seats(rect, block * BLOCK, BLOCK, pitch, COLUMNS, BLOCK)
     k = _load(q_of + channels, keys, 3 * channels)
     v = _load(q_of + 2 * channels, keys, 3 * channels)
     d_k = tl.zeros([BLOCK, _D], tl.float32)
     d_v = tl.zeros([BLOCK, _D], tl.float32)
     for start in range(0, size, BLOCK):
-        queries = _seats(rect, start, BLOCK, rect[3], pitch, BLOCK)
+        queries = _seats(rect, start, BLOCK, pitch, COLUMNS, BLOCK)
         biases = tl.trans(_bias_of(bias, queries, keys))
         q = _load(q_of, queries, 3 * channels)
         d_out = _load(grad + head * _D, queries, channels)
@@ -300,8 +299,8 @@ def _backward_keys(
 @_kernel
 def _backward_tiles(
     qkv, scale, table, rects, lse, grad, grad_qkv, delta, tiles, grad_scale,
-    heads, count, groups, rows, columns, blocks, pitch, centre,
-    BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+    heads, count, groups, blocks, pitch, centre,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of the logits of all tiles that look alike, and of the scale, in one tile.
 
@@ -315,16 +314,18 @@ def _backward_tiles(
     head, shift = tl.program_id(0) % heads, rest % (2 * blocks - 1) - (blocks - 1)
     q_of, d_q_of = qkv + head * _D, grad_qkv + head * _D
     scale, bias = tl.load(scale + head), table + head * (2 * centre + 1) + centre
-    places = _places(rows, columns, pitch, 0, BLOCK)
-    biases = _bias_at(bias, _places(rows, columns, pitch, shift, BLOCK), places, centre)
+    rows: tl.constexpr = BLOCK // COLUMNS
+    seats: tl.constexpr = rows * COLUMNS
+    places = _places(pitch, 0, COLUMNS, BLOCK)
+    biases = _bias_at(bias, _places(pitch, shift, COLUMNS, BLOCK), places, centre)
     tile = tl.zeros([BLOCK, BLOCK], tl.float32)
     by_scale = tl.zeros([BLOCK], tl.float32)
     for index in range(rest // (2 * blocks - 1), count, groups):
         rect = _rectangle(rects, index)
-        used, seats = tl.cdiv(rect[2], rows), rows * columns
+        used = tl.cdiv(rect[2], rows)
         for block in range(max(shift, 0), min(used, used + shift)):
-            queries = _seats(rect, block * seats, seats, columns, pitch, BLOCK)
-            keys = _seats(rect, (block - shift) * seats, seats, columns, pitch, BLOCK)
+            queries = _seats(rect, block * seats, seats, pitch, COLUMNS, BLOCK)
+            keys = _seats(rect, (block - shift) * seats, seats, pitch, COLUMNS, BLOCK)
             q = _load(q_of, queries, 3 * channels)
             k = _load(q_of + channels, keys, 3 * channels)
             v = _load(q_of + 2 * channels, keys, 3 * channels)
@@ -359,10 +360,11 @@ def _backward_tiles(
 
 @_kernel
 def _fold(
-    tiles, grad_table, heads, rows, columns, blocks, pitch, centre,
-    BLOCK: tl.constexpr, OFFSETS: tl.constexpr,
+    tiles, grad_table, heads, blocks, pitch, centre,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr, OFFSETS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of one row of the bias table: the sums over pairs of seats of equal offset."""
+    rows: tl.constexpr = BLOCK // COLUMNS
     height = centre // pitch  # Mh - 1
     head = tl.program_id(0) // (2 * height + 1)
     down = tl.program_id(0) % (2 * height + 1) - height  # from key to query, as is ``across``
@@ -372,33 +374,37 @@ def _fold(
     total = tl.zeros([OFFSETS], tl.float32)
     nearest = (down + blocks * rows) // rows - blocks  # rounded down
     for shift in range(max(nearest, 1 - blocks), min(nearest + 2, blocks)):
-        row, column = query // columns - (down - shift * rows), query % columns - across
-        pair = (query < rows * columns) & (row >= 0) & (row < rows)
-        pair &= (column >= 0) & (column < columns)
+        row, column = query // COLUMNS - (down - shift * rows), query % COLUMNS - across
+        pair = (query < rows * COLUMNS) & (row >= 0) & (row < rows)
+        pair &= (column >= 0) & (column < COLUMNS)
         tile = tiles + ((shift + blocks - 1) * heads + head) * BLOCK * BLOCK
-        at = tile + query * BLOCK + row * columns + column
+        at = tile + query * BLOCK + row * COLUMNS + column
         total += tl.sum(tl.load(at, mask=pair, other=0.0), 0)
     tl.store(grad_table + tl.program_id(0) * pitch + offset, total, mask=offset < pitch)
 
 
-def _largest(sizes: list[int], window: list[int]) -> Size:
-    """The height and width that no rectangle exceeds."""
-    return min(window[0], max(sizes[::2])), min(window[1], max(sizes[1::2]))
+class _Geometry(NamedTuple):
+    """How the tokens are tiled."""
+
+    rectangles: Tensor
+    rows: int  # of the highest rectangle
+    blocks: int  # of its seats
+    place: tuple[int, int, int, int]  # pitch, centre, COLUMNS, BLOCK
 
 
-def _geometry(
-    qkv: Tensor, sizes: list[int], window: list[int], shifted: bool
-) -> tuple[Tensor, int, int, int, int]:
-    """Rectangles, blocks in the largest, pitch and centre of the bias table, and BLOCK."""
+def _geometry(qkv: Tensor, sizes: list[int], window: list[int], shifted: bool) -> _Geometry:
     maps = tuple(zip(sizes[::2], sizes[1::2]))
     if sum(map(prod, maps)) != len(qkv):
         raise ValueError(f"{len(qkv)} tokens are not those of maps of {maps}")
-    seats = prod(_largest(sizes, window))
-    block = min(LARGEST_BLOCK, max(16, triton.next_power_of_2(seats)))
+    rows = min(window[0], max(sizes[::2]))
+    # Seats in a row: as many as the window has or, for narrower maps, one of few numbers.
+    columns = min(window[1], 8 * triton.cdiv(max(sizes[1::2]), 8))
+    block = min(LARGEST_BLOCK, max(16, triton.next_power_of_2(rows * columns)))
     pitch = 2 * window[1] - 1
     centre = (window[0] - 1) * pitch + window[1] - 1
     rects = rectangles(maps, tuple(window), shifted, qkv.device)
-    return rects, triton.cdiv(seats, block), pitch, centre, block
+    blocks = triton.cdiv(rows * columns, block)
+    return _Geometry(rects, rows, blocks, (pitch, centre, columns, block))
 
 
 def _empty_results(qkv: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -412,18 +418,19 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """The result (T, C), and the log-sum-exp of all rows of logits (T, nH)."""
     out, lse = _empty_results(qkv, scale)
-    heads = len(scale)
-    rects, blocks, *place, block = _geometry(qkv, sizes, window, shifted)
-    given, options = (qkv, scale, table, rects, out, lse, heads), OPTIONS[qkv.dtype]
+    rects, _, blocks, place = _geometry(qkv, sizes, window, shifted)
+    heads, count, warps = len(scale), len(rects), WARPS[qkv.dtype]
+    given = qkv, scale, table, rects, out, lse, heads
     with torch.cuda.device_of(qkv):
         if blocks == 1:
-            groups = min(len(rects), triton.cdiv(FORWARD_PROGRAMS, heads))
-            rows, columns = _largest(sizes, window)
+            groups = min(count, triton.cdiv(PROGRAMS, heads))
             _forward_whole[groups * heads,](
-                *given, len(rects), groups, rows, columns, *place, block, **options
+                *given, count, groups, *place, num_warps=warps, **PREFETCH
             )
         else:
-            _forward[len(rects) * blocks * heads,](*given, blocks, *place, block, **options)
+            _forward[count * blocks * heads,](
+                *given, blocks, *place, num_warps=warps, **NO_PREFETCH
+            )  # fmt: skip
     return out, lse
 
 
@@ -439,32 +446,29 @@ def attention_backward(
     shifted: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of qkv, scale and table."""
-    rects, blocks, *place, block = _geometry(qkv, sizes, window, shifted)
-    heads, count, whole, options = len(scale), len(rects), blocks == 1, OPTIONS[qkv.dtype]
+    rects, rows, blocks, place = _geometry(qkv, sizes, window, shifted)
+    pitch, _, columns, block = place
+    heads, count, whole = len(scale), len(rects), blocks == 1
+    options = NO_PREFETCH | {"num_warps": WARPS[qkv.dtype]}
     given, grad = (qkv, scale, table, rects), grad.contiguous()
-    height, columns = _largest(sizes, window)
-    rows = block // columns
-    row_blocks = triton.cdiv(height, rows)
+    row_blocks = triton.cdiv(rows, block // columns)
     kinds = (2 * row_blocks - 1) * heads  # of tiles whose gradients add up to one
     groups = min(count, triton.cdiv(PROGRAMS, kinds))
     tiles, grad_scale = (table.new_empty(groups, kinds, *tile) for tile in ((block, block), ()))
     grad_qkv, grad_table, delta = (torch.empty_like(like) for like in (qkv, table, lse))
     with torch.cuda.device_of(qkv):
-        if whole:  # nothing to prefetch
-            options = options | {"num_stages": 1}
-        else:  # in this order: the first writes delta, which the others read
-            grid, shape = (count * blocks * heads,), (heads, blocks, *place, block)
+        if not whole:  # in this order: the first writes delta, which the others read
+            grid, shape = (count * blocks * heads,), (heads, blocks, *place)
             _backward_queries[grid](
                 *given, out, lse, grad, grad_qkv, delta, *shape, **options
             )  # fmt: skip
             _backward_keys[grid](*given, lse, grad, grad_qkv, delta, *shape, **options)
         _backward_tiles[groups * kinds,](
             *given, lse, grad, grad_qkv, delta, tiles, grad_scale,
-            heads, count, groups, rows, columns, row_blocks, *place, block, whole, **options,
+            heads, count, groups, row_blocks, *place, whole, **options,
         )  # fmt: skip
-        pitch = place[0]
         _fold[table.numel() // pitch,](
-            tiles.sum(0), grad_table, heads, rows, columns, row_blocks, *place, block,
+            tiles.sum(0), grad_table, heads, row_blocks, *place,
             triton.next_power_of_2(pitch), num_warps=8,
         )  # fmt: skip
     return grad_qkv, grad_scale.view(-1, heads).sum(0), grad_table
@@ -525,8 +529,8 @@ def triton_window_attention(
             f"{qkv.shape[1]} channels of q, k and v in {heads} heads are "
             f"{qkv.shape[1] / 3 / heads:g} a head, not {HEAD_DIM}"
         )
-    if qkv.dtype not in OPTIONS:
-        raise ValueError(f"qkv is {qkv.dtype}, not one of {tuple(OPTIONS)}")
+    if qkv.dtype not in WARPS:
+        raise ValueError(f"qkv is {qkv.dtype}, not one of {tuple(WARPS)}")
     if window[1] > LARGEST_BLOCK:
         raise ValueError(f"a window of {window} is wider than {LARGEST_BLOCK} tokens")
     if qkv.is_cuda and not torch.compiler.is_compiling():
