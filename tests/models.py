@@ -92,7 +92,8 @@ def differences(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[
     for name, value in expected.items():
         assert actual[name].shape == value.shape, name
         off = (actual[name].double() - value.double()).abs().max().item()
-        found[name] = off / value.abs().max().item() if off else 0.0
+        largest = value.abs().max().item()
+        found[name] = off / largest if largest else off
         if math.isnan(found[name]):  # which no comparison notices
             found[name] = math.inf
     return found

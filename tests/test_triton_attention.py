@@ -293,7 +293,7 @@ def compile_for(capability: int) -> list[dict]:
     reports = []
     for name, dtype, constants, _ in BINARIES:
         kernel, options = getattr(kernels, name), {"num_warps": kernels.WARPS[NAMES[dtype]]}
-        options |= kernels.PREFETCH if name == "_forward_whole" else kernels.NO_PREFETCH
+        options |= kernels.PREFETCH if name == "_forward_whole" else {"num_stages": 1}
         types = {name: f"*{given}" for name, given in ARRAYS.items()}
         types |= {name: f"*{dtype}" for name in TENSORS} | dict.fromkeys(constants, "constexpr")
         signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}

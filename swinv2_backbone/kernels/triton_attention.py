@@ -30,6 +30,7 @@ from torch import Tensor
 from swinv2_backbone.kernels.choice import TRITON_HEAD_DIM
 from swinv2_backbone.kernels.segments import rectangles
 from swinv2_backbone.kernels.self_check import check_once
+from swinv2_backbone.kernels.triton_launch import launch
 from swinv2_backbone.windows import Size
 
 HEAD_DIM = TRITON_HEAD_DIM
@@ -41,7 +42,6 @@ LARGEST_BLOCK = 64
 PROGRAMS = 1024
 WARPS = {torch.float32: 8, torch.float16: 4, torch.bfloat16: 4}
 PREFETCH = {"num_stages": 2}
-NO_PREFETCH = {"num_stages": 1}
 
 
 _D = tl.constexpr(HEAD_DIM)
@@ -420,17 +420,14 @@ def attention(
     out, lse = _empty_results(qkv, scale)
     rects, _, blocks, place = _geometry(qkv, sizes, window, shifted)
     heads, count, warps = len(scale), len(rects), WARPS[qkv.dtype]
-    given = qkv, scale, table, rects, out, lse, heads
-    with torch.cuda.device_of(qkv):
-        if blocks == 1:
-            groups = min(count, triton.cdiv(PROGRAMS, heads))
-            _forward_whole[groups * heads,](
-                *given, count, groups, *place, num_warps=warps, **PREFETCH
-            )
-        else:
-            _forward[count * blocks * heads,](
-                *given, blocks, *place, num_warps=warps, **NO_PREFETCH
-            )  # fmt: skip
+    tensors, (numbers, constants) = (qkv, scale, table, rects, out, lse), (place[:2], place[2:])
+    if blocks == 1:
+        groups = min(count, triton.cdiv(PROGRAMS, heads))
+        numbers, options = (heads, count, groups, *numbers), {"num_warps": warps} | PREFETCH
+        launch(_forward_whole, groups * heads, tensors, numbers, constants, **options)
+    else:
+        numbers, programs = (heads, blocks, *numbers), count * blocks * heads
+        launch(_forward, programs, tensors, numbers, constants, num_warps=warps)
     return out, lse
 
 
@@ -447,30 +444,27 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of qkv, scale and table."""
     rects, rows, blocks, place = _geometry(qkv, sizes, window, shifted)
-    pitch, _, columns, block = place
-    heads, count, whole = len(scale), len(rects), blocks == 1
-    options = NO_PREFETCH | {"num_warps": WARPS[qkv.dtype]}
+    heads, count, whole, warps = len(scale), len(rects), blocks == 1, WARPS[qkv.dtype]
     given, grad = (qkv, scale, table, rects), grad.contiguous()
+    (pitch, centre), (columns, block) = place[:2], place[2:]
     row_blocks = triton.cdiv(rows, block // columns)
     kinds = (2 * row_blocks - 1) * heads  # of tiles whose gradients add up to one
     groups = min(count, triton.cdiv(PROGRAMS, kinds))
     tiles, grad_scale = (table.new_empty(groups, kinds, *tile) for tile in ((block, block), ()))
     grad_qkv, grad_table, delta = (torch.empty_like(like) for like in (qkv, table, lse))
-    with torch.cuda.device_of(qkv):
-        if not whole:  # in this order: the first writes delta, which the others read
-            grid, shape = (count * blocks * heads,), (heads, blocks, *place)
-            _backward_queries[grid](
-                *given, out, lse, grad, grad_qkv, delta, *shape, **options
-            )  # fmt: skip
-            _backward_keys[grid](*given, lse, grad, grad_qkv, delta, *shape, **options)
-        _backward_tiles[groups * kinds,](
-            *given, lse, grad, grad_qkv, delta, tiles, grad_scale,
-            heads, count, groups, row_blocks, *place, whole, **options,
-        )  # fmt: skip
-        _fold[table.numel() // pitch,](
-            tiles.sum(0), grad_table, heads, row_blocks, *place,
-            triton.next_power_of_2(pitch), num_warps=8,
-        )  # fmt: skip
+    if not whole:  # in this order: the first writes delta, which the others read
+        programs, numbers = count * blocks * heads, (heads, blocks, pitch, centre)
+        tensors = *given, out, lse, grad, grad_qkv, delta
+        launch(_backward_queries, programs, tensors, numbers, place[2:], num_warps=warps)
+        tensors = *given, lse, grad, grad_qkv, delta
+        launch(_backward_keys, programs, tensors, numbers, place[2:], num_warps=warps)
+    tensors = *given, lse, grad, grad_qkv, delta, tiles, grad_scale
+    numbers = heads, count, groups, row_blocks, pitch, centre
+    constants = *place[2:], whole
+    launch(_backward_tiles, groups * kinds, tensors, numbers, constants, num_warps=warps)
+    numbers, constants = numbers[:1] + numbers[3:], (*place[2:], triton.next_power_of_2(pitch))
+    tensors = tiles.sum(0), grad_table
+    launch(_fold, table.numel() // pitch, tensors, numbers, constants, num_warps=8)
     return grad_qkv, grad_scale.view(-1, heads).sum(0), grad_table
 
 

@@ -22,14 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.attention import MAX_LOGIT_SCALE
-from swinv2_backbone.kernels.bias_table import bias_table, bias_table_backward
 from swinv2_backbone.kernels.block_weights import BlockParameters, parameters_of
 from swinv2_backbone.kernels.self_check import check_once
 from swinv2_backbone.kernels.triton_attention import (
     attention,
     attention_backward,
     triton_window_attention,
+)
+from swinv2_backbone.kernels.triton_parameters import (
+    bias_table,
+    scale_and_qkv_bias,
+    small_gradients,
 )
 from swinv2_backbone.kernels.triton_rows import add_norm, add_norm_backward, gelu_backward
 from swinv2_backbone.windows import Partition
@@ -60,11 +63,13 @@ class Activations(NamedTuple):
     mlp: Tensor
 
 
-class _Linear(NamedTuple):
-    """Weights and biases of the linear layers, in the dtype of the products."""
+class Constants(NamedTuple):
+    """What is made of a block's parameters before its forward, and read again in its backward."""
 
+    scale: Tensor  # (nH,) float32
+    table: Tensor  # (nH, offsets of the window) float32, the position bias
+    qkv_bias: Tensor  # (3C,); this and the next in the dtype of the products
     qkv: Tensor
-    qkv_bias: Tensor
     proj: Tensor
     proj_bias: Tensor
     fc1: Tensor
@@ -73,12 +78,30 @@ class _Linear(NamedTuple):
     fc2_bias: Tensor
 
 
+PARAMETERS = Constants._fields[3:]  # those that are parameters, where these need no rounding
+
+
+def constants_of(
+    p: BlockParameters, table: Tensor | None, geometry: Geometry, dtype: torch.dtype
+) -> Constants:
+    """``table``: if it is known."""
+    scale, qkv_bias = scale_and_qkv_bias(p, dtype)
+    if table is None:
+        table = bias_table(p, tuple(geometry.window), tuple(geometry.pretrained))
+    own = [getattr(p, name) for name in PARAMETERS]
+    if p.qkv.dtype != dtype:
+        rounded = [torch.empty_like(one, dtype=dtype) for one in own]
+        torch._foreach_copy_(rounded, own)
+        own = rounded
+    return Constants(scale, table, qkv_bias, *own)
+
+
 class _Block:
     """A block in one forward or backward.
 
     Args:
-        parameters: those of :class:`BlockParameters`.
-        table: (nH, offsets of the window) the position bias, if it is known; or None.
+        parameters: those of the block.
+        constants: made of them.
         keep: nothing, or what the two branches of every token are multiplied by, (T, 1) each.
         geometry: of the attention.
         dtype: of the matrix products.
@@ -86,28 +109,22 @@ class _Block:
 
     def __init__(
         self,
-        parameters: Sequence[Tensor],
-        table: Tensor | None,
+        parameters: BlockParameters,
+        constants: Constants,
         keep: Sequence[Tensor],
         geometry: Geometry,
         dtype: torch.dtype,
     ):
-        self.parameters = p = BlockParameters(*parameters)
-        self.linear = _rounded(p, dtype)
-        self.scale = p.logit_scale.flatten().float().clamp(max=MAX_LOGIT_SCALE).exp_()
-        self.windows = tuple(geometry.window), tuple(geometry.pretrained)
-        if table is None:
-            table = bias_table(*self.windows, p.cpb1, p.cpb1_bias, p.cpb2)
-        self.table = table
+        self.parameters, self.constants = parameters, constants
         self.keep1, self.keep2 = keep or (None, None)
-        self.partition = geometry[:3]
+        self.partition, self.pretrained = geometry[:3], geometry.pretrained
         self.dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
-        w, p = self.linear, self.parameters
+        w, p = self.constants, self.parameters
         qkv = F.linear(x.to(self.dtype), w.qkv, w.qkv_bias)
-        attended, _ = attention(qkv, self.scale, self.table, *self.partition)
+        attended, _ = attention(qkv, w.scale, w.table, *self.partition)
         del qkv
         projected = F.linear(attended, w.proj, w.proj_bias)
         del attended
@@ -119,10 +136,10 @@ class _Block:
 
     def with_activations(self, x: Tensor) -> tuple[Tensor, Activations]:
         """(T, C) -> (T, C), and what was met on the way."""
-        w, p = self.linear, self.parameters
+        w, p = self.constants, self.parameters
         rounded = x.to(self.dtype)
         qkv = F.linear(rounded, w.qkv, w.qkv_bias)
-        attended, lse = attention(qkv, self.scale, self.table, *self.partition)
+        attended, lse = attention(qkv, w.scale, w.table, *self.partition)
         projected = F.linear(attended, w.proj, w.proj_bias)
         x, middle = add_norm(x, projected, p.norm1, p.norm1_bias, self.keep1, self.dtype)
         hidden = F.linear(middle, w.fc1, w.fc1_bias)
@@ -133,7 +150,7 @@ class _Block:
 
     def backward(self, grad: Tensor, met: Activations) -> tuple[Tensor, BlockParameters]:
         """The gradients of ``x`` and of all parameters, these in any dtype."""
-        w, p = self.linear, self.parameters
+        w, p = self.constants, self.parameters
         by_norm2 = add_norm_backward(grad, None, met.mlp, p.norm2, self.keep2)
         grad_hidden = by_norm2.branch @ w.fc2
         activated, by_fc1_bias = gelu_backward(met.hidden, grad_hidden)
@@ -146,36 +163,21 @@ class _Block:
         grad_attended = by_norm1.branch @ w.proj
         by_proj = by_norm1.branch.mT @ met.attended
         grad_qkv, by_scale, by_table = attention_backward(
-            grad_attended, met.qkv, self.scale, self.table, met.attended, met.log_sum_exp,
+            grad_attended, met.qkv, w.scale, w.table, met.attended, met.log_sum_exp,
             *self.partition,
         )  # fmt: skip
         del grad_attended
         by_qkv, by_qkv_bias = grad_qkv.mT @ met.x, grad_qkv.sum(0, dtype=torch.float32)
         grad_x = by_norm1.x.add_(grad_qkv @ w.qkv)
-        by_logit = by_scale * self.scale * (p.logit_scale.flatten() <= MAX_LOGIT_SCALE)
-        by_cpb = bias_table_backward(by_table, *self.windows, p.cpb1, p.cpb1_bias, p.cpb2)
+        window, pretrained = tuple(self.partition[1]), tuple(self.pretrained)
+        by_others = small_gradients(by_table, by_scale, p, window, pretrained)
         channels = len(p.q_bias)
         return grad_x, BlockParameters(
             by_qkv, by_qkv_bias[:channels], by_qkv_bias[2 * channels :],
             by_proj, by_norm1.branch_sum, by_norm1.weight, by_norm1.bias,
             by_fc1, by_fc1_bias, by_fc2, by_norm2.branch_sum, by_norm2.weight, by_norm2.bias,
-            by_logit.view_as(p.logit_scale), *by_cpb,
+            *by_others,
         )  # fmt: skip
-
-
-def _rounded(p: BlockParameters, dtype: torch.dtype) -> _Linear:
-    """The linear layers in ``dtype``; keys have no bias."""
-    channels = len(p.q_bias)
-    if p.qkv.dtype == dtype:
-        qkv_bias = torch.cat((p.q_bias, torch.zeros_like(p.q_bias), p.v_bias))
-        others = (p.proj, p.proj_bias, p.fc1, p.fc1_bias, p.fc2, p.fc2_bias)
-        return _Linear(p.qkv, qkv_bias, *others)
-    like = (p.qkv, p.proj, p.proj_bias, p.fc1, p.fc1_bias, p.fc2, p.fc2_bias)
-    qkv, *others = rounded = [torch.empty_like(one, dtype=dtype) for one in like]
-    qkv_bias = p.q_bias.new_zeros(3 * channels, dtype=dtype)
-    biases = [qkv_bias[:channels], qkv_bias[2 * channels :]]
-    torch._foreach_copy_([*rounded, *biases], [*like, p.q_bias, p.v_bias])
-    return _Linear(qkv, qkv_bias, *others)
 
 
 def _forward(
@@ -187,15 +189,18 @@ def _forward(
     dtype: torch.dtype,
     keep_activations: bool,
 ) -> list[Tensor]:
-    """The block's output (T, C) and, if they are kept for the backward, its activations.
+    """The block's output (T, C) and, if they are kept for the backward, constants and activations.
 
-    ``x`` is among these if it had to be rounded: what an operator gives must not be what it takes.
+    Not among these is what is given: ``x`` and parameters, unless they had to be rounded.
     """
-    block = _Block(parameters, table, keep, geometry, dtype)
+    p = BlockParameters(*parameters)
+    constants = constants_of(p, table, geometry, dtype)
+    block = _Block(p, constants, keep, geometry, dtype)
     if not keep_activations:
         return [block(x)]
     out, met = block.with_activations(x)
-    return [out, *(met if met.x is not x else met[1:])]
+    made = constants if constants.qkv is not p.qkv else constants[: -len(PARAMETERS)]
+    return [out, *made, *(met if met.x is not x else met[1:])]
 
 
 def _backward(
@@ -209,10 +214,18 @@ def _backward(
 ) -> list[Tensor]:
     """The gradients of ``x`` and ``parameters`` of :func:`_forward`.
 
-    ``kept`` are the activations that are not ``x``, or nothing: then they are computed again.
+    ``kept`` is what that gave beside its output, or nothing: then it is computed again.
     """
-    block = _Block(parameters, None, keep, geometry, dtype)
-    met = Activations(x, *kept) if kept else block.with_activations(x)[1]
+    p = BlockParameters(*parameters)
+    if not kept:
+        constants = constants_of(p, None, geometry, dtype)
+        block = _Block(p, constants, keep, geometry, dtype)
+        met = block.with_activations(x)[1]
+    else:
+        own = [] if p.qkv.dtype != dtype else [getattr(p, name) for name in PARAMETERS]
+        made = len(Constants._fields) - len(own)
+        block = _Block(p, Constants(*kept[:made], *own), keep, geometry, dtype)
+        met = Activations(*([x, *kept[made:]][-len(Activations._fields) :]))
     grad_x, by_parameters = block.backward(grad.contiguous(), met)
     return [grad_x, *_as_dtypes_of(parameters, by_parameters)]
 
@@ -259,8 +272,8 @@ class _FusedBlock(torch.autograd.Function):
 
 
 def _save(ctx: Any, x: Tensor, parameters: Sequence, keep: Sequence, kept: Sequence) -> None:
-    if len(kept) == len(Activations._fields):  # x, rounded, is among them
-        x, *kept = kept
+    if kept and ctx.dtype != x.dtype:  # x, rounded, is among them
+        x = x.new_empty(0)
     ctx.lengths = len(parameters), len(keep)
     ctx.save_for_backward(x, *parameters, *keep, *kept)
 
@@ -334,16 +347,19 @@ def _(grad, x, kept, parameters, keep, *rest):
 
 
 @torch.library.register_fake("swinv2::triton_block")
-def _(x, parameters, keep, *rest):
-    *_, dtype, keep_activations = rest
+def _(x, parameters, keep, sizes, window, shifted, pretrained, dtype, keep_activations):
     if not keep_activations:
         return [torch.empty_like(x)]
     (tokens, channels), p = x.shape, BlockParameters(*parameters)
+    heads, offsets = p.logit_scale.numel(), (2 * window[0] - 1) * (2 * window[1] - 1)
+    made = [x.new_empty(*size, dtype=torch.float32) for size in ((heads,), (heads, offsets))]
+    made.append(x.new_empty(3 * channels, dtype=dtype))
+    if p.qkv.dtype != dtype:
+        made += [torch.empty_like(getattr(p, name), dtype=dtype) for name in PARAMETERS]
     widths = Activations(*(channels,) * 8)._replace(qkv=3 * channels, hidden=p.fc1.shape[0])
-    kept = Activations(*(x.new_empty(tokens, width, dtype=dtype) for width in widths))
-    lse = x.new_empty(tokens, p.logit_scale.numel(), dtype=torch.float32)
-    kept = kept._replace(log_sum_exp=lse)
-    return [torch.empty_like(x), *(kept if dtype != x.dtype else kept[1:])]
+    met = Activations(*(x.new_empty(tokens, width, dtype=dtype) for width in widths))
+    met = met._replace(log_sum_exp=x.new_empty(tokens, heads, dtype=torch.float32))
+    return [torch.empty_like(x), *made, *(met if dtype != x.dtype else met[1:])]
 
 
 @torch.library.register_fake("swinv2::triton_block_backward")

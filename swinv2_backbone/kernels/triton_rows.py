@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
+from swinv2_backbone.kernels.triton_launch import launch
 
 TILE = 4096  # numbers that a program has in registers at a time
 PROGRAMS = 528  # that add up: some for each of the 100 to 150 multiprocessors of a large GPU
@@ -40,7 +41,7 @@ def _unit(x, there, channels):
     return centred * scale[:, None], scale
 
 
-@triton.jit(do_not_specialize=("tokens",))
+@triton.jit(do_not_specialize=("tokens",))  # channels are a multiple of 32
 def _add_norm(
     x, branch, weight, bias, keep, out, rounded, tokens, channels,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, KEEP: tl.constexpr, ROUND: tl.constexpr,
@@ -136,10 +137,13 @@ def add_norm(
     rounds = rounded not in (None, x.dtype)
     second = torch.empty_like(x, dtype=rounded) if rounds else out
     rows, width = _rows(channels)
-    _add_norm[triton.cdiv(tokens, rows),](
-        x, branch, weight, bias, keep if keep is not None else x, out, second, tokens, channels,
-        rows, width, keep is not None, rounds,
-    )  # fmt: skip
+    launch(
+        _add_norm,
+        triton.cdiv(tokens, rows),
+        (x, branch, weight, bias, x if keep is None else keep, out, second),
+        (tokens, channels),
+        (rows, width, keep is not None, rounds),
+    )
     return out, second
 
 
@@ -163,11 +167,14 @@ def add_norm_backward(
     rows, width = _rows(channels)
     programs = min(PROGRAMS, triton.cdiv(tokens, rows))
     sums = grad.new_empty(programs, 3 * channels, dtype=torch.float32)
-    _add_norm_backward[programs,](
-        grad, more if more is not None else grad, branch, weight,
-        keep if keep is not None else grad, total, grad_branch, sums, tokens, channels, programs,
-        rows, width, keep is not None, more is not None,
-    )  # fmt: skip
+    more_or, keep_or = (grad if given is None else given for given in (more, keep))
+    launch(
+        _add_norm_backward,
+        programs,
+        (grad, more_or, branch, weight, keep_or, total, grad_branch, sums),
+        (tokens, channels, programs),
+        (rows, width, keep is not None, more is not None),
+    )
     return NormGradients(total, grad_branch, *sums.sum(0).view(3, channels).unbind())
 
 
@@ -181,8 +188,12 @@ def gelu_backward(hidden: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     rows = TILE // COLUMNS
     programs = min(triton.cdiv(PROGRAMS, width // COLUMNS), triton.cdiv(tokens, rows))
     sums = hidden.new_empty(programs, width, dtype=torch.float32)
-    _gelu_backward[programs * (width // COLUMNS),](
-        hidden, grad, activated, sums, tokens, width, programs, rows, COLUMNS
+    launch(
+        _gelu_backward,
+        programs * (width // COLUMNS),
+        (hidden, grad, activated, sums),
+        (tokens, width, programs),
+        (rows, COLUMNS),
     )
     return activated, sums.sum(0)
 
