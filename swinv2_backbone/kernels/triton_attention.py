@@ -30,7 +30,7 @@ from torch import Tensor
 from swinv2_backbone.kernels.choice import TRITON_HEAD_DIM
 from swinv2_backbone.kernels.segments import rectangles
 from swinv2_backbone.kernels.self_check import check_once
-from swinv2_backbone.kernels.triton_launch import launch
+from swinv2_backbone.kernels.triton_launch import cdiv, launch
 from swinv2_backbone.windows import Size
 
 HEAD_DIM = TRITON_HEAD_DIM
@@ -392,18 +392,23 @@ class _Geometry(NamedTuple):
     place: tuple[int, int, int, int]  # pitch, centre, COLUMNS, BLOCK
 
 
+def _power_of_2(n: int) -> int:
+    """The next, or ``n`` itself; Triton's takes microseconds."""
+    return 1 << (n - 1).bit_length()
+
+
 def _geometry(qkv: Tensor, sizes: list[int], window: list[int], shifted: bool) -> _Geometry:
     maps = tuple(zip(sizes[::2], sizes[1::2]))
     if sum(map(prod, maps)) != len(qkv):
         raise ValueError(f"{len(qkv)} tokens are not those of maps of {maps}")
     rows = min(window[0], max(sizes[::2]))
     # Seats in a row: as many as the window has or, for narrower maps, one of few numbers.
-    columns = min(window[1], 8 * triton.cdiv(max(sizes[1::2]), 8))
-    block = min(LARGEST_BLOCK, max(16, triton.next_power_of_2(rows * columns)))
+    columns = min(window[1], 8 * cdiv(max(sizes[1::2]), 8))
+    block = min(LARGEST_BLOCK, max(16, _power_of_2(rows * columns)))
     pitch = 2 * window[1] - 1
     centre = (window[0] - 1) * pitch + window[1] - 1
     rects = rectangles(maps, tuple(window), shifted, qkv.device)
-    blocks = triton.cdiv(rows * columns, block)
+    blocks = cdiv(rows * columns, block)
     return _Geometry(rects, rows, blocks, (pitch, centre, columns, block))
 
 
@@ -422,7 +427,7 @@ def attention(
     heads, count, warps = len(scale), len(rects), WARPS[qkv.dtype]
     tensors, (numbers, constants) = (qkv, scale, table, rects, out, lse), (place[:2], place[2:])
     if blocks == 1:
-        groups = min(count, triton.cdiv(PROGRAMS, heads))
+        groups = min(count, cdiv(PROGRAMS, heads))
         numbers, options = (heads, count, groups, *numbers), {"num_warps": warps} | PREFETCH
         launch(_forward_whole, groups * heads, tensors, numbers, constants, **options)
     else:
@@ -447,9 +452,9 @@ def attention_backward(
     heads, count, whole, warps = len(scale), len(rects), blocks == 1, WARPS[qkv.dtype]
     given, grad = (qkv, scale, table, rects), grad.contiguous()
     (pitch, centre), (columns, block) = place[:2], place[2:]
-    row_blocks = triton.cdiv(rows, block // columns)
+    row_blocks = cdiv(rows, block // columns)
     kinds = (2 * row_blocks - 1) * heads  # of tiles whose gradients add up to one
-    groups = min(count, triton.cdiv(PROGRAMS, kinds))
+    groups = min(count, cdiv(PROGRAMS, kinds))
     tiles, grad_scale = (table.new_empty(groups, kinds, *tile) for tile in ((block, block), ()))
     grad_qkv, grad_table, delta = (torch.empty_like(like) for like in (qkv, table, lse))
     if not whole:  # in this order: the first writes delta, which the others read
@@ -462,7 +467,7 @@ def attention_backward(
     numbers = heads, count, groups, row_blocks, pitch, centre
     constants = *place[2:], whole
     launch(_backward_tiles, groups * kinds, tensors, numbers, constants, num_warps=warps)
-    numbers, constants = numbers[:1] + numbers[3:], (*place[2:], triton.next_power_of_2(pitch))
+    numbers, constants = numbers[:1] + numbers[3:], (*place[2:], _power_of_2(pitch))
     tensors = tiles.sum(0), grad_table
     launch(_fold, table.numel() // pitch, tensors, numbers, constants, num_warps=8)
     return grad_qkv, grad_scale.view(-1, heads).sum(0), grad_table

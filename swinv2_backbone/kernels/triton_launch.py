@@ -15,6 +15,11 @@ from torch import Tensor
 _compiled: dict[tuple, Any] = {}
 
 
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up; Triton's takes microseconds."""
+    return -(-a // b)
+
+
 def launch(
     kernel: triton.JITFunction,
     programs: int,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from swinv2_backbone.attention import MAX_LOGIT_SCALE
 from swinv2_backbone.kernels.block_weights import BlockParameters
-from swinv2_backbone.kernels.triton_launch import launch
+from swinv2_backbone.kernels.triton_launch import cdiv, launch
 from swinv2_backbone.position_bias import HIDDEN, offset_grid
 from swinv2_backbone.windows import Size
 
@@ -157,7 +157,7 @@ def bias_table(p: BlockParameters, window: Size, pretrained: Size) -> Tensor:
     table = offsets.new_empty(heads, len(offsets), dtype=torch.float32)
     launch(
         _bias,
-        heads * triton.cdiv(len(offsets), FEW),
+        heads * cdiv(len(offsets), FEW),
         (offsets, p.cpb1, p.cpb1_bias, p.cpb2, table),
         (heads, len(offsets)),
         (HIDDEN, FEW),
@@ -176,7 +176,7 @@ def small_gradients(
     by_logarithm, by_cpb1, by_cpb1_bias, by_cpb2 = (torch.empty_like(like) for like in likes)
     launch(
         _bias_backward,
-        heads * triton.cdiv(len(offsets), FEW),
+        heads * cdiv(len(offsets), FEW),
         (*inputs, p.cpb2, by_table, p.logit_scale, by_scale, by_sum, by_logarithm),
         numbers,
         (HIDDEN, FEW),
@@ -194,6 +194,6 @@ def scale_and_qkv_bias(p: BlockParameters, dtype: torch.dtype) -> tuple[Tensor, 
     scale = p.logit_scale.new_empty(heads, dtype=torch.float32)
     qkv_bias = p.q_bias.new_empty(3 * channels, dtype=dtype)
     tensors, block = (p.logit_scale, p.q_bias, p.v_bias, scale, qkv_bias), 256
-    programs = triton.cdiv(3 * channels, block)
+    programs = cdiv(3 * channels, block)
     launch(_scale_and_bias, programs, tensors, (heads, channels), (block,))
     return scale, qkv_bias

@@ -9,6 +9,7 @@ Sums over tokens are added up by PROGRAMS programs, then over these, in the same
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -17,9 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
-from swinv2_backbone.kernels.triton_launch import launch
+from swinv2_backbone.kernels.triton_launch import cdiv, launch
 
 TILE = 4096  # numbers that a program has in registers at a time
+TILE_BACKWARD = 2048  # where it has more of them
 PROGRAMS = 528  # that add up: some for each of the 100 to 150 multiprocessors of a large GPU
 COLUMNS = 128  # of a tile of the hidden layer, whose width is a multiple of it
 
@@ -67,9 +69,9 @@ def _add_norm_backward(
 ):  # fmt: skip
     columns = tl.arange(0, WIDTH)
     w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    by_weight = tl.zeros([WIDTH], tl.float32)
-    by_bias = tl.zeros([WIDTH], tl.float32)
-    by_branch = tl.zeros([WIDTH], tl.float32)
+    by_weight = tl.zeros([ROWS, WIDTH], tl.float32)  # summed over rows in the end
+    by_bias = tl.zeros([ROWS, WIDTH], tl.float32)
+    by_branch = tl.zeros([ROWS, WIDTH], tl.float32)
     for start in range(tl.program_id(0) * ROWS, tokens, programs * ROWS):
         rows = start + tl.arange(0, ROWS)
         at, there = _tile(rows, columns, tokens, channels)
@@ -81,19 +83,19 @@ def _add_norm_backward(
             g *= tl.load(keep + rows, mask=rows < tokens, other=0.0).to(tl.float32)[:, None]
         y = tl.load(branch + at, mask=there, other=0.0).to(tl.float32)
         unit, scale = _unit(y, there, channels)
-        by_weight += tl.sum(g * unit, 0)
-        by_bias += tl.sum(g, 0)
+        by_weight += g * unit
+        by_bias += g
         g *= w[None, :]
         radial = tl.sum(g * unit, 1) / channels
         mean = tl.sum(g, 1) / channels
         d_branch = (g - mean[:, None] - unit * radial[:, None]) * scale[:, None]
         d_branch = tl.where(there, d_branch, 0.0)
-        by_branch += tl.sum(d_branch, 0)
+        by_branch += d_branch
         tl.store(grad_branch + at, d_branch.to(grad_branch.dtype.element_ty), mask=there)
     sums += tl.program_id(0) * 3 * channels + columns
-    tl.store(sums, by_weight, mask=columns < channels)
-    tl.store(sums + channels, by_bias, mask=columns < channels)
-    tl.store(sums + 2 * channels, by_branch, mask=columns < channels)
+    tl.store(sums, tl.sum(by_weight, 0), mask=columns < channels)
+    tl.store(sums + channels, tl.sum(by_bias, 0), mask=columns < channels)
+    tl.store(sums + 2 * channels, tl.sum(by_branch, 0), mask=columns < channels)
 
 
 @triton.jit(do_not_specialize=("tokens", "programs"))
@@ -104,7 +106,7 @@ def _gelu_backward(
     blocks = width // COLUMNS
     columns = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     program = tl.program_id(0) // blocks
-    total = tl.zeros([COLUMNS], tl.float32)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in range(program * ROWS, tokens, programs * ROWS):
         at, there = _tile(start + tl.arange(0, ROWS), columns, tokens, width)
         h = tl.load(hidden + at, mask=there, other=0.0).to(tl.float32)
@@ -113,8 +115,8 @@ def _gelu_backward(
         tl.store(activated + at, (h * share).to(activated.dtype.element_ty), mask=there)
         g = tl.load(grad + at, mask=there, other=0.0).to(tl.float32) * (share + h * density)
         tl.store(grad + at, g.to(grad.dtype.element_ty), mask=there)
-        total += tl.sum(g, 0)
-    tl.store(sums + program * width + columns, total)
+        total += g
+    tl.store(sums + program * width + columns, tl.sum(total, 0))
 
 
 def add_norm(
@@ -136,10 +138,10 @@ def add_norm(
     (tokens, channels), out = x.shape, torch.empty_like(x)
     rounds = rounded not in (None, x.dtype)
     second = torch.empty_like(x, dtype=rounded) if rounds else out
-    rows, width = _rows(channels)
+    rows, width = _tile_size(channels, TILE)
     launch(
         _add_norm,
-        triton.cdiv(tokens, rows),
+        cdiv(tokens, rows),
         (x, branch, weight, bias, x if keep is None else keep, out, second),
         (tokens, channels),
         (rows, width, keep is not None, rounds),
@@ -164,8 +166,8 @@ def add_norm_backward(
     tokens, channels = grad.shape
     total = grad if more is None else torch.empty_like(grad)
     grad_branch = torch.empty_like(branch)
-    rows, width = _rows(channels)
-    programs = min(PROGRAMS, triton.cdiv(tokens, rows))
+    rows, width = _tile_size(channels, TILE_BACKWARD)
+    programs = min(PROGRAMS, cdiv(tokens, rows))
     sums = grad.new_empty(programs, 3 * channels, dtype=torch.float32)
     more_or, keep_or = (grad if given is None else given for given in (more, keep))
     launch(
@@ -174,6 +176,7 @@ def add_norm_backward(
         (grad, more_or, branch, weight, keep_or, total, grad_branch, sums),
         (tokens, channels, programs),
         (rows, width, keep is not None, more is not None),
+        num_warps=8,
     )
     return NormGradients(total, grad_branch, *sums.sum(0).view(3, channels).unbind())
 
@@ -185,8 +188,8 @@ def gelu_backward(hidden: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """
     tokens, width = hidden.shape
     activated = torch.empty_like(hidden)
-    rows = TILE // COLUMNS
-    programs = min(triton.cdiv(PROGRAMS, width // COLUMNS), triton.cdiv(tokens, rows))
+    rows = TILE_BACKWARD // COLUMNS
+    programs = min(cdiv(PROGRAMS, width // COLUMNS), cdiv(tokens, rows))
     sums = hidden.new_empty(programs, width, dtype=torch.float32)
     launch(
         _gelu_backward,
@@ -194,11 +197,13 @@ def gelu_backward(hidden: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         (hidden, grad, activated, sums),
         (tokens, width, programs),
         (rows, COLUMNS),
+        num_warps=8,
     )
     return activated, sums.sum(0)
 
 
-def _rows(channels: int) -> tuple[int, int]:
+@cache
+def _tile_size(channels: int, tile: int) -> tuple[int, int]:
     """Rows of a tile, and its width, both powers of two."""
     width = triton.next_power_of_2(channels)
-    return max(1, TILE // width), width
+    return max(1, tile // width), width
