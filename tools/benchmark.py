@@ -6,6 +6,7 @@ tools/benchmark.py --sizes 768x1280 --window 8 16 --mode both --compile --checkp
 tools/benchmark.py --candidates ours timm microsoft=models/swin_transformer_v2.py
 tools/benchmark.py --int8 --sizes 256x256 512x512
 tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
+tools/benchmark.py --device cuda --dtype bfloat16 --attention --sizes 1024x1024 --batch 2
 tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
 
 Everyone has the same random weights and images and takes turns in one process, A B C A B C ...;
@@ -26,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # has benchmarking, wherever this runs
 
-from benchmarking import detector, jobs, memory, quantised, scaling  # noqa: E402
+from benchmarking import attention, detector, jobs, memory, quantised, scaling  # noqa: E402
 from benchmarking.candidates import Candidate, installed, names, parse, with_variations  # noqa: E402
 from benchmarking.comparison import Plan, progress  # noqa: E402
 from benchmarking.report import failures, lines, tables  # noqa: E402
@@ -74,6 +75,8 @@ def planned(args: argparse.Namespace, plan: Plan) -> list[jobs.Job]:
     special = [*scaling_jobs(args, settings, plan)]
     if args.detector:
         special += [jobs.detector(setting, plan) for setting in settings]
+    if args.attention:
+        special += [attention_job(setting) for setting in settings]
     if args.int8:
         special += [int8_job(setting, plan) for setting in settings]
     return special or [jobs.comparison(setting, chosen, plan) for setting in settings]
@@ -93,6 +96,12 @@ def int8_job(setting: Setting, plan: Plan) -> jobs.Job:
     if quantised.unfit(setting):
         raise ValueError(f"--int8 at {setting}: {quantised.unfit(setting)}")
     return jobs.int8(setting, plan)
+
+
+def attention_job(setting: Setting) -> jobs.Job:
+    if attention.unfit(setting):
+        raise ValueError(f"--attention at {setting}: {attention.unfit(setting)}")
+    return jobs.attention(setting)
 
 
 def scaling_jobs(args: argparse.Namespace, settings: list[Setting], plan: Plan) -> list[jobs.Job]:
@@ -172,6 +181,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--linear-cost", action="store_true", help="a pixel at growing sizes, padded")
     what.add_argument("--threads-scaling", action="store_true", help="1 thread against 2")
     what.add_argument("--detector", action="store_true", help="Mask R-CNN against R50, Swin V1")
+    what.add_argument("--attention", action="store_true", help="that alone, on a GPU: roofline")
     what.add_argument("--int8", action="store_true", help="float32 against int8 linear layers")
     add_setting(parser.add_argument_group("setting"))
     add_thoroughness(parser.add_argument_group("how"))

@@ -15,7 +15,7 @@ from benchmarking.candidates import Candidate, build, unfit
 from benchmarking.checks import TOLERANCES, Checker
 from benchmarking.floor import Floor
 from benchmarking.machine import describe
-from benchmarking.memory import in_process_of_its_own
+from benchmarking.memory import in_process_of_its_own, peak_of
 from benchmarking.runs import runner
 from benchmarking.settings import Setting
 from benchmarking.timing import Spread, Stopwatch, alternate, device_clock, fastest, paired
@@ -67,10 +67,12 @@ def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> di
     contest = admit(setting, candidates, random_backbone(setting))
     seconds, ways = time_in_turns(setting, contest.models, plan)
     timed_ones = [c for c in candidates if c.name in contest.models]
+    memory = {}
+    if plan.memory_by and setting.device == "cuda":  # its allocator tells, whatever else is there
+        memory = {name: _peak(model, setting) for name, model in contest.models.items()}
     contest.models.clear()
     gc.collect()
-    memory = {}
-    if plan.memory_by:
+    if plan.memory_by and setting.device == "cpu":
         memory = {c.name: in_process_of_its_own(plan.memory_by, c, setting) for c in timed_ones}
     return {
         "setting": setting.as_json(),
@@ -129,6 +131,15 @@ def time_in_turns(
     progress(f"  timing {', '.join(runs)}")
     seconds = alternate(runs, plan.rounds, warmup=plan.warmup, time_limit=plan.time_limit)
     return seconds, {str(product): way for product, (way, _) in floor.chosen.items()}
+
+
+def _peak(model: nn.Module, setting: Setting) -> dict[str, int | str]:
+    run = runner(model, random_images(setting), setting)
+    run()  # what is kept from then on is no part of the next
+    model.zero_grad(set_to_none=True)
+    found = peak_of(run, setting.device)
+    model.zero_grad(set_to_none=True)
+    return found
 
 
 def _without_traces(run: Stopwatch, model: nn.Module) -> Stopwatch:

@@ -1,4 +1,4 @@
-"""What is measured and kept: jobs of four kinds, and the JSON file of their results."""
+"""What is measured and kept: jobs of five kinds, and the JSON file of their results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarking.attention import compare_attention
 from benchmarking.candidates import Candidate
 from benchmarking.comparison import Plan, compare, progress
 from benchmarking.detector import BUILDERS, compare_detectors
@@ -16,6 +17,7 @@ from benchmarking.scaling import scale
 from benchmarking.settings import Setting
 
 COMPARISON, SCALING, DETECTOR, INT8 = "comparison", "scaling", "detector", "int8"
+ATTENTION = "attention"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Job:
     """A piece of work of some minutes with a result to keep.
 
     Attributes:
-        kind: COMPARISON, SCALING, DETECTOR or INT8.
+        kind: COMPARISON, SCALING, DETECTOR, INT8 or ATTENTION.
         section: the heading under which the result is shown.
         what: what makes it another job than the others of its kind, in words.
         turns: the setting of everyone who takes turns in it.
@@ -66,6 +68,10 @@ def detector(setting: Setting, plan: Plan, section: str = "Detectors") -> Job:
 def int8(setting: Setting, plan: Plan, section: str = "int8") -> Job:
     turns = (setting,) * 3
     return Job(INT8, section, str(setting), turns, lambda: compare_quantised(setting, plan))
+
+
+def attention(setting: Setting, section: str = "Attention of the first stage") -> Job:
+    return Job(ATTENTION, section, str(setting), (setting,), lambda: compare_attention(setting))
 
 
 class Results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarking.jobs import COMPARISON, DETECTOR, INT8, SCALING
+from benchmarking.jobs import ATTENTION, COMPARISON, DETECTOR, INT8, SCALING
 from benchmarking.machine import one_line
 from benchmarking.settings import Setting, size_name
 
@@ -106,7 +106,28 @@ def int8_table(result: dict) -> str:
     return _titled(title_of(Setting.from_json(result["setting"])), columns, rows, result)
 
 
+def attention_table(result: dict) -> str:
+    """Forward and backward of attention, and how near they are to the roofline."""
+    columns = ("attention", "forward us", "of roofline", "backward us", "of roofline")
+    rows = [
+        (
+            name,
+            *(
+                cell
+                for seconds, share in zip(found["seconds"], found["roofline"])
+                for cell in (f"{seconds * 1e6:.0f}", f"{share:.2f}")
+            ),
+        )
+        for name, found in result["rows"].items()
+    ]
+    bandwidth, rate = result["bandwidth"] / 1e9, result["rate"] / 1e12
+    title = title_of(Setting.from_json(result["setting"])).replace("forward", "attention")
+    title += f"; a copy at {bandwidth:.0f} GB/s, a product at {rate:.0f} TFLOP/s"
+    return _titled(title, columns, rows, result)
+
+
 TABLES = {
+    ATTENTION: attention_table,
     COMPARISON: comparison_table,
     SCALING: scaling_table,
     DETECTOR: detector_table,

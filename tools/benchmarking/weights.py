@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,13 +12,18 @@ from benchmarking.settings import Setting
 from swinv2_backbone import SwinV2, build_backbone
 
 
-@torch.no_grad()
 def random_backbone(setting: Setting) -> SwinV2:
     """Our model in float32 on the CPU, whose weights all candidates get.
 
     A fresh block is the identity, as its norms begin with 0; here every parameter counts.
     """
-    model = build_backbone(setting.model, window_size=setting.window)
+    return _random_backbone(setting.model, setting.window)
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def _random_backbone(model: str, window: int) -> SwinV2:
+    model = build_backbone(model, window_size=window)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         parameter.copy_(_values(name, parameter.shape, generator))

@@ -1,0 +1,209 @@
+"""The attention of one block on a GPU: our kernel, PyTorch's, and what the hardware would allow.
+
+Forward and backward by themselves, from q, k and v of the packed tokens of shifted windows (3C
+numbers a token) to the attended ones; times are the GPU's alone, of a graph that repeats the call.
+
+- "SDPA": ``scaled_dot_product_attention`` with bias and mask of every window as one tensor, and
+  around it what it needs: tokens to windows and back, and the norms of q and k.
+- "SDPA, core" and "FlexAttention, core": only that call, in windows that are there already, of
+  normalised q and k; SDPA's without a gradient of the bias, FlexAttention's without shifts.
+
+The roofline is the longer of two times: of the bytes that must be moved (forward q, k, v and the
+result; backward these, the result's gradient and theirs) at the speed of a large copy, and of the
+products (two forward, five backward) at that of a large product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarking.machine import describe
+from benchmarking.settings import Setting
+from swinv2_backbone.attention import window_attention
+from swinv2_backbone.position_bias import bias_matrix, offsets_within
+from swinv2_backbone.windows import Partition, window_layout
+
+Passes = tuple[Callable[[], object], Callable[[], object]]  # forward, backward
+
+OURS, SDPA, SDPA_CORE, FLEX_CORE = "ours", "SDPA", "SDPA, core", "FlexAttention, core"
+MILLISECONDS = 20  # of measuring
+COPIED, MULTIPLIED = 2**29, 8192  # numbers, and rows of a square matrix, for the two ceilings
+TOLERANCE = 2e-2
+
+
+def unfit(setting: Setting) -> str | None:
+    """Why attention cannot be compared in a setting, or None."""
+    if setting.device != "cuda" or setting.dtype == "float32":
+        return "attention is compared on a GPU, in half precision"
+    return None
+
+
+def compare_attention(setting: Setting) -> dict:
+    """Seconds of both passes of everyone, and their share of the roofline, as JSON content.
+
+    The setting's first stage: the most tokens, the fewest channels.
+    """
+    bandwidth, rate = ceilings(setting)
+    case = _Case(setting)
+    expected = window_attention(case.qkv.double(), case.scale, case.table, case.partition)
+    rows, failed = {}, {}
+    for name, make in CANDIDATES.items():
+        try:
+            forward, backward = make(case)
+            if name in (OURS, SDPA):
+                error = ((forward() - expected).abs().max() / expected.abs().max()).item()
+                if not error < TOLERANCE:
+                    raise ValueError(f"its result is off by {error:.1e}")
+            seconds = [_seconds(call) for call in (forward, backward)]
+        except Exception as error:  # noqa: BLE001 - of foreign code, which may raise anything
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        floors = [max(b / bandwidth, f / rate) for b, f in case.work()]
+        rows[name] = {
+            "seconds": seconds,
+            "roofline": [floor / own for floor, own in zip(floors, seconds)],
+        }
+    return {
+        "setting": setting.as_json(),
+        "machine": describe(setting.device, setting.threads),
+        "bandwidth": bandwidth,
+        "rate": rate,
+        "rows": rows,
+        "failed": failed,
+    }
+
+
+def ceilings(setting: Setting) -> tuple[float, float]:
+    """Bytes and operations a second."""
+    options = {"device": setting.device, "dtype": setting.torch_dtype}
+    source, target = (torch.randn(COPIED, **options) for _ in range(2))
+    left, right = (torch.randn(MULTIPLIED, MULTIPLIED, **options) for _ in range(2))
+    copying, multiplying = _seconds(lambda: target.copy_(source)), _seconds(lambda: left @ right)
+    return 2 * source.nbytes / copying, 2 * MULTIPLIED**3 / multiplying
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The median of a call in a graph, so without what Python takes."""
+    from triton.testing import do_bench_cudagraph
+
+    return do_bench_cudagraph(call, rep=MILLISECONDS, return_mode="median") / 1e3
+
+
+class _Case:
+    """Tokens and parameters of the first stage, the same for everyone."""
+
+    def __init__(self, setting: Setting):
+        size, heads = setting.maps[0], setting.variant.num_heads[0]
+        self.setting = setting
+        self.partition = Partition((size,) * setting.batch, (setting.window,) * 2, True)
+        self.tokens, self.channels = setting.batch * prod(size), setting.variant.embed_dim
+        generator = torch.Generator(setting.device).manual_seed(0)
+        options = {"device": setting.device, "generator": generator}
+        self.qkv, self.grad = (
+            torch.randn(self.tokens, width * self.channels, **options).to(setting.torch_dtype)
+            for width in (3, 1)
+        )
+        self.scale = torch.full((heads, 1, 1), 10.0, device=setting.device)
+        self.table = 16 * torch.rand(heads, (2 * setting.window - 1) ** 2, **options)
+
+    def work(self) -> Iterator[tuple[int, int]]:
+        """Bytes and operations of forward and of backward."""
+        row = self.tokens * self.channels
+        product = 2 * row * self.setting.window**2
+        for rows, products in ((4, 2), (8, 5)):
+            yield rows * row * self.qkv.element_size(), products * product
+
+    def windows(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v (nW, nH, N, d), of which the first two are normalised, and q scaled."""
+        layout = window_layout(*self.partition, qkv.device)
+        parts = layout.to_windows(qkv).unflatten(-1, (3, len(self.scale), -1))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        q = F.normalize(q, dim=-1) * self.scale.to(q.dtype)
+        return q, F.normalize(k, dim=-1), v
+
+    def masks(self) -> Tensor:
+        """(nW, nH, N, N): bias, and -inf for what is not attended."""
+        layout = window_layout(*self.partition, self.qkv.device)
+        bias = bias_matrix(offsets_within(self.table, self.partition.window, layout.window))
+        forbidden = layout.forbidden()
+        whole = bias.to(self.qkv.dtype).expand(len(forbidden), -1, -1, -1)
+        return whole.masked_fill(forbidden[:, None], float("-inf"))
+
+
+def _ours(case: _Case) -> Passes:
+    from swinv2_backbone.kernels import triton_attention as kernels
+
+    sizes = [length for size in case.partition.sizes for length in size]
+    geometry = sizes, list(case.partition.window), case.partition.shifted
+    given = case.qkv, case.scale.flatten(), case.table
+    out, lse = kernels.attention(*given, *geometry)
+
+    def backward() -> object:
+        return kernels.attention_backward(case.grad, *given, out, lse, *geometry)
+
+    return lambda: kernels.attention(*given, *geometry)[0], backward
+
+
+def _sdpa(case: _Case) -> Passes:
+    layout, mask = window_layout(*case.partition, case.qkv.device), case.masks()
+    qkv = case.qkv.clone().requires_grad_()
+
+    def forward(qkv: Tensor) -> Tensor:
+        out = F.scaled_dot_product_attention(*case.windows(qkv), attn_mask=mask, scale=1.0)
+        return layout.to_tokens(out.transpose(1, 2).flatten(2))
+
+    return _passes(forward, (qkv,), case.grad)
+
+
+def _sdpa_core(case: _Case) -> Passes:
+    mask = case.masks()
+    parts = [part.detach().contiguous().requires_grad_() for part in case.windows(case.qkv)]
+
+    def forward(*parts: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=1.0)
+
+    return _passes(forward, parts, torch.randn_like(parts[0]))
+
+
+def _flex_core(case: _Case) -> Passes:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    table, m = case.table.clone().requires_grad_(), case.partition.window[0]
+    parts = [part.detach().contiguous().requires_grad_() for part in case.windows(case.qkv)]
+
+    def add_bias(score: Tensor, window: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        row, column = i // m - j // m + m - 1, i % m - j % m + m - 1
+        return score + table[head, row * (2 * m - 1) + column]
+
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, _: Tensor) -> Tensor:
+        return compiled(q, k, v, score_mod=add_bias, scale=1.0)
+
+    return _passes(forward, (*parts, table), torch.randn_like(parts[0]))
+
+
+def _passes(forward: Callable[..., Tensor], leaves: tuple | list, grad: Tensor) -> Passes:
+    out = forward(*leaves)
+
+    def without_graph() -> Tensor:
+        with torch.no_grad():
+            return forward(*leaves)
+
+    def backward() -> object:
+        return torch.autograd.grad(out, leaves, grad, retain_graph=True)
+
+    return without_graph, backward
+
+
+CANDIDATES: dict[str, Callable[[_Case], Passes]] = {
+    OURS: _ours,
+    SDPA: _sdpa,
+    SDPA_CORE: _sdpa_core,
+    FLEX_CORE: _flex_core,
+}
