@@ -1,7 +1,7 @@
 """The attention of one block on a GPU: our kernel, PyTorch's, and what the hardware would allow.
 
-Forward and backward by themselves, from q, k and v of the packed tokens of shifted windows (3C
-numbers a token) to the attended ones; times are the GPU's alone, of a graph that repeats the call.
+Forward, and both passes, from q, k and v of the packed tokens of shifted windows (3C numbers
+a token) to the attended ones; times are the GPU's alone, of a graph that repeats the call.
 
 - "SDPA": ``scaled_dot_product_attention`` with bias and mask of every window as one tensor, and
   around it what it needs: tokens to windows and back, and the norms of q and k.
@@ -9,8 +9,8 @@ numbers a token) to the attended ones; times are the GPU's alone, of a graph tha
   normalised q and k; SDPA's without a gradient of the bias, FlexAttention's without shifts.
 
 The roofline is the longer of two times: of the bytes that must be moved (forward q, k, v and the
-result; backward these, the result's gradient and theirs) at the speed of a large copy, and of the
-products (two forward, five backward) at that of a large product.
+result; backward these, the result's gradient and theirs) at the speed of a large copy, and that of
+the products (two forward, five backward) at the speed of a large one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from swinv2_backbone.attention import window_attention
 from swinv2_backbone.position_bias import bias_matrix, offsets_within
 from swinv2_backbone.windows import Partition, window_layout
 
-Passes = tuple[Callable[[], object], Callable[[], object]]  # forward, backward
+Passes = tuple[Callable[[], object], Callable[[], object]]  # forward, both
 
 OURS, SDPA, SDPA_CORE, FLEX_CORE = "ours", "SDPA", "SDPA, core", "FlexAttention, core"
 MILLISECONDS = 20  # of measuring
@@ -54,12 +54,12 @@ def compare_attention(setting: Setting) -> dict:
     rows, failed = {}, {}
     for name, make in CANDIDATES.items():
         try:
-            forward, backward = make(case)
+            forward, both = make(case)
             if name in (OURS, SDPA):
                 error = ((forward() - expected).abs().max() / expected.abs().max()).item()
                 if not error < TOLERANCE:
                     raise ValueError(f"its result is off by {error:.1e}")
-            seconds = [_seconds(call) for call in (forward, backward)]
+            seconds = [_seconds(call) for call in (forward, both)]
         except Exception as error:  # noqa: BLE001 - of foreign code, which may raise anything
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
@@ -112,10 +112,10 @@ class _Case:
         self.table = 16 * torch.rand(heads, (2 * setting.window - 1) ** 2, **options)
 
     def work(self) -> Iterator[tuple[int, int]]:
-        """Bytes and operations of forward and of backward."""
+        """Bytes and operations of forward and of both passes."""
         row = self.tokens * self.channels
         product = 2 * row * self.setting.window**2
-        for rows, products in ((4, 2), (8, 5)):
+        for rows, products in ((4, 2), (12, 7)):
             yield rows * row * self.qkv.element_size(), products * product
 
     def windows(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,12 +141,12 @@ def _ours(case: _Case) -> Passes:
     sizes = [length for size in case.partition.sizes for length in size]
     geometry = sizes, list(case.partition.window), case.partition.shifted
     given = case.qkv, case.scale.flatten(), case.table
-    out, lse = kernels.attention(*given, *geometry)
 
-    def backward() -> object:
-        return kernels.attention_backward(case.grad, *given, out, lse, *geometry)
+    def both() -> object:
+        results = kernels.attention(*given, *geometry)
+        return kernels.attention_backward(case.grad, *given, *results, *geometry)
 
-    return lambda: kernels.attention(*given, *geometry)[0], backward
+    return lambda: kernels.attention(*given, *geometry)[0], both
 
 
 def _sdpa(case: _Case) -> Passes:
@@ -189,16 +189,11 @@ def _flex_core(case: _Case) -> Passes:
 
 
 def _passes(forward: Callable[..., Tensor], leaves: tuple | list, grad: Tensor) -> Passes:
-    out = forward(*leaves)
-
     def without_graph() -> Tensor:
         with torch.no_grad():
             return forward(*leaves)
 
-    def backward() -> object:
-        return torch.autograd.grad(out, leaves, grad, retain_graph=True)
-
-    return without_graph, backward
+    return without_graph, lambda: torch.autograd.grad(forward(*leaves), leaves, grad)
 
 
 CANDIDATES: dict[str, Callable[[_Case], Passes]] = {

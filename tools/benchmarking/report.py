@@ -107,8 +107,8 @@ def int8_table(result: dict) -> str:
 
 
 def attention_table(result: dict) -> str:
-    """Forward and backward of attention, and how near they are to the roofline."""
-    columns = ("attention", "forward us", "of roofline", "backward us", "of roofline")
+    """Forward, and both passes of attention, and how near they are to the roofline."""
+    columns = ("attention", "forward us", "of roofline", "both us", "of roofline")
     rows = [
         (
             name,
