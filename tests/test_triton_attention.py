@@ -201,17 +201,17 @@ def test_a_backbone_with_the_kernel_equals_the_reference():
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
     device = torch.device(DEVICE)
     monkeypatch.setattr(self_check, "_checked", {})
-    self_check.check_once(triton_window_attention, device, dtype)
-    assert self_check._checked[device, dtype]
-    self_check.check_once(triton_window_attention, device, dtype)  # not again
-    self_check._checked.clear()
+    self_check.check_once(kernels.CHECK, device, dtype)
+    assert self_check._checked[kernels.CHECK, device, dtype]
+    self_check.check_once(kernels.CHECK, device, dtype)  # not again
 
     def wrong(qkv: Tensor, scale: Tensor, *rest) -> Tensor:
         return triton_window_attention(qkv, 1.1 * scale, *rest)
 
+    check = self_check.check_of_attention(wrong)
     with pytest.raises(RuntimeError, match="wrong on .*off by .*kernel='reference'"):
-        self_check.check_once(wrong, device, dtype)
-    assert not self_check._checked[device, dtype]
+        self_check.check_once(check, device, dtype)
+    assert not self_check._checked[check, device, dtype]
 
 
 def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monkeypatch):
@@ -219,7 +219,7 @@ def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monke
     x = torch.ones(3, device=DEVICE, requires_grad=True)
 
     def checking(x: Tensor) -> Tensor:
-        self_check.check_once(triton_window_attention, x.device, torch.float32)
+        self_check.check_once(kernels.CHECK, x.device, torch.float32)
         return x.sin() * x
 
     torch.utils.checkpoint.checkpoint(checking, x, use_reentrant=False).sum().backward()

@@ -17,9 +17,14 @@ pytest.importorskip("triton")
 
 from triton_interpreter import DEVICE, bfloat16_as_on_a_gpu  # noqa: E402, F401
 
-import swinv2_backbone.kernels.triton_block  # noqa: E402, F401 - the operator
 from swinv2_backbone.block import SwinV2Block  # noqa: E402
-from swinv2_backbone.kernels import attend, triton_rows  # noqa: E402
+from swinv2_backbone.kernels import (  # noqa: E402
+    attend,
+    self_check,
+    triton_block,
+    triton_launch,
+    triton_rows,
+)
 from swinv2_backbone.layers import DropPath  # noqa: E402
 from swinv2_backbone.windows import Partition, Size  # noqa: E402
 
@@ -217,3 +222,75 @@ def test_the_gradient_of_gelu_equals_that_of_torch(tokens):
     torch.testing.assert_close(activated.double(), expected.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(grad.double(), x.grad, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(total_of_grad, grad.sum(0), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monkeypatch):
+    device = torch.device(DEVICE)
+    monkeypatch.setattr(self_check, "_checked", {})
+    before = torch.get_rng_state()
+    self_check.check_once(triton_block.CHECK, device, dtype)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert self_check._checked[triton_block.CHECK, device, dtype]
+
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad: Tensor) -> Tensor:
+            return 1.2 * grad
+
+    def wrong(block: nn.Module, x: Tensor, partition: Partition) -> Tensor:
+        return triton_block.fused_block(block, Wrong.apply(x), partition)
+
+    with pytest.raises(RuntimeError, match="the gradient of x is off by .*kernel='reference'"):
+        self_check.check_once(self_check.check_of_block(wrong), device, dtype)
+
+
+class Kernel:
+    """What launch takes for one of Triton's, and what that is compiled to."""
+
+    def __init__(self):
+        self.compiled, self.calls = {}, []
+
+    def __getitem__(self, programs: tuple[int]):
+        def run(*arguments, **options):
+            self.calls.append(("triton", programs, arguments, options))
+            return Compiled(self)
+
+        return run
+
+
+class Compiled:
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, programs: tuple[int, int, int]):
+        return lambda *arguments: self.kernel.calls.append(("direct", programs, arguments))
+
+
+def test_a_kernel_is_launched_directly_if_it_is_known_and_aligned(monkeypatch):
+    monkeypatch.setattr(triton_launch, "_compiled", {})
+    kernel, x = Kernel(), torch.zeros(8)
+
+    def launch(tensor: Tensor, constants: tuple[int, ...] = (4,), **options) -> str:
+        triton_launch.launch(kernel, 3, (tensor,), (2,), constants, **options)
+        assert kernel.calls[-1][2] == (tensor, 2, *constants)
+        return kernel.calls[-1][0]
+
+    assert [launch(x), launch(x)] == ["triton", "direct"]
+    assert kernel.calls[0][3] == {"num_warps": 4, "num_stages": 1}
+    assert kernel.calls[1][1] == (3, 1, 1)
+    assert launch(x[1:]) == "triton"  # 4 bytes further
+    assert launch(x.half()) == launch(x, (8,)) == launch(x, num_warps=8) == "triton"
+    assert launch(torch.zeros(3)) == launch(x.half()) == "direct"
+
+
+def test_a_kernel_that_was_first_seen_unaligned_is_compiled_again_for_aligned_tensors(monkeypatch):
+    monkeypatch.setattr(triton_launch, "_compiled", {})
+    kernel, x = Kernel(), torch.zeros(8)
+    for tensor in (x[1:], x[1:], x, x):
+        triton_launch.launch(kernel, 1, (tensor,), ())
+    assert [call[0] for call in kernel.calls] == ["triton", "triton", "triton", "direct"]

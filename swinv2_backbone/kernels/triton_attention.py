@@ -29,7 +29,7 @@ from torch import Tensor
 
 from swinv2_backbone.kernels.choice import TRITON_HEAD_DIM
 from swinv2_backbone.kernels.segments import rectangles
-from swinv2_backbone.kernels.self_check import check_once
+from swinv2_backbone.kernels.self_check import check_of_attention, check_once
 from swinv2_backbone.kernels.triton_launch import cdiv, launch
 from swinv2_backbone.windows import Size
 
@@ -533,9 +533,12 @@ def triton_window_attention(
     if window[1] > LARGEST_BLOCK:
         raise ValueError(f"a window of {window} is wider than {LARGEST_BLOCK} tokens")
     if qkv.is_cuda and not torch.compiler.is_compiling():
-        check_once(triton_window_attention, qkv.device, qkv.dtype)
+        check_once(CHECK, qkv.device, qkv.dtype)
     flat = [length for size in sizes for length in size]
     out, _ = _attention(
         qkv.contiguous(), scale.flatten(), table.contiguous(), flat, list(window), shifted
     )
     return out
+
+
+CHECK = check_of_attention(triton_window_attention)

@@ -23,11 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swinv2_backbone.kernels.block_weights import BlockParameters, parameters_of
-from swinv2_backbone.kernels.self_check import check_once
+from swinv2_backbone.kernels.self_check import check_of_block, check_once
 from swinv2_backbone.kernels.triton_attention import (
     attention,
     attention_backward,
-    triton_window_attention,
 )
 from swinv2_backbone.kernels.triton_parameters import (
     bias_table,
@@ -286,7 +285,7 @@ def _saved(ctx: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
 
 
 def fused_block(
-    block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool
+    block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool = True
 ) -> Tensor:
     """(T, C) -> (T, C), what the modules of a ``SwinV2Block`` give up to its ``norm3``.
 
@@ -297,7 +296,7 @@ def fused_block(
         dtype = torch.get_autocast_dtype(device)
     compiling, parameters = torch.compiler.is_compiling(), parameters_of(block)
     if x.is_cuda and not compiling:
-        check_once(triton_window_attention, x.device, dtype)
+        check_once(CHECK, x.device, dtype)
     cpb = block.attn.cpb_mlp
     sizes = [length for size in partition.sizes for length in size]
     geometry = Geometry(
@@ -318,6 +317,9 @@ def fused_block(
         )
     table = cpb(partition.window)
     return _forward(x.contiguous(), parameters, table, keep, geometry, dtype, False)[0]
+
+
+CHECK = check_of_block(fused_block)
 
 
 # Defined by its schema, as torch.library.custom_op imports the whole compiler at the first call.
