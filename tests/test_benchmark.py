@@ -21,6 +21,7 @@ from swinv2_backbone import VARIANTS, Variant, build_backbone
 sys.path.insert(0, str(ROOT / "tools"))  # as the script itself does
 
 from benchmarking import (  # noqa: E402
+    attention,
     candidates,
     checks,
     comparison,
@@ -558,6 +559,51 @@ def test_int8_is_compared_with_float32_in_turns(benchmark, capsys):
     assert exact == 0 and modules < 1e-4 < int8 < 0.5
 
 
+# Attention alone
+
+
+@pytest.fixture
+def attention_on_cpu(monkeypatch) -> None:
+    """By Triton's interpreter, without FlexAttention; every call takes a second."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(attention, "COPIED", 8)
+    monkeypatch.setattr(attention, "MULTIPLIED", 8)
+    monkeypatch.setattr(attention, "_seconds", lambda call: float(call() is not None))
+    monkeypatch.delitem(attention.CANDIDATES, attention.FLEX_CORE)
+
+
+def test_attention_alone_is_timed_against_its_roofline(attention_on_cpu):
+    at = setting((64, 64), window=8, dtype="float16")
+    found = attention.compare_attention(at)
+    assert list(found["rows"]) == ["ours", "SDPA", "SDPA, core"] and not found["failed"]
+    tokens, channels, bandwidth, rate = 16 * 16, at.variant.embed_dim, 2 * 8 * 2, 2 * 8**3
+    assert (found["bandwidth"], found["rate"]) == (bandwidth, rate)
+    moved = [rows * tokens * channels * 2 / bandwidth for rows in (4, 12)]
+    worked = [products * 2 * tokens * channels * 64 / rate for products in (2, 7)]
+    for row in found["rows"].values():
+        assert row["seconds"] == [1.0, 1.0]
+        assert row["roofline"] == [max(floors) for floors in zip(moved, worked)]
+    text = report.attention_table(found)
+    assert "| ours | 1000000 |" in text and "window 8, 64x64" in text
+
+
+def test_wrong_attention_is_not_timed(attention_on_cpu, monkeypatch):
+    def wrong(case):
+        forward, both = attention._sdpa(case)
+        return lambda: 1.1 * forward(), both
+
+    monkeypatch.setitem(attention.CANDIDATES, attention.SDPA, wrong)
+    found = attention.compare_attention(setting((64, 64), window=8, dtype="float16"))
+    assert "its result is off by 1.0e-01" in found["failed"]["SDPA"]
+    assert "SDPA" not in found["rows"]
+    assert list(report.failures([found]))
+
+
+def test_attention_alone_needs_a_gpu(benchmark):
+    with pytest.raises(SystemExit, match="on a GPU, in half precision"):
+        run(benchmark, "--attention", "--sizes", "64x64")
+
+
 # The suite
 
 
@@ -569,7 +615,8 @@ def test_suite_has_every_job_once_at_known_models_and_sizes(monkeypatch, device)
     keys = [one.key for one in todo]
     assert len(set(keys)) == len(keys)
     kinds = {jobs.COMPARISON, jobs.SCALING, jobs.DETECTOR}
-    assert {one.kind for one in todo} == kinds | ({jobs.INT8} if device == "cpu" else set())
+    kinds.add(jobs.INT8 if device == "cpu" else jobs.ATTENTION)
+    assert {one.kind for one in todo} == kinds
     assert all(suite.estimated_seconds(one, plan) > 0 for one in todo)
     assert all(one.model in VARIANTS for each in todo for one in each.turns)
     assert {one.device for each in todo for one in each.turns} == {device}

@@ -50,13 +50,21 @@ ON_CPU = (
     Entry("Training, eager, compiled and with checkpointing", "training", (8, 16),
           ("512x512", "768x1280"), compiled=True, checkpointing=True),
 )
-ON_CUDA = tuple(
-    Entry(f"{title}, {model.split('_')[1]}, batch {batch}", mode, (8, 16),
-          ("800x1333", "1024x1024"), model=model, batch=batch, dtype="bfloat16",
-          compiled=True, checkpointing=mode == "training")
-    for title, mode in (("Forward", "forward"), ("Training", "training"))
-    for model in (TINY, BASE)
-    for batch in (2, 8)
+ON_CUDA = (
+    *(
+        Entry(f"{title}, {model.split('_')[1]}, batch {batch}", mode, (8, 16),
+              ("800x1333", "1024x1024"), model=model, batch=batch, dtype="bfloat16",
+              checkpointing=mode == "training")
+        for title, mode in (("Forward", "forward"), ("Training", "training"))
+        for model in (TINY, BASE)
+        for batch in (2, 8)
+    ),
+    *(
+        Entry("Beside compiled peers", mode, (8,), ("1024x1024",), batch=batch, dtype="bfloat16",
+              compiled=True)
+        for mode in ("forward", "training")
+        for batch in (2, 8)
+    ),
 )
 # fmt: on
 DETECTOR_SIZES = ("800x1333",)
@@ -79,7 +87,8 @@ def suite(base: Setting, candidates: Sequence[Candidate], plan: Plan) -> list[Jo
         )
         for setting in _settings(entry, base):
             found.append(jobs.comparison(setting, chosen, plan, entry.section))
-    found += [*_scaling(base, plan), *_detectors(base, plan), *_int8(base, plan)]
+    found += [*_attention(base), *_scaling(base, plan)]
+    found += [*_detectors(base, plan), *_int8(base, plan)]
     return sorted(found, key=lambda job: COMPILE in job.what)  # what compiles takes longest: last
 
 
@@ -94,6 +103,13 @@ def _settings(entry: Entry, base: Setting) -> Iterator[Setting]:
             mode=entry.mode,
             device=base.device,
             threads=base.threads,
+        )
+
+
+def _attention(base: Setting) -> Iterator[Job]:
+    for window in (8, 16) if base.device == "cuda" else ():
+        yield jobs.attention(
+            replace(base, model=TINY, window=window, batch=2, size=parse_size("1024x1024"))
         )
 
 
