@@ -25,6 +25,7 @@ from swinv2_backbone.kernels import (  # noqa: E402
     triton_launch,
     triton_rows,
 )
+from swinv2_backbone.kernels.block_weights import shapes_of_parameters  # noqa: E402
 from swinv2_backbone.layers import DropPath  # noqa: E402
 from swinv2_backbone.windows import Partition, Size  # noqa: E402
 
@@ -145,11 +146,8 @@ def test_a_second_derivative_is_refused():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("keep_activations", [False, True])
 def test_the_operator_keeps_the_rules_of_operators(keep_activations, dtype):
-    shapes = [(96, 32), (32,), (32,), (32, 32), (32,), (32,), (32,)]
-    shapes += [(128, 32), (128,), (32, 128), (32,), (32,), (32,), (1, 1, 1), (512, 2), (512,)]
-    parameters = [
-        pictures(*shape, seed=i).to(DEVICE) for i, shape in enumerate([*shapes, (1, 512)])
-    ]
+    shapes = shapes_of_parameters(32, heads=1)
+    parameters = [pictures(*shape, seed=i).to(DEVICE) for i, shape in enumerate(shapes)]
     x = pictures(3 * 5 + 2, 32).to(DEVICE)
     leaves = [each.requires_grad_() for each in (x, *parameters)]
     for keep in ([], [torch.ones(17, 1, device=DEVICE)] * 2):
@@ -229,7 +227,7 @@ def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monk
     device = torch.device(DEVICE)
     monkeypatch.setattr(self_check, "_checked", {})
     before = torch.get_rng_state()
-    self_check.check_once(triton_block.CHECK, device, dtype)
+    self_check.check_once(triton_block.CHECK, device, dtype, self_check.BLOCK_TOLERANCES)
     assert torch.equal(torch.get_rng_state(), before)
     assert self_check._checked[triton_block.CHECK, device, dtype]
 
@@ -242,11 +240,12 @@ def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monk
         def backward(ctx, grad: Tensor) -> Tensor:
             return 1.2 * grad
 
-    def wrong(block: nn.Module, x: Tensor, partition: Partition) -> Tensor:
-        return triton_block.fused_block(block, Wrong.apply(x), partition)
+    def wrong(x: Tensor, *rest) -> Tensor:
+        return triton_block.compute_block(Wrong.apply(x), *rest)
 
     with pytest.raises(RuntimeError, match="the gradient of x is off by .*kernel='reference'"):
-        self_check.check_once(self_check.check_of_block(wrong), device, dtype)
+        check = self_check.check_of_block(wrong)
+        self_check.check_once(check, device, dtype, self_check.BLOCK_TOLERANCES)
 
 
 class Kernel:

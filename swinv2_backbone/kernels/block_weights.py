@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swinv2_backbone.position_bias import HIDDEN
 from swinv2_backbone.windows import Size
 
 LINEAR = ("qkv", "proj", "fc1", "fc2")
@@ -50,6 +51,30 @@ class BlockParameters(NamedTuple):
     cpb1: Tensor
     cpb1_bias: Tensor
     cpb2: Tensor
+
+
+def shapes_of_parameters(channels: int, heads: int) -> BlockParameters:
+    """The sizes of a block's parameters, in their places."""
+    c, one, hidden = channels, (channels,), 4 * channels
+    return BlockParameters(
+        qkv=(3 * c, c),
+        q_bias=one,
+        v_bias=one,
+        proj=(c, c),
+        proj_bias=one,
+        norm1=one,
+        norm1_bias=one,
+        fc1=(hidden, c),
+        fc1_bias=(hidden,),
+        fc2=(c, hidden),
+        fc2_bias=one,
+        norm2=one,
+        norm2_bias=one,
+        logit_scale=(heads, 1, 1),
+        cpb1=(HIDDEN, 2),
+        cpb1_bias=(HIDDEN,),
+        cpb2=(heads, HIDDEN),
+    )
 
 
 def parameters_of(block: nn.Module) -> BlockParameters:

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +105,14 @@ def _has_compiler() -> bool:
     return any(name and shutil.which(name) for name in names)
 
 
+def _is_installed(name: str) -> bool:
+    with suppress(ImportError):
+        return importlib.util.find_spec(name) is not None
+    return False
+
+
 # Found out once and here, as torch.compile could not look for files.
-_HAS_TRITON = importlib.util.find_spec("triton") is not None and _has_compiler()
+_HAS_TRITON = _is_installed("triton") and _has_compiler()
 
 
 def _is_new(device: torch.device) -> bool:

@@ -22,19 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swinv2_backbone.kernels import triton_attention
 from swinv2_backbone.kernels.block_weights import BlockParameters, parameters_of
-from swinv2_backbone.kernels.self_check import check_of_block, check_once
-from swinv2_backbone.kernels.triton_attention import (
-    attention,
-    attention_backward,
-)
+from swinv2_backbone.kernels.self_check import BLOCK_TOLERANCES, check_of_block, check_once
+from swinv2_backbone.kernels.triton_attention import attention, attention_backward
 from swinv2_backbone.kernels.triton_parameters import (
     bias_table,
     scale_and_qkv_bias,
     small_gradients,
 )
 from swinv2_backbone.kernels.triton_rows import add_norm, add_norm_backward, gelu_backward
-from swinv2_backbone.windows import Partition
+from swinv2_backbone.windows import Partition, Size
 
 
 class Geometry(NamedTuple):
@@ -44,6 +42,11 @@ class Geometry(NamedTuple):
     window: list[int]  # (Mh, Mw)
     shifted: bool
     pretrained: list[int]  # the window that normalises the offsets of the bias
+
+
+def geometry_of(partition: Partition, pretrained: Size) -> Geometry:
+    sizes = [length for size in partition.sizes for length in size]
+    return Geometry(sizes, list(partition.window), partition.shifted, list(pretrained))
 
 
 class Activations(NamedTuple):
@@ -285,7 +288,7 @@ def _saved(ctx: Any) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
 
 
 def fused_block(
-    block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool = True
+    block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool
 ) -> Tensor:
     """(T, C) -> (T, C), what the modules of a ``SwinV2Block`` give up to its ``norm3``.
 
@@ -296,12 +299,10 @@ def fused_block(
         dtype = torch.get_autocast_dtype(device)
     compiling, parameters = torch.compiler.is_compiling(), parameters_of(block)
     if x.is_cuda and not compiling:
-        check_once(CHECK, x.device, dtype)
+        check_once(triton_attention.CHECK, x.device, dtype)
+        check_once(CHECK, x.device, dtype, BLOCK_TOLERANCES)
     cpb = block.attn.cpb_mlp
-    sizes = [length for size in partition.sizes for length in size]
-    geometry = Geometry(
-        sizes, list(partition.window), partition.shifted, list(cpb.pretrained_window)
-    )
+    geometry = geometry_of(partition, cpb.pretrained_window)
     keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
     keep = [] if keep[0] is None else keep
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters))
@@ -319,7 +320,15 @@ def fused_block(
     return _forward(x.contiguous(), parameters, table, keep, geometry, dtype, False)[0]
 
 
-CHECK = check_of_block(fused_block)
+def compute_block(
+    x: Tensor, parameters: BlockParameters, partition: Partition, pretrained: Size
+) -> Tensor:
+    """:func:`fused_block` of the parameters alone, in the dtype of ``x``."""
+    geometry = geometry_of(partition, pretrained)
+    return _FusedBlock.apply(x, [], geometry, x.dtype, True, *parameters)
+
+
+CHECK = check_of_block(compute_block)
 
 
 # Defined by its schema, as torch.library.custom_op imports the whole compiler at the first call.
