@@ -93,7 +93,7 @@ def differences(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[
         assert actual[name].shape == value.shape, name
         off = (actual[name].double() - value.double()).abs().max().item()
         largest = value.abs().max().item()
-        found[name] = off / largest if largest else off
+        found[name] = off / (largest or math.ulp(0)) if off else 0.0
         if math.isnan(found[name]):  # which no comparison notices
             found[name] = math.inf
     return found

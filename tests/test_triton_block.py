@@ -51,7 +51,7 @@ def tokens_for(partition: Partition) -> Tensor:
 def factors_of_images(drop_path: DropPath, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
     """Factors of drop path that depend on nothing: random ones do on dtype and device."""
     lengths = torch.tensor([h * w for h, w in sizes], device=branch.device)
-    return branch.new_tensor([0.5, 0.0, 2.0][: len(sizes)]).repeat_interleave(lengths)[:, None]
+    return branch.new_tensor([0.5, 2.0, 0.0][: len(sizes)]).repeat_interleave(lengths)[:, None]
 
 
 def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Tensor]:
