@@ -26,7 +26,9 @@ from swinv2_backbone.kernels import (  # noqa: E402
     triton_rows,
 )
 from swinv2_backbone.kernels.block_weights import shapes_of_parameters  # noqa: E402
+from swinv2_backbone.kernels.choice import parts_of  # noqa: E402
 from swinv2_backbone.layers import DropPath  # noqa: E402
+from swinv2_backbone.position_bias import PositionBias  # noqa: E402
 from swinv2_backbone.windows import Partition, Size  # noqa: E402
 
 HALF = [torch.float16, torch.bfloat16]
@@ -133,6 +135,24 @@ def test_a_block_with_a_hook_is_computed_by_its_modules(calls):
     found = differences(outcome(block, x, partition), expected)
     assert seen and not calls
     assert max(found.values()) < 3e-5, found
+
+
+def test_a_block_with_another_position_bias_is_computed_by_its_modules(calls):
+    class Other(PositionBias):
+        def table(self, window: Size) -> Tensor:
+            return super().table(window).flip(1)
+
+    partition, found = PARTITIONS[0], {}
+    x = tokens_for(partition)
+    for kernel in ("reference", "triton"):
+        block = random_block(kernel)
+        own = block.attn.cpb_mlp
+        block.attn.cpb_mlp = Other(HEADS, own.pretrained_window).to(DEVICE)
+        block.attn.cpb_mlp.load_state_dict(own.state_dict())
+        block.made_of = parts_of(block)  # as a block of another kind would have it
+        found[kernel] = outcome(block, x, partition)
+    assert not calls
+    assert largest_difference(found["triton"], found["reference"]) < 3e-5
 
 
 def test_a_second_derivative_is_refused():

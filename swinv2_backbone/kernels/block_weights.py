@@ -105,9 +105,21 @@ def parameters_of(block: nn.Module) -> BlockParameters:
 
 def weights_of(block: nn.Module) -> BlockWeights:
     """Those of a ``SwinV2Block``."""
-    p, bias = parameters_of(block), "qkv_bias"
-    own = {name: getattr(p, name) for name in BlockWeights._fields if name != bias}
-    return BlockWeights(qkv_bias=block.attn.qkv_bias, **own)
+    attn, mlp = block.attn, block.mlp
+    return BlockWeights(
+        attn.qkv.weight,
+        attn.qkv_bias,
+        attn.proj.weight,
+        attn.proj.bias,
+        block.norm1.weight,
+        block.norm1.bias,
+        mlp.fc1.weight,
+        mlp.fc1.bias,
+        mlp.fc2.weight,
+        mlp.fc2.bias,
+        block.norm2.weight,
+        block.norm2.bias,
+    )
 
 
 def table_of(bias: nn.Module, window: Size, keep_activations: bool) -> Tensor:

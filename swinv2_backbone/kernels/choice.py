@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from swinv2_backbone.attention import is_plain
+from swinv2_backbone.position_bias import PositionBias
 from swinv2_backbone.windows import Partition
 
 KERNELS = ("auto", "reference", "strips", "triton")
@@ -72,6 +73,8 @@ def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> st
         )
     if kernel in BY_MODULES and not _as_built(block):
         return BY_MODULES[kernel]
+    if kernel == "triton" and type(block.attn.cpb_mlp) is not PositionBias:
+        return BY_MODULES[kernel]  # strips take any bias as a table, fused blocks compute their own
     return kernel
 
 
