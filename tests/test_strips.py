@@ -8,6 +8,7 @@ from math import log, prod
 
 import pytest
 import torch
+import torch._dynamo.testing
 from models import FOUR_STAGES, backbone, gradients, largest_difference, pictures, total
 from oracle import randomise
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ PARTITIONS = [
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
 ]
-# Bytes of a strip, of its logits, and from how many tokens on oneDNN is used.
+# Bytes of a strip, of its logits, and from how many tokens on weights are laid out for it.
 BUDGETS = {"one strip": (2**24, 2**21, 10**6), "many strips": (2**12, 2**8, 1)}
 
 
@@ -141,21 +142,40 @@ def test_a_second_derivative_is_refused():
 
 @pytest.mark.parametrize("out, into", [(96, 32), (32, 96)])
 @pytest.mark.parametrize("tokens", [7, FEWEST_TOKENS])
-def test_prepared_linear_layers_equal_plain_ones(out, into, tokens):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_prepared_linear_layers_equal_plain_ones(out, into, tokens, transposed):
     weight, bias = pictures(out, into, seed=1), pictures(out, seed=2)
+    weight = weight.T.contiguous().T if transposed else weight
     x, prepared = pictures(tokens // 3, into), PreparedLinear(weight, bias, tokens)
-    assert (prepared._laid_out is not None) == (linear._ONEDNN and tokens == FEWEST_TOKENS)
+    assert prepared.by_onednn == linear._ONEDNN
+    assert (prepared._laid_out is weight) == (tokens == 7)
     expected = nn.functional.linear(x.double(), weight.double(), bias.double())
     gelu = nn.functional.gelu(expected)
     torch.testing.assert_close(prepared(x).double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(prepared.gelu(x).double(), gelu, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 300])
+@pytest.mark.parametrize(
+    "dtype, tolerance",
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)],
+)
+def test_gradients_of_linear_layers_are_those_of_autograd(tokens, dtype, tolerance):
+    grad, x = pictures(tokens, 24).to(dtype), pictures(tokens, 16, seed=1).to(dtype)
+    layer = nn.Linear(16, 24).double()
+    layer(x.double()).backward(grad.double())
+    expected = layer.weight.grad, layer.bias.grad
+    for actual, exact in zip(linear.linear_gradients(grad, x), expected):
+        torch.testing.assert_close(actual.double(), exact, rtol=tolerance, atol=tolerance * 10)
+
+
 def test_onednn_is_not_used_where_it_is_turned_off():
-    with torch.backends.mkldnn.flags(enabled=False):
-        prepared = PreparedLinear(pictures(8, 8), None, 10**6)
-        prepared(pictures(4, 8))
-        assert prepared._laid_out is None
+    weight, x = pictures(8, 8), pictures(4, 8)
+    with torch.backends.mkldnn.flags(enabled=False), torch.profiler.profile() as profile:
+        prepared = PreparedLinear(weight, None, 10**6)
+        assert not prepared.by_onednn
+        prepared(x), prepared.gelu(x), linear.linear_gradients(x, x)
+    assert not [event.key for event in profile.key_averages() if "mkldnn" in event.key]
 
 
 def test_the_operator_keeps_the_rules_of_operators():

@@ -1,15 +1,17 @@
-"""Linear layers that see one weight many times: once for every strip of a block.
+"""Linear layers of strips, by oneDNN, and their gradients.
 
-On x86 processors oneDNN multiplies float32 matrices faster than the BLAS that ``F.linear`` calls,
-if the weight is laid out for it first, and it applies GELU while the product is in registers.
-Laying out costs some passes over the weight: it pays from some thousand tokens on, and is done
-anew in every forward, so that nothing is kept that takes memory or could become stale.
+PyTorch multiplies float32 matrices by the BLAS it was built with, which does not use the vectors of
+every processor to the full (MKL, on AMD's, has half the speed of oneDNN).  oneDNN also applies GELU
+while the product is in registers.  For a weight that is used many times, once for every strip of a
+block, it is faster still if the weight is laid out for it first.  That costs some passes over the
+weight, pays from some thousand tokens on, and is done anew in every forward, so that nothing is
+kept that takes memory or could become stale.
 """
 
 from __future__ import annotations
 
 import platform
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 import torch.nn.functional as F
@@ -29,28 +31,52 @@ class PreparedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int):
         self.weight, self.bias, self.tokens = weight, bias, tokens
+        self.by_onednn = _by_onednn(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C')."""
-        if self._laid_out is None:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._laid_out, self.bias, "none", [], "")
+        if self.by_onednn:
+            return torch.ops.mkldnn._linear_pointwise(x, self._laid_out, self.bias, "none", [], "")
+        return F.linear(x, self.weight, self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C'), GELU of the linear layer."""
-        if self._laid_out is None:
-            return F.gelu(F.linear(x, self.weight, self.bias))
-        return torch.ops.mkldnn._linear_pointwise(x, self._laid_out, self.bias, "gelu", [], "none")
+        if self.by_onednn:
+            return torch.ops.mkldnn._linear_pointwise(
+                x, self._laid_out, self.bias, "gelu", [], "none"
+            )
+        return F.gelu(F.linear(x, self.weight, self.bias))
 
     @cached_property
-    def _laid_out(self) -> Tensor | None:
-        """The weight as oneDNN wants it; None where it is not used."""
-        if (
-            _ONEDNN
-            and torch.backends.mkldnn.enabled
-            and self.weight.device.type == "cpu"
-            and self.weight.dtype == torch.float32
-            and self.tokens >= FEWEST_TOKENS
-        ):
+    def _laid_out(self) -> Tensor:
+        """The weight as oneDNN likes it best, where that pays; or as it is."""
+        if self.weight.dtype == torch.float32 and self.tokens >= FEWEST_TOKENS:
             return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), self.tokens)
-        return None
+        return self.weight
+
+
+def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients (C', C) and (C') of weight and bias, the latter in float32 at least.
+
+    ``grad`` (n, C') is the gradient of the layer's output, ``x`` (n, C) its input.
+    """
+    if grad.dtype == torch.float32 and _by_onednn(grad):
+        return torch.ops.aten.mkldnn_linear_backward_weights(
+            grad.to_mkldnn(), x.to_mkldnn(), grad.new_empty(0), True
+        )
+    return grad.mT @ x, grad.sum(dim=0, dtype=torch.promote_types(grad.dtype, torch.float32))
+
+
+def _by_onednn(x: Tensor) -> bool:
+    return (
+        _ONEDNN
+        and torch.backends.mkldnn.enabled
+        and x.device.type == "cpu"
+        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and _multiplies_bfloat16())
+    )
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Whether oneDNN has code for bfloat16 on this processor."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()

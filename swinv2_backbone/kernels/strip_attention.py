@@ -59,13 +59,13 @@ def strip_attention(qkv: Tensor, scale: Tensor, bias: RectangleBias, strip: Stri
         scale: (nH, 1), float32 or float64, which is also what attention is computed in.
         bias: of rectangles, in the dtype of ``scale``.
     """
-    heads = qkv.unflatten(1, (3 * len(scale), -1))
+    heads = qkv.to(scale.dtype).unflatten(1, (3 * len(scale), -1))
     factors, _ = _cosine_factors(heads, scale)
     out = torch.empty_like(heads[:, : len(scale)], memory_format=torch.contiguous_format)
     for group in strip.groups:
         attended = _attend(*_seat(heads, factors, group), bias[group.size])
         _take_home(attended, out, group)
-    return out.flatten(1)
+    return out.flatten(1).to(qkv.dtype)
 
 
 def strip_attention_backward(
@@ -83,10 +83,10 @@ def strip_attention_backward(
     ``grad_bias``.
     """
     num_heads = len(scale)
-    heads = qkv.unflatten(1, (3 * num_heads, -1))
+    heads = qkv.to(scale.dtype).unflatten(1, (3 * num_heads, -1))
     grad = grad.to(scale.dtype).unflatten(1, (num_heads, -1))
     factors, norms = _cosine_factors(heads, scale)
-    grad_heads = torch.empty_like(heads, dtype=scale.dtype)
+    grad_heads = torch.empty_like(heads)
     for group in strip.groups:
         matrix = bias[group.size]
         if group.size not in grad_bias:
@@ -108,9 +108,7 @@ def _cosine_factors(heads: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 3 nH, 1): scale / |q|, 1 / |k| and 1, what (n, 3 nH, d) heads are multiplied by; and
     (n, 2 nH, 1): the norms."""
     num_heads = len(scale)
-    norms = torch.linalg.vector_norm(
-        heads[:, : 2 * num_heads], dim=2, keepdim=True, dtype=scale.dtype
-    )
+    norms = torch.linalg.vector_norm(heads[:, : 2 * num_heads], dim=2, keepdim=True)
     factors = norms.new_ones(len(heads), 3 * num_heads, 1)
     torch.reciprocal(norms.clamp(min=EPS), out=factors[:, : 2 * num_heads])
     factors[:, :num_heads] *= scale

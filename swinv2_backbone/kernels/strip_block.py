@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.kernels.block_weights import LINEAR, BlockWeights, table_of, weights_of
 from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
-from swinv2_backbone.kernels.linear import PreparedLinear
+from swinv2_backbone.kernels.linear import PreparedLinear, linear_gradients
 from swinv2_backbone.kernels.segments import Strip, strips
 from swinv2_backbone.kernels.strip_attention import (
     RectangleBias,
@@ -55,8 +55,9 @@ class _Block:
         keep: Sequence[Tensor],
         partition: Partition,
         hidden_bytes: int,
+        dtype: torch.dtype,
     ):
-        self.weights = weights = BlockWeights(*weights)
+        self.weights = weights = BlockWeights(*(w.to(dtype) for w in weights))
         tokens = sum(h * w for h, w in partition.sizes)
         self.scale = scale.view(-1, 1)
         self.bias = RectangleBias(table, partition.window)
@@ -65,7 +66,7 @@ class _Block:
         self.proj = PreparedLinear(weights.proj, weights.proj_bias, tokens)
         self.fc1 = PreparedLinear(weights.fc1, weights.fc1_bias, tokens)
         self.fc2 = PreparedLinear(weights.fc2, weights.fc2_bias, tokens)
-        most_tokens = hidden_bytes // (len(weights.fc1) * weights.fc1.element_size())
+        most_tokens = hidden_bytes // (len(weights.fc1) * self.scale.element_size())
         self.strips = strips(partition.sizes, partition.window, partition.shifted, most_tokens)
 
     def __call__(self, x: Tensor, strip: Strip) -> Tensor:
@@ -103,10 +104,7 @@ class _Gradients:
     """The gradients of a block's parameters, added up over its strips."""
 
     def __init__(self, block: _Block):
-        # Products of half precision are added up in float32.
-        self.weights = BlockWeights(
-            *(torch.zeros_like(w, dtype=_precise(w.dtype)) for w in block.weights)
-        )
+        self.weights: dict[str, Tensor] = {}
         # dx = dy @ weight: a linear layer with the weight transposed.
         tokens = block.qkv.tokens
         self.back = {
@@ -137,12 +135,7 @@ class _Gradients:
 
     def _linear(self, name: str, grad: Tensor, x: Tensor) -> Tensor:
         """The gradient of the input ``x`` of a linear layer, from that of its output."""
-        weight, bias = (getattr(self.weights, part) for part in (name, f"{name}_bias"))
-        if grad.dtype == weight.dtype:
-            weight.addmm_(grad.mT, x)
-        else:
-            weight += grad.mT @ x
-        bias += grad.sum(dim=0, dtype=bias.dtype)
+        self._add(name, *linear_gradients(grad, x))
         return self.back[name](grad)
 
     def _norm(self, name: str, grad: Tensor, x: Tensor, stats: Sequence[Tensor]) -> Tensor:
@@ -151,9 +144,16 @@ class _Gradients:
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
             grad, x, x.shape[-1:], *stats, weight, bias, [True, True, True]
         )
-        for part, more in ((name, grad_weight), (f"{name}_bias", grad_bias)):
-            getattr(self.weights, part).add_(more)
+        self._add(name, grad_weight, grad_bias)
         return grad_x
+
+    def _add(self, name: str, grad_weight: Tensor, grad_bias: Tensor) -> None:
+        """Add a strip's gradients, which nobody else uses, to those of a layer."""
+        for part, grad in ((name, grad_weight), (f"{name}_bias", grad_bias)):
+            if part in self.weights:
+                self.weights[part] += grad
+            else:  # those of half precision are added up in float32
+                self.weights[part] = grad.to(_precise(grad.dtype))
 
 
 def block_in_strips(
@@ -166,7 +166,7 @@ def block_in_strips(
     attn, weights = block.attn, weights_of(block)
     # Autocast does not look into an operator; it leaves float64 alone.
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        x, *weights = (w.to(torch.get_autocast_dtype(x.device.type)) for w in (x, *weights))
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     keep = [block.drop_path.factors(x, partition.sizes) for _ in range(2)]
     scale, table = attn.scale, table_of(attn.cpb_mlp, partition.window, keep_activations)
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, scale, table))
@@ -221,7 +221,7 @@ def _forward(
 
     Args:
         x: (T, C).
-        weights: those of :class:`BlockWeights`.
+        weights: those of :class:`BlockWeights`; they are used in the dtype of ``x``.
         scale: (nH, 1, 1), the exponential of the clamped ``logit_scale``.
         table: (nH, offsets of the window), the position bias.
         keep: nothing, or what the two branches of every token are multiplied by, (T, 1) each.
@@ -232,7 +232,7 @@ def _forward(
     """
     partition = _partition(sizes, window, shifted)
     hidden_bytes = TRAINING_BYTES if keep_activations else INFERENCE_BYTES
-    block = _Block(weights, scale, table, keep, partition, hidden_bytes)
+    block = _Block(weights, scale, table, keep, partition, hidden_bytes, x.dtype)
     out = torch.empty_like(x)
     kept = _buffers(x, len(block.weights.fc1)) if keep_activations else ()
     with torch.autocast(x.device.type, enabled=False):  # dtypes are settled by the caller
@@ -271,7 +271,7 @@ def _backward(
     ``kept`` are the activations, or nothing.
     """
     partition = _partition(sizes, window, shifted)
-    block = _Block(weights, scale, table, keep, partition, TRAINING_BYTES)
+    block = _Block(weights, scale, table, keep, partition, TRAINING_BYTES, x.dtype)
     sums, grad_x = _Gradients(block), torch.empty_like(x)
     with torch.autocast(x.device.type, enabled=False):
         for strip in block.strips:
@@ -282,7 +282,8 @@ def _backward(
                 _, activations = block.with_activations(x[own], strip)
             grad_x[own] = sums.add_strip(grad[own], x[own], strip, activations)
         grad_table = block.bias.gradient(sums.matrices)
-    grad_weights = [total.to(w.dtype) for total, w in zip(sums.weights, weights)]
+    totals = (sums.weights[name] for name in BlockWeights._fields)
+    grad_weights = [total.to(w.dtype) for total, w in zip(totals, weights)]
     return [grad_x, sums.scale.view_as(scale), grad_table, *grad_weights]
 
 

@@ -28,10 +28,10 @@ def ways(product: Product, left: Tensor, right: Tensor, out: Tensor) -> Ways:
     if product.kind == "linear":
         return _linear(left[0], right[0].view(product.columns, product.inner), out[0])
     if product.kind == "input_gradient":
-        return _by_rows(left[0], right[0], out[0])
+        return _by_rows(left[0], right[0], out[0]) | _by_onednn(left[0], right[0].t(), None)
     if product.kind == "weight_gradient":
         dy = left[0].view(product.inner, product.rows)  # as it is stored: (T, outputs)
-        return {"mm": lambda: torch.mm(dy.t(), right[0], out=out[0])}
+        return _weight_gradient(dy, right[0], out[0])
     if product.kind == "qk":
         right = right.view(product.batch, product.columns, product.inner).mT
     if product.kind == "transposed":
@@ -43,26 +43,34 @@ def _linear(x: Tensor, weight: Tensor, out: Tensor) -> Ways:
     """x (T, inputs), weight (outputs, inputs)."""
     bias = weight[:, 0].contiguous()
     found = {"F.linear": lambda: F.linear(x, weight, bias)}
-    found |= _by_rows(x, weight.t(), out)
-    packed = _packed_weight(x, weight)
-    if packed is not None:
-        pointwise = torch.ops.mkldnn._linear_pointwise
-        found["oneDNN, packed"] = lambda: pointwise(x, packed, bias, "none", [], "")
+    return found | _by_rows(x, weight.t(), out) | _by_onednn(x, weight, bias)
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, out: Tensor) -> Ways:
+    """dy (T, outputs), x (T, inputs)."""
+    found = {"mm": lambda: torch.mm(dy.t(), x, out=out)}
+    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        gradient = torch.ops.aten.mkldnn_linear_backward_weights
+        found["oneDNN"] = lambda: gradient(dy.to_mkldnn(), x.to_mkldnn(), out, False)
     return found
 
 
-def _packed_weight(x: Tensor, weight: Tensor) -> Tensor | None:
-    """The weight as oneDNN likes it for so many rows, where PyTorch has that."""
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
+    """With the weight (outputs, inputs) as it is and as oneDNN likes it, where PyTorch has that."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return None
+        return {}
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return None
+        return {}
+    pointwise = torch.ops.mkldnn._linear_pointwise
     try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
-        torch.ops.mkldnn._linear_pointwise(x[:1], packed, None, "none", [], "")
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), len(x))
+        pointwise(x[:1], packed, None, "none", [], "")
     except (NotImplementedError, RuntimeError):  # of a dtype that this processor has no code for
-        return None
-    return packed
+        return {}
+    return {
+        "oneDNN": lambda: pointwise(x, weight, bias, "none", [], ""),
+        "oneDNN, packed": lambda: pointwise(x, packed, bias, "none", [], ""),
+    }
 
 
 def _by_rows(x: Tensor, matrix: Tensor, out: Tensor) -> Ways:
