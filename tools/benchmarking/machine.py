@@ -37,7 +37,10 @@ def one_line(machine: dict) -> str:
 
 
 def cpu_name() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
+    """With the numbers of its family and model, as one name can stand for several generations."""
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    family, model = _cpu_info("cpu family"), _cpu_info("model")
+    return f"{name} (family {family}, model {model})" if family and model else name
 
 
 def cores() -> int:

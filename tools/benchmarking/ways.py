@@ -51,7 +51,7 @@ def _weight_gradient(dy: Tensor, x: Tensor, out: Tensor) -> Ways:
     found = {"mm": lambda: torch.mm(dy.t(), x, out=out)}
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         gradient = torch.ops.aten.mkldnn_linear_backward_weights
-        found["oneDNN"] = lambda: gradient(dy.to_mkldnn(), x.to_mkldnn(), out, False)
+        found["oneDNN"] = lambda: gradient(dy.to_mkldnn(), x.to_mkldnn(), out, False)[0]
     return found
 
 
