@@ -30,7 +30,7 @@ from swinv2_backbone.windows import Partition, Size
 
 # Of the hidden layer of the MLP, the widest of a strip's tensors.  Larger strips need more memory,
 # which counts in inference, and less time in Python, which counts in training.
-INFERENCE_BYTES = 8 * 2**20
+INFERENCE_BYTES = 4 * 2**20
 TRAINING_BYTES = 16 * 2**20
 
 
