@@ -17,7 +17,7 @@ from benchmarking.peers import PEERS  # noqa: E402
 from benchmarking.report import title_of  # noqa: E402
 from benchmarking.settings import Setting  # noqa: E402
 
-WIDTH, DPI = 9, 100  # inches and dots an inch: 900 pixels
+WIDTH, DPI = 12.5, 80  # inches, which the longest title needs, and dots an inch: 1000 pixels
 BAR, GAP = 0.22, 0.4  # inches: of a bar, and between settings
 MANY = 8  # settings
 OURS_COLOUR = "tab:red"
@@ -70,7 +70,8 @@ def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
     y, ticks = 0.0, {}
     for title, ratios in groups.items():
         y -= GAP
-        axes.text(0, y - BAR / 2, title, fontsize=9, weight="bold", va="bottom")
+        title_text = axes.text(0, y - BAR / 2, title, fontsize=9, weight="bold", va="bottom")
+        title_text.set_in_layout(False)  # else the longest title squeezes the axes
         for name, ratio in ratios.items():
             y -= BAR
             ticks[y] = name
