@@ -1,7 +1,7 @@
 """Linear layers of strips, by oneDNN, and their gradients.
 
-PyTorch multiplies float32 matrices by the BLAS it was built with, which does not use the vectors of
-every processor to the full: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies
+PyTorch multiplies float32 matrices by the BLAS it was built with, which is not the fastest on every
+processor: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies
 GELU while the product is in registers.  For a weight that is used many times, once for every strip
 of a block, it is faster still if the weight is laid out for it first.  That costs some passes over
 the weight, pays from some thousand tokens on, and is done anew in every forward, so that nothing is
