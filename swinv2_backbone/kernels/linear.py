@@ -1,11 +1,11 @@
 """Linear layers of strips, by oneDNN, and their gradients.
 
 PyTorch multiplies float32 matrices by the BLAS it was built with, which is not the fastest on every
-processor: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies
-GELU while the product is in registers.  For a weight that is used many times, once for every strip
-of a block, it is faster still if the weight is laid out for it first.  That costs some passes over
-the weight, pays from some thousand tokens on, and is done anew in every forward, so that nothing is
-kept that takes memory or could become stale.
+processor: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies GELU while the
+product is in registers.  For a weight that is used many times, once for every strip of a block, it
+is faster still if the weight is laid out for it first.  That costs some passes over the weight,
+pays from some thousand tokens on, and is done anew in every forward, so that nothing is kept that
+takes memory or could become stale.
 """
 
 from __future__ import annotations
@@ -64,10 +64,16 @@ def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ops.aten.mkldnn_linear_backward_weights(
             grad.to_mkldnn(), x.to_mkldnn(), grad.new_empty(0), True
         )
-    return grad.mT @ x, grad.sum(dim=0, dtype=torch.promote_types(grad.dtype, torch.float32))
+    return grad.mT @ x, grad.sum(dim=0, dtype=at_least_float32(grad.dtype))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """In which numbers of a dtype are added up."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _by_onednn(x: Tensor) -> bool:
+    """Whether oneDNN multiplies by tensors like this one."""
     return (
         _ONEDNN
         and torch.backends.mkldnn.enabled

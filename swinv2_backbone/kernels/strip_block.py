@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.kernels.block_weights import LINEAR, BlockWeights, table_of, weights_of
 from swinv2_backbone.kernels.choice import LAYER_NORM_EPS
-from swinv2_backbone.kernels.linear import PreparedLinear, linear_gradients
+from swinv2_backbone.kernels.linear import PreparedLinear, at_least_float32, linear_gradients
 from swinv2_backbone.kernels.segments import Strip, strips
 from swinv2_backbone.kernels.strip_attention import (
     RectangleBias,
@@ -28,8 +28,9 @@ from swinv2_backbone.kernels.strip_attention import (
 )
 from swinv2_backbone.windows import Partition, Size
 
-# Of the hidden layer of the MLP, the widest of a strip's tensors.  Larger strips need more memory,
-# which counts in inference, and less time in Python, which counts in training.
+# Of the hidden layer of the MLP, the widest of a strip's tensors, if it were in the dtype that
+# attention is computed in.  Larger strips need more memory, which counts in inference, and less
+# time in Python, which counts in training.
 INFERENCE_BYTES = 4 * 2**20
 TRAINING_BYTES = 16 * 2**20
 
@@ -152,8 +153,8 @@ class _Gradients:
         for part, grad in ((name, grad_weight), (f"{name}_bias", grad_bias)):
             if part in self.weights:
                 self.weights[part] += grad
-            else:  # those of half precision are added up in float32
-                self.weights[part] = grad.to(_precise(grad.dtype))
+            else:
+                self.weights[part] = grad.to(at_least_float32(grad.dtype))
 
 
 def block_in_strips(
@@ -182,10 +183,6 @@ def block_in_strips(
         learning and keep_activations,
     )
     return out
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _partition(sizes: Sequence[int], window: Sequence[int], shifted: bool) -> Partition:

@@ -70,8 +70,9 @@ def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
     y, ticks = 0.0, {}
     for title, ratios in groups.items():
         y -= GAP
-        title_text = axes.text(0, y - BAR / 2, title, fontsize=9, weight="bold", va="bottom")
-        title_text.set_in_layout(False)  # else the longest title squeezes the axes
+        font = {"fontsize": 9, "weight": "bold"}
+        # Not in the layout, or the longest title squeezes the axes.
+        axes.text(0, y - BAR / 2, title, va="bottom", in_layout=False, **font)
         for name, ratio in ratios.items():
             y -= BAR
             ticks[y] = name
