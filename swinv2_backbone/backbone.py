@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from swinv2_backbone.block import Stage, SwinV2Block
-from swinv2_backbone.kernels.choice import asked_for
+from swinv2_backbone.kernels.choose import asked_for
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
 from swinv2_backbone.windows import Size, shrink, unpack
 

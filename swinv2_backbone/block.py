@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.attention import WindowAttention
 from swinv2_backbone.kernels.attend import ATTEND, BLOCKS
-from swinv2_backbone.kernels.choice import choose, parts_of
+from swinv2_backbone.kernels.choose import choose, parts_of
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
 from swinv2_backbone.windows import Partition, Size, shrink
 

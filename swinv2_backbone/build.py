@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 
 from swinv2_backbone.backbone import FEATURES, SwinV2, WindowSizes
-from swinv2_backbone.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
+from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 

@@ -14,8 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from documents import ROOT
 from small_configs import SMALL
 
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.lazy_config import load_lazy_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.d2.config.yacs import load_config
 
 # What makes a command short, beside its own arguments: options, and at its end KEY VALUE.
 # The demo's models are small already.

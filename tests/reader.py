@@ -18,8 +18,8 @@ from publishers import PUBLISHERS, native_state
 import swinv2_backbone
 from swinv2_backbone import SwinV2, SwinV2Classifier
 from swinv2_backbone.d2 import add_swinv2_config
-from swinv2_backbone.d2.data.demo import DemoDataset, generate_demo_dataset
-from swinv2_backbone.d2.lazy_config import load_lazy_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
 from swinv2_backbone.export.exportable import exportable
 from swinv2_backbone.export.formats import FORMATS
 

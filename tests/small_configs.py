@@ -16,8 +16,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig
 
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.lazy_config import load_lazy_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.d2.config.yacs import load_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 STEMS = sorted({path.stem for path in CONFIGS.iterdir() if path.suffix in (".yaml", ".py")})

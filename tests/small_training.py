@@ -18,8 +18,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from small_configs import lazy_config, yaml_config
 
-from swinv2_backbone.d2 import lazy
-from swinv2_backbone.d2.trainer import Trainer
+from swinv2_backbone.d2.engine import lazy
+from swinv2_backbone.d2.engine.trainer import Trainer
 
 NAME = "small_training"
 SIZES = [(61, 83), (83, 61), (64, 96)]

@@ -16,8 +16,8 @@ import yaml
 
 from swinv2_backbone import SwinV2, load_checkpoint
 from swinv2_backbone.checkpoints.save import save_checkpoint
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.images import read_image
+from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.data.loading.images import read_image
 
 TAGS = [
     "!!python/object/apply:os.system ['touch {}']",

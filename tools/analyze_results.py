@@ -14,8 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from swinv2_backbone.d2.analysis.report import Report, Settings
-from swinv2_backbone.d2.analysis.run import open_run
+from swinv2_backbone.d2.evaluation.analysis.report import Report, Settings
+from swinv2_backbone.d2.evaluation.analysis.run import open_run
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

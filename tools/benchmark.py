@@ -35,7 +35,7 @@ from benchmarking.settings import DTYPES, MODES, Setting, parse_size  # noqa: E4
 from benchmarking.suite import estimated_seconds, suite  # noqa: E402
 
 from swinv2_backbone import VARIANTS  # noqa: E402
-from swinv2_backbone.kernels.choice import VARIABLE  # noqa: E402
+from swinv2_backbone.kernels.choose import VARIABLE  # noqa: E402
 from swinv2_backbone.variants import variant_name  # noqa: E402
 
 SIZES = ("512x512", "768x1280", "800x1333", "1024x1024", "1536x1536")

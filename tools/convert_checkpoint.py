@@ -19,10 +19,10 @@ import torch
 
 from swinv2_backbone import VARIANTS, save_checkpoint
 from swinv2_backbone.build import model_for
-from swinv2_backbone.checkpoints.checkpoint import read_checkpoint
-from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.load import load_into
-from swinv2_backbone.checkpoints.normaliser import architecture_of
+from swinv2_backbone.checkpoints.pretrained_window import architecture_of
+from swinv2_backbone.checkpoints.read import read_checkpoint
 from swinv2_backbone.checkpoints.save import TARGETS
 from swinv2_backbone.variants import variant_name
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
 
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.custom import register_custom_datasets
-from swinv2_backbone.d2.data.demo import generate_demo_dataset
-from swinv2_backbone.d2.data.images import read_image
-from swinv2_backbone.d2.predictor import beside, predictor_of
+from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
+from swinv2_backbone.d2.inference.predictor import beside, predictor_of
 
 HERE = Path(__file__).resolve().parent
 OBJECTS = HERE.parent / "configs" / "mask_rcnn_swinv2_demo.yaml"

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from swinv2_backbone import __version__, build_backbone, build_classifier
 from swinv2_backbone.build import PUBLISHED
-from swinv2_backbone.checkpoints.download import fetch
+from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.export.check import Difference, check_shapes, random_pixels
 from swinv2_backbone.export.exportable import Exportable, exportable
 from swinv2_backbone.export.file import check_target, export_file
@@ -86,7 +86,7 @@ def from_name(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
 def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
     """A part of a Detectron2 model, and the file of its weights."""
-    from swinv2_backbone.d2.export import exportable_part, load_model
+    from swinv2_backbone.d2.export.model import exportable_part, load_model
 
     model, image_format, weights = load_model(args.config_file, args.weights, args.opts)
     return exportable_part(model, args.what, image_format), weights
@@ -105,7 +105,7 @@ def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Ten
 
 def picture(path: Path, image_format: str, size: list[int]) -> Tensor:
     """(1, 3, H, W) in float32."""
-    from swinv2_backbone.d2.data.images import read_image
+    from swinv2_backbone.d2.data.loading.images import read_image
 
     pixels = torch.from_numpy(read_image(path, image_format).copy()).permute(2, 0, 1)[None]
     return F.interpolate(pixels.float(), tuple(size), mode="bilinear", antialias=True)

@@ -18,10 +18,10 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from swinv2_backbone.d2 import lazy
-from swinv2_backbone.d2.fast_dev_run import rehearsal_folder
-from swinv2_backbone.d2.launch import launch
-from swinv2_backbone.d2.lazy_config import load_lazy_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.d2.engine import lazy
+from swinv2_backbone.d2.engine.launch import launch
+from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 
 
 def main(args: argparse.Namespace) -> dict:

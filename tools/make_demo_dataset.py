@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from swinv2_backbone.d2.data.demo import SPLITS, generate_demo_dataset
+from swinv2_backbone.d2.demo.dataset import SPLITS, generate_demo_dataset
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

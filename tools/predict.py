@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from swinv2_backbone.d2.data.images import read_image
-from swinv2_backbone.d2.predictor import Predictor, load_predictor
+from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.d2.inference.predictor import Predictor, load_predictor
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from swinv2_backbone.d2.data.ade20k import prepare
+from swinv2_backbone.d2.data.datasets.ade20k import prepare
 
 
 def parse_arguments() -> argparse.Namespace:

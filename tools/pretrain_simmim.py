@@ -20,12 +20,12 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from swinv2_backbone.backbone import FEATURES, SwinV2, window_per_stage
-from swinv2_backbone.checkpoints.download import check_source
-from swinv2_backbone.d2.data.loader import MAX_BROKEN
-from swinv2_backbone.d2.data.masked import find_images
-from swinv2_backbone.d2.launch import launch
-from swinv2_backbone.d2.recipe import AMP_DTYPES, Recipe
-from swinv2_backbone.d2.simmim import Pretraining
+from swinv2_backbone.checkpoints.fetch import check_source
+from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.d2.engine.launch import launch
+from swinv2_backbone.d2.pretraining.masked import find_images
+from swinv2_backbone.d2.pretraining.recipe import AMP_DTYPES, Recipe
+from swinv2_backbone.d2.pretraining.simmim import Pretraining
 from swinv2_backbone.layers import PATCH_SIZE
 from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO
 from swinv2_backbone.variants import VARIANTS, Variant, variant_name

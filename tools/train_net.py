@@ -20,16 +20,16 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from swinv2_backbone.checkpoints.download import check_source
-from swinv2_backbone.d2.checkpoint import Checkpointer
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.custom import check_selected_classes, register_custom_datasets
-from swinv2_backbone.d2.data.selected import check_datasets
-from swinv2_backbone.d2.evaluation import check_evaluation
-from swinv2_backbone.d2.fast_dev_run import rehearsal_folder, shorten
-from swinv2_backbone.d2.launch import launch
-from swinv2_backbone.d2.summary import summarise_config
-from swinv2_backbone.d2.trainer import Trainer
+from swinv2_backbone.checkpoints.fetch import check_source
+from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.data.datasets.custom import check_selected_classes, register_custom_datasets
+from swinv2_backbone.d2.data.datasets.selected import check_datasets
+from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.launch import launch
+from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder, shorten
+from swinv2_backbone.d2.engine.summary import summarise_config
+from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.evaluation.evaluators import check_evaluation
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

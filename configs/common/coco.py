@@ -4,9 +4,9 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
-from swinv2_backbone.d2.data.loader import build_train_loader
-from swinv2_backbone.d2.data.mapper import DatasetMapper
-from swinv2_backbone.d2.evaluation import build_evaluator
+from swinv2_backbone.d2.data.loading.loader import build_train_loader
+from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
+from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
 
 dataloader = dict(
     train=L(build_train_loader)(

@@ -1,4 +1,4 @@
-"""Where a training differs from the defaults, which are ``swinv2_backbone.d2.lazy.TRAIN``."""
+"""Where a training differs from the defaults (docs/TRAINING.md)."""
 
 train = dict(
     output_dir="output",

@@ -4,8 +4,8 @@ from detectron2.config import LazyCall as L
 from detectron2.modeling import SemanticSegmentor
 
 from swinv2_backbone.d2 import SwinV2
-from swinv2_backbone.d2.backbone import feature_shapes
-from swinv2_backbone.d2.upernet import UPerNetHead
+from swinv2_backbone.d2.modeling.backbone import feature_shapes
+from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 model = L(SemanticSegmentor)(
     backbone=L(SwinV2)(

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
-from swinv2_backbone.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from swinv2_backbone.checkpoints.download import fetch
-from swinv2_backbone.checkpoints.native import NATIVE
-from swinv2_backbone.checkpoints.normaliser import (
+from swinv2_backbone.checkpoints.fetch import fetch
+from swinv2_backbone.checkpoints.layouts.native import NATIVE
+from swinv2_backbone.checkpoints.pretrained_window import (
     Architecture,
     Normaliser,
     apply_normaliser,
     decide_normaliser,
 )
+from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.report import LoadReport, group, some
 from swinv2_backbone.classifier import SwinV2Classifier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from swinv2_backbone.checkpoints.normaliser import Normaliser
+from swinv2_backbone.checkpoints.pretrained_window import Normaliser
 
 SHOWN = 20  # names in a message; the rest are counted
 

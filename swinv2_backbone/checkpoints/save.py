@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from swinv2_backbone.backbone import FEATURES, SwinV2
 from swinv2_backbone.checkpoints.files import METADATA, SAFETENSORS, write_file
-from swinv2_backbone.checkpoints.hugging_face import HUGGING_FACE
-from swinv2_backbone.checkpoints.layout import Layout, Tensors
+from swinv2_backbone.checkpoints.layouts.hugging_face import HUGGING_FACE
+from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
+from swinv2_backbone.checkpoints.layouts.microsoft import MICROSOFT
+from swinv2_backbone.checkpoints.layouts.mmpretrain import MMPRETRAIN
+from swinv2_backbone.checkpoints.layouts.native import NATIVE
+from swinv2_backbone.checkpoints.layouts.timm import TIMM
+from swinv2_backbone.checkpoints.layouts.torchvision import TORCHVISION
 from swinv2_backbone.checkpoints.load import find_backbone
-from swinv2_backbone.checkpoints.microsoft import MICROSOFT
-from swinv2_backbone.checkpoints.mmpretrain import MMPRETRAIN
-from swinv2_backbone.checkpoints.native import NATIVE
-from swinv2_backbone.checkpoints.timm import TIMM
-from swinv2_backbone.checkpoints.torchvision import TORCHVISION
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.position_bias import log_spaced_offsets, offset_index
 from swinv2_backbone.windows import Size

@@ -7,8 +7,8 @@
 Call ``add_swinv2_config(cfg)`` before merging a config that selects one of them.
 """
 
-from swinv2_backbone.d2.backbone import SwinV2
-from swinv2_backbone.d2.config import add_swinv2_config
-from swinv2_backbone.d2.upernet import UPerNetHead
+from swinv2_backbone.d2.config.yacs import add_swinv2_config
+from swinv2_backbone.d2.modeling.backbone import SwinV2
+from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 __all__ = ["SwinV2", "UPerNetHead", "add_swinv2_config"]

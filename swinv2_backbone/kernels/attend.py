@@ -10,13 +10,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from swinv2_backbone.attention import Attend, window_attention
-from swinv2_backbone.kernels.strip_block import block_in_strips
+from swinv2_backbone.kernels.cpu.block import block_in_strips
 from swinv2_backbone.windows import Partition
 
 
 def fused_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
     """What ``attention.window_attention`` gives, as one Triton kernel."""
-    from swinv2_backbone.kernels.triton_attention import triton_window_attention
+    from swinv2_backbone.kernels.triton.attention import triton_window_attention
 
     return triton_window_attention(qkv, scale, table, *partition)
 
@@ -25,7 +25,7 @@ def fused_block(
     block: nn.Module, x: Tensor, partition: Partition, keep_activations: bool
 ) -> Tensor:
     """What ``triton_block.fused_block`` gives."""
-    from swinv2_backbone.kernels import triton_block
+    from swinv2_backbone.kernels.triton import block as triton_block
 
     return triton_block.fused_block(block, x, partition, keep_activations)
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swinv2_backbone.attention import MAX_LOGIT_SCALE, window_attention
-from swinv2_backbone.kernels.block_weights import BlockParameters, shapes_of_parameters
-from swinv2_backbone.kernels.choice import LAYER_NORM_EPS, TRITON_HEAD_DIM
+from swinv2_backbone.kernels.choose import LAYER_NORM_EPS, TRITON_HEAD_DIM
+from swinv2_backbone.kernels.parameters import BlockParameters, shapes_of_parameters
 from swinv2_backbone.position_bias import bias_of_offsets, offset_grid
 from swinv2_backbone.windows import Partition, Size
 

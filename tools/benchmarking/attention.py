@@ -136,7 +136,7 @@ class _Case:
 
 
 def _ours(case: _Case) -> Passes:
-    from swinv2_backbone.kernels import triton_attention as kernels
+    from swinv2_backbone.kernels.triton import attention as kernels
 
     sizes = [length for size in case.partition.sizes for length in size]
     geometry = sizes, list(case.partition.window), case.partition.shifted

@@ -16,7 +16,7 @@ from torch import nn
 from benchmarking.peers import PEERS, build_peer, is_installed
 from benchmarking.settings import Setting
 from swinv2_backbone import SwinV2, build_backbone
-from swinv2_backbone.kernels import choice
+from swinv2_backbone.kernels import choose as choice
 
 OURS = "ours"
 AUTO = "auto"  # the kernel that a user gets

@@ -27,7 +27,7 @@ OURS = "ours"
 
 def detector_config(setting: Setting):
     """Our recipe with random weights, for the setting's model, window and device."""
-    from swinv2_backbone.d2.config import load_config
+    from swinv2_backbone.d2.config.yacs import load_config
 
     options = {
         "MODEL.WEIGHTS": "",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
-from swinv2_backbone.kernels.choice import parts_of
+from swinv2_backbone.kernels.choose import parts_of
 from swinv2_backbone.position_bias import PositionBias
 from swinv2_backbone.windows import Size
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from experiments.biases import set_bias
 from experiments.pictures import SHAPES, pictures
 from swinv2_backbone import SwinV2, SwinV2Classifier
-from swinv2_backbone.d2.optimizer import parameter_groups
+from swinv2_backbone.d2.solver.optimizer import parameter_groups
 
 WINDOW = 8  # of pre-training, in tokens
 PIXELS = 8  # of a side of the picture for a token of the window: what is large has large windows

@@ -22,11 +22,11 @@ from experiments.classify import WINDOW
 from experiments.padding import attend_padding
 from experiments.transfer import pretrained_backbone
 from swinv2_backbone import SwinV2, load_checkpoint
-from swinv2_backbone.d2.config import load_config
-from swinv2_backbone.d2.data.custom import register_custom_datasets
-from swinv2_backbone.d2.data.demo import generate_demo_dataset
-from swinv2_backbone.d2.data.mapper import DatasetMapper
-from swinv2_backbone.d2.trainer import Trainer
+from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
+from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
+from swinv2_backbone.d2.engine.trainer import Trainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mask_rcnn_swinv2_demo.yaml"
 SIDE = 96  # pixels, typical; sides are 0.75 to 1.25 of it

@@ -10,9 +10,9 @@ import torch
 
 from experiments.classify import DEPTHS, EMBED_DIM, NUM_HEADS, WINDOW
 from swinv2_backbone import SwinV2
-from swinv2_backbone.d2.data.masked import find_images
-from swinv2_backbone.d2.recipe import Recipe
-from swinv2_backbone.d2.simmim import pretrain
+from swinv2_backbone.d2.pretraining.masked import find_images
+from swinv2_backbone.d2.pretraining.recipe import Recipe
+from swinv2_backbone.d2.pretraining.simmim import pretrain
 
 IMAGE_SIZE, MASK_PATCH = 96, 16  # pixels; behind 32 whole objects would vanish
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinv2_backbone.d2.data.demo_scene import OUTLINES
+from swinv2_backbone.d2.demo.scene import OUTLINES
 
 SHAPES = tuple(OUTLINES)
 DRAWN = 192  # pixels of a side, of which all sizes are made

@@ -1,0 +1,65 @@
+"""The datasets that a config selects by name: are they known, and are their files there?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from swinv2_backbone.d2.data.datasets.ade20k import check_ade20k
+
+FILES = ("json_file", "image_root", "sem_seg_root", "panoptic_json", "panoptic_root")
+
+
+def check_datasets(names: Sequence[str]) -> None:
+    """Raise ValueError if a dataset could not be trained or tested on.
+
+    Args:
+        names: as in ``DATASETS.TRAIN``.
+
+    Raises:
+        ValueError: a name is unknown, files are missing, or the labels of ADE20K are not prepared.
+    """
+    for name in names:
+        if name not in DatasetCatalog:
+            raise ValueError(
+                f"dataset {name!r} is not registered: give Detectron2's name of a dataset, or your "
+                "own files (docs/DATASETS.md)"
+            )
+        _check_files(name)
+    check_ade20k(names)
+
+
+def check_same_classes(names: Sequence[str], kind: str) -> None:
+    """Raise ValueError if the datasets do not have the same classes in the same order.
+
+    Args:
+        kind: "thing_classes" or "stuff_classes"; datasets that do not know any are passed over.
+    """
+    known = {name: list(MetadataCatalog.get(name).get(kind, ())) for name in names}
+    known = {name: classes for name, classes in known.items() if classes}
+    for name, classes in known.items():
+        first = next(iter(known))
+        if classes != known[first]:
+            raise ValueError(
+                f"the classes of {name} ({_some(classes)}) are not those of {first} "
+                f"({_some(known[first])})"
+            )
+
+
+def _check_files(name: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    if name.startswith("ade20k_sem_seg"):
+        return  # it has a check of its own, which knows the command that makes them
+    for key in FILES:
+        path = metadata.get(key)
+        if path and not Path(path).exists():
+            raise ValueError(
+                f"dataset {name}: {path} is not there; set the environment variable "
+                "DETECTRON2_DATASETS to the folder that holds Detectron2's datasets"
+            )
+
+
+def _some(classes: list[str], shown: int = 10) -> str:
+    return ", ".join(classes[:shown]) + (", ..." if len(classes) > shown else "")

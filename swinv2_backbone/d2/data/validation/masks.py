@@ -1,0 +1,115 @@
+"""One ``segmentation`` of a COCO-format file: what is wrong with it, and its area.
+
+Legend: H, W the height and width of the image in pixels. A polygon is [x, y, x, y, ...]; RLE is
+run lengths of 0 and 1 by turns, down the columns, as a list or compressed to a text.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from pycocotools import mask as coco_mask
+
+from swinv2_backbone.d2.data.validation.report import Fault
+
+KIND = Fault(
+    "segmentations that are neither polygons [[x, y, ...], ...] nor RLE {size, counts}",
+    "write them as one of the two, or remove them",
+)
+POLYGON = Fault(
+    "polygons with an odd number of coordinates, or with one that is no finite number",
+    "draw them anew, or remove these annotations",
+)
+FAR_POLYGON = Fault(
+    "polygons that reach farther beyond their image than the image is long",
+    "check the coordinates: x, y in pixels",
+)
+RLE_SIZE = Fault(
+    "RLE masks of another size than their image", "encode them at the image's size, [height, width]"
+)
+RLE_COUNTS = Fault(
+    "RLE masks whose counts are damaged or do not add up to the image", "encode them anew"
+)
+
+
+class FaultError(Exception):
+    """A fault in one annotation; ``detail`` may say what was found."""
+
+    def __init__(self, fault: Fault, detail: str = ""):
+        super().__init__(fault, detail)
+        self.fault, self.detail = fault, detail
+
+
+def usable(segmentation: object, height: int, width: int) -> dict | list:
+    """The segmentation without polygons of fewer than 3 points; the same object if there are none.
+
+    Raises:
+        FaultError: training or evaluation would fail on it, or take it for another mask.
+    """
+    if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
+        _check_rle(segmentation, height, width)
+        return segmentation
+    if not isinstance(segmentation, list) or not all(isinstance(p, list) for p in segmentation):
+        raise FaultError(KIND, f"{segmentation!r:.40}")
+    for polygon in segmentation:
+        _check_polygon(polygon, max(height, width))
+    if all(len(polygon) >= 6 for polygon in segmentation):
+        return segmentation
+    return [polygon for polygon in segmentation if len(polygon) >= 6]
+
+
+def mask_area(segmentation: dict | list, height: int, width: int) -> float:
+    """Pixels of a usable mask, counted as COCO's evaluation counts those of predictions."""
+    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
+        return float(coco_mask.area(segmentation))
+    parts = coco_mask.frPyObjects(segmentation, height, width)
+    return float(coco_mask.area(coco_mask.merge(parts) if isinstance(parts, list) else parts))
+
+
+def _check_polygon(polygon: list, longest: int) -> None:
+    try:
+        finite = all(map(isfinite, polygon))
+    except (TypeError, OverflowError):
+        finite = False
+    if not finite:
+        raise FaultError(POLYGON, "not finite")
+    if len(polygon) % 2:
+        raise FaultError(POLYGON, f"{len(polygon)} coordinates")
+    # Beside being wrong, such a polygon takes time and memory by its length.
+    if polygon and (max(polygon) > 2 * longest or min(polygon) < -longest):
+        raise FaultError(FAR_POLYGON, f"{min(polygon)} to {max(polygon)}")
+
+
+def _check_rle(rle: dict, height: int, width: int) -> None:
+    if rle["size"] != [height, width]:
+        raise FaultError(RLE_SIZE, f"{rle['size']} instead of {[height, width]}")
+    counts = rle["counts"]
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
+        raise FaultError(RLE_COUNTS, f"{counts!r:.40}")
+    if sum(runs) != height * width:
+        raise FaultError(RLE_COUNTS, f"{sum(runs)} instead of {height * width} pixels")
+
+
+def _runs(counts: str) -> list[int] | None:
+    """The run lengths of COCO's compressed text; None if it is damaged.
+
+    pycocotools reads past the end of some damaged texts, and fills up those that are too short.
+    A character holds 5 bits, lowest first, above which one more says that the number goes on.
+    Numbers are signed, and from the fourth on differences to the last but one.
+    """
+    runs: list[int] = []
+    number = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return None
+        number |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            number -= 1 << shift
+        runs.append(number + runs[-2] if len(runs) > 2 else number)
+        number = shift = 0
+    return None if shift else runs

@@ -1,0 +1,157 @@
+"""Which files the demo dataset consists of, and how its generator makes a folder its own.
+
+Markers in the folder (demo.json, and demo.partial.json while writing) say which files are the
+generator's: only those are ever removed or overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from swinv2_backbone.d2.demo.scene import SPLITS
+
+
+@dataclass(frozen=True)
+class DemoSplit:
+    """Where the files of one split lie; images of the folders have the same names in each.
+
+    Label images are 8 bit grey: `labels` hold indices into the class names, `stuff` holds 0 for
+    any object and 1 for background (what Detectron2's Panoptic FPN is trained with).
+    """
+
+    json: Path
+    images: Path
+    labels: Path
+    stuff: Path
+    panoptic: Path
+    panoptic_json: Path
+
+    @classmethod
+    def below(cls, root: Path, split: str) -> DemoSplit:
+        return cls(
+            json=root / f"{split}.json",
+            images=root / split,
+            labels=root / f"{split}_labels",
+            stuff=root / f"{split}_stuff",
+            panoptic=root / f"{split}_panoptic",
+            panoptic_json=root / f"{split}_panoptic.json",
+        )
+
+
+@dataclass(frozen=True)
+class DemoDataset:
+    """Where a generated dataset lies: a COCO file, images and their label images per split.
+
+    `classes` is a text file of class names, one per line in the order of the labels. What else
+    there is of a split is in ``dataset.split("train")``.
+    """
+
+    root: Path
+    train_json: Path
+    train_images: Path
+    train_labels: Path
+    val_json: Path
+    val_images: Path
+    val_labels: Path
+    classes: Path
+
+    @classmethod
+    def below(cls, root: Path) -> DemoDataset:
+        paths = {
+            f"{split}_{part}": getattr(DemoSplit.below(root, split), part)
+            for split in SPLITS
+            for part in ("json", "images", "labels")
+        }
+        return cls(root=root, classes=root / "classes.txt", **paths)
+
+    def split(self, name: str) -> DemoSplit:
+        if name not in SPLITS:
+            raise ValueError(f"split {name!r} is not one of {', '.join(SPLITS)}")
+        return DemoSplit.below(self.root, name)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What demo.json says: who made the folder's files, and from which parameters."""
+
+    seed: int
+    num_train: int
+    num_val: int
+    image_size: int
+    generator: str = "swinv2_backbone.d2.demo.dataset"
+    version: int = 2  # raise it when the files change, so that old folders are made anew
+
+    def files(self) -> set[str]:
+        """Paths, relative to the root, of everything the generator makes, or made in that version.
+
+        What version 1 did not make yet may be the user's.
+        """
+        names = set() if self.version < 2 else {"classes.txt"}
+        for split, count in zip(SPLITS, (self.num_train, self.num_val), strict=True):
+            paths = asdict(DemoSplit.below(Path(), split))
+            for part in ("json", "images") if self.version < 2 else paths:
+                if paths[part].suffix:
+                    names.add(str(paths[part]))
+                else:
+                    names |= {str(paths[part] / image_name(i)) for i in range(count)}
+        return names
+
+
+def image_name(index: int) -> str:
+    return f"{index + 1:06d}.png"
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write in one step: a reader sees the whole file or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at `path`, or None where there is none that this generator wrote."""
+    try:
+        record = Record(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    numbers = {key: value for key, value in asdict(record).items() if key != "generator"}
+    whole = all(isinstance(value, int) for value in numbers.values())
+    return record if whole and record.generator == Record.generator else None
+
+
+def _is_taken(root: Path, name: Path) -> bool:
+    """Whether a file cannot be written because there is one, or one where its folder goes."""
+    folder = root / name.parent
+    return (root / name).exists() or (folder.exists() and not folder.is_dir())
+
+
+def claim(root: Path, wanted: Record) -> None:
+    """Make `root` ready for writing: note what is about to be there, remove what we made before.
+
+    Raises ValueError, before anything is changed, if a file in the way is not the generator's.
+    """
+    markers = (root / "demo.json", root / "demo.partial.json")
+    records = [read_record(marker) for marker in markers if marker.exists()]
+    if None in records or (not records and root.is_dir() and any(root.iterdir())):
+        raise ValueError(
+            f"{root} holds files that the demo generator did not make: choose a new or empty folder"
+        )
+    # Names depend on the counts only, so the larger counts cover old and new files alike.
+    num_train = max(record.num_train for record in (wanted, *records))
+    num_val = max(record.num_val for record in (wanted, *records))
+    claimed = replace(wanted, num_train=num_train, num_val=num_val)
+    ours = set().union(*(record.files() for record in records))
+    foreign = [name for name in sorted(claimed.files() - ours) if _is_taken(root, Path(name))]
+    if foreign:
+        raise ValueError(
+            f"{root / foreign[0]} is not the demo generator's and would be overwritten: "
+            "move it, or choose a new or empty folder"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    write_record(markers[1], claimed)
+    markers[0].unlink(missing_ok=True)
+    for name in ours:
+        (root / name).unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""The whole analysis of a run: pictures into a folder, numbers into its results.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.data import DatasetCatalog
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from swinv2_backbone.d2.evaluation.analysis.average_precision import average_precisions, evaluate
+from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion, object_confusion
+from swinv2_backbone.d2.evaluation.analysis.detections import Detections, load_detections
+from swinv2_backbone.d2.evaluation.analysis.heat_map import draw_confusion
+from swinv2_backbone.d2.evaluation.analysis.matching import Matches, match_images, worst_images
+from swinv2_backbone.d2.evaluation.analysis.pictures import draw_detections, draw_segmentation
+from swinv2_backbone.d2.evaluation.analysis.precision_recall import draw_precision_recall
+from swinv2_backbone.d2.evaluation.analysis.run import Run
+from swinv2_backbone.d2.evaluation.analysis.segmentation import (
+    Segmentation,
+    class_iou,
+    compare_segmentation,
+    mean_iou,
+)
+from swinv2_backbone.d2.evaluation.analysis.tables import confusion_text, iou_text, precision_text
+from swinv2_backbone.d2.evaluation.analysis.training_curves import draw_training, read_metrics
+
+RESULTS = "results.json"
+CONFUSION, PIXELS, TRAINING = "confusion.png", "pixel_confusion.png", "training.png"
+CURVES = {task: f"precision_recall_{task}.png" for task in ("bbox", "segm")}
+WORST = "worst"  # the folder of pictures of single images, which are called worst_*.png
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How objects are compared.
+
+    Attributes:
+        iou: of boxes, from which a detection is the object.
+        confidence: detections with a lower score are left out (not of AP, which needs all).
+        worst: how many images to draw.
+
+    Raises:
+        ValueError: a number is not possible.
+    """
+
+    iou: float = 0.5
+    confidence: float = 0.5
+    worst: int = 20
+
+    def __post_init__(self):
+        if not 0 < self.iou <= 1:
+            raise ValueError(f"--iou must be in (0, 1], got {self.iou}")
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"--confidence must be in [0, 1], got {self.confidence}")
+        if self.worst < 0:
+            raise ValueError(f"--worst must be 0 or more, got {self.worst}")
+
+
+class Report:
+    """Writes an analysis into ``folder``; what is to be read is in ``texts``.
+
+    Args:
+        folder: new or empty, unless ``overwrite``; then files of an earlier report are replaced.
+
+    Raises:
+        ValueError: ``folder`` is not empty, or no folder.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--output {str(folder)!r} is a file")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise ValueError(
+                f"--output {str(folder)!r} is not empty; choose another folder or add --overwrite"
+            )
+        self.folder = folder
+        self.texts: list[str] = []
+
+    def write(self, run: Run, settings: Settings) -> dict:
+        """Analyse everything that ``run`` has; returns what is in results.json."""
+        # Everything that can be refused is refused before anything is written.
+        series = read_metrics(run.metrics) if run.metrics else {}
+        loaded = {}
+        if "detection" in run.predictions:
+            loaded["detection"] = load_detections(run.dataset, run.predictions["detection"])
+        if "semantic" in run.predictions:
+            loaded["semantic"] = compare_segmentation(run.dataset, run.predictions["semantic"])
+        self._make_folder()
+        results: dict = {"config_file": run.config_file, "dataset": run.dataset}
+        if "detection" in loaded:
+            results["detection"] = self._detection(run, loaded["detection"], settings)
+        if "semantic" in loaded:
+            results["semantic"] = self._semantic(run, loaded["semantic"], settings)
+        self._training(run, series)
+        text = json.dumps(_without_nan(results), indent=1)
+        (self.folder / RESULTS).write_text(text + "\n")
+        return results
+
+    def _make_folder(self) -> None:
+        """The folder without files of an earlier report, which would be taken for this one's."""
+        worst = self.folder / WORST
+        worst.mkdir(parents=True, exist_ok=True)
+        names = (RESULTS, CONFUSION, PIXELS, TRAINING, *CURVES.values())
+        for earlier in (*(self.folder / name for name in names), *worst.glob("worst_*.png")):
+            earlier.unlink(missing_ok=True)
+
+    def _detection(self, run: Run, detections: Detections, settings: Settings) -> dict:
+        results: dict = {"predictions": str(run.files["detection"]), "AP": {}}
+        for task in detections.tasks:
+            evaluation = evaluate(detections, task)
+            table = average_precisions(evaluation, detections)
+            results["AP"][task] = table
+            self.texts.append(f"{task} on {run.dataset}\n{precision_text(table)}")
+            title = f"{task} on {run.dataset}"
+            figure = draw_precision_recall(evaluation, list(table["classes"]), title)
+            self._save(figure, CURVES[task])
+        matches = match_images(detections, settings.iou, settings.confidence)
+        table = object_confusion(matches.values(), detections.classes, detections.index)
+        title = f"objects, box IoU >= {settings.iou}, confidence >= {settings.confidence}"
+        results |= {"iou": settings.iou, "confidence": settings.confidence}
+        results["confusion"] = self._confusion(table, title, CONFUSION)
+        results["worst"] = self._worst_detections(run, detections, matches, settings.worst)
+        return results
+
+    def _semantic(self, run: Run, compared: Segmentation, settings: Settings) -> dict:
+        counts, classes = compared.confusion.counts, compared.confusion.rows
+        results = {
+            "predictions": str(run.files["semantic"]),
+            "mIoU": mean_iou(counts),
+            "IoU": dict(zip(classes, class_iou(counts).tolist())),
+        }
+        self.texts.append(f"IoU on {run.dataset}\n{iou_text(results['IoU'], results['mIoU'])}")
+        results["confusion"] = self._confusion(compared.confusion, "pixels", PIXELS)
+        results["worst"] = []
+        for rank, place in enumerate(tqdm(compared.worst(settings.worst), "drawing"), 1):
+            image, score = compared.images[place], compared.scores[place]
+            drawn = draw_segmentation(image, list(classes), score)
+            picture = self._save_picture(drawn, f"semantic_{rank:03d}", image.file_name)
+            results["worst"].append(
+                {"file_name": image.file_name, "mIoU": score, "picture": picture}
+            )
+        return results
+
+    def _worst_detections(
+        self, run: Run, detections: Detections, matches: dict[int, Matches], count: int
+    ) -> list[dict]:
+        files = {one["image_id"]: one["file_name"] for one in DatasetCatalog.get(run.dataset)}
+        worst = []
+        for rank, image in enumerate(tqdm(worst_images(matches, files, count), "drawing"), 1):
+            one = matches[image]
+            drawn = draw_detections(files[image], one, detections)
+            errors = {
+                "missed": len(one.missed),
+                "false": len(one.false),
+                "wrong_class": len(one.confused),
+            }
+            picture = self._save_picture(drawn, f"{rank:03d}", files[image])
+            worst.append({"file_name": files[image], **errors, "picture": picture})
+        return worst
+
+    def _confusion(self, table: Confusion, title: str, file_name: str) -> dict:
+        self.texts.append(f"Confusion: {title}\n{confusion_text(table)}")
+        self._save(draw_confusion(table, title), file_name)
+        return {"rows": table.rows, "columns": table.columns, "counts": table.counts.tolist()}
+
+    def _training(self, run: Run, series: dict) -> None:
+        figure = draw_training(series)
+        if figure is None:
+            where = run.metrics or "there is no metrics.json in OUTPUT_DIR"
+            self.texts.append(f"No training curves: nothing to draw ({where}).")
+        else:
+            self._save(figure, TRAINING)
+
+    def _save(self, figure: Figure, name: str) -> None:
+        figure.savefig(self.folder / name, dpi=100)
+
+    def _save_picture(self, drawn: np.ndarray, rank: str, file_name: str) -> str:
+        """Write an RGB picture; returns its name within the folder."""
+        name = f"{WORST}/worst_{rank}_{Path(file_name).stem}.png"
+        if not cv2.imwrite(str(self.folder / name), drawn[:, :, ::-1]):
+            raise OSError(f"cannot write {self.folder / name}")
+        return name
+
+
+def _without_nan(value):
+    """JSON has no NaN: what could not be computed becomes null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,53 @@
+"""The numbers of an analysis as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from tabulate import tabulate
+
+from swinv2_backbone.d2.evaluation.analysis.average_precision import METRICS
+from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion
+from swinv2_backbone.d2.evaluation.analysis.heat_map import PERCENT_ABOVE, shorten
+
+
+def precision_text(table: dict) -> str:
+    """The table of :func:`average_precisions`; "-" where the truth has no such object."""
+    rows = [("all", table["all"]), *table["classes"].items()]
+    cells = [[name, *(_number(scores[metric]) for metric in METRICS)] for name, scores in rows]
+    return _aligned(cells, ["class", *METRICS])
+
+
+def iou_text(by_class: dict[str, float], mean: float) -> str:
+    cells = [[name, _number(value)] for name, value in {"mean": mean, **by_class}.items()]
+    return _aligned(cells, ["class", "IoU"])
+
+
+def confusion_text(confusion: Confusion) -> str:
+    """The table with numbered columns; percents of the row where counts are large."""
+    shown = confusion.most_confused()
+    percent = shown.counts.max(initial=0) > PERCENT_ABOVE
+    values = 100 * shown.shares if percent else shown.counts
+    form = "{:.1f}" if percent else "{}"
+    cells = [
+        [f"{number} {shorten(name)}", *(form.format(value) if value else "." for value in row)]
+        for number, (name, row) in enumerate(zip(shown.rows, values.tolist()), 1)
+    ]
+    last = len(shown.columns)
+    heads = [str(number) for number in range(1, last + 1)]
+    if shown.rows != shown.columns:
+        heads[-1] = shown.columns[-1]
+        cells[-1][0] = shown.rows[-1]
+    notes = ["rows: truth, columns: predicted" + (", percent of the row" if percent else "")]
+    if shown.hidden:
+        notes.append(f"the {shown.classes} classes most confused; {shown.hidden} more in the JSON")
+    return "\n".join(["; ".join(notes), _aligned(cells, ["", *heads])])
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _aligned(cells: list[list[str]], heads: list[str]) -> str:
+    align = ["left"] + ["right"] * (len(heads) - 1)
+    return tabulate(cells, headers=heads, colalign=align, disable_numparse=True)

@@ -1,0 +1,120 @@
+"""Images of a folder as SimMIM takes them: cut out, mirrored and masked at random.
+
+Legend: S side of the images in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.simmim import check_masking, random_masks
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SCALE, RATIO = (0.67, 1.0), (3 / 4, 4 / 3)  # of the part that is cut out; SimMIM, section 4.1.1
+
+
+def find_images(folder: str | os.PathLike) -> list[str]:
+    """The image files in a folder and all folders below it, in the order of their names.
+
+    Raises:
+        ValueError: there is no such folder, or no image in it.
+    """
+    root = Path(os.path.expanduser(folder))
+    if not root.is_dir():
+        raise ValueError(f"no folder {str(root)!r} with images to train on")
+    # os.walk, as Path.rglob does not follow links to folders, which large datasets consist of.
+    found = [
+        os.path.join(where, name)
+        for where, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise ValueError(
+            f"{root} has no images, also in the folders below it: they are told by their names, "
+            f"which end with one of {', '.join(SUFFIXES)}"
+        )
+    return sorted(found)
+
+
+class SameImages:
+    """Kept in checkpoints, to say so if a training goes on with other images than it began with."""
+
+    def __init__(self, files: Sequence[str]):
+        names = "\n".join(os.path.basename(file) for file in files)
+        self.state = {"count": len(files), "sha256": hashlib.sha256(names.encode()).hexdigest()}
+
+    def state_dict(self) -> dict[str, int | str]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        if state != self.state:
+            logging.getLogger(__name__).warning(
+                "Training goes on, but not exactly as it would have: these are other images "
+                f"({self.state['count']}) than those it began with ({state['count']})"
+            )
+
+
+class MaskedImages:
+    """Record of an image -> what the model takes: a random part of it, and what is hidden.
+
+    Draws from PyTorch's own generator.
+
+    Args:
+        image_size: S.
+        mask_patch, mask_ratio: see :func:`swinv2_backbone.simmim.random_masks`.
+
+    Raises:
+        ValueError: the images cannot be divided so.
+    """
+
+    def __init__(self, image_size: int, mask_patch: int, mask_ratio: float):
+        check_masking(image_size, mask_patch, mask_ratio)
+        self.image_size, self.mask_patch, self.mask_ratio = image_size, mask_patch, mask_ratio
+        self.augment = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(image_size, SCALE, RATIO),
+                transforms.RandomHorizontalFlip(),
+            ]
+        )
+
+    def __call__(self, record: dict) -> dict:
+        """``file_name`` -> also ``image`` (3, S, S) uint8, RGB, and ``mask`` (S / 4, S / 4) bool.
+
+        Raises:
+            OSError: the image cannot be read.
+        """
+        image = pil_to_tensor(self.augment(_read(record["file_name"])))
+        return {**record, "image": image, "mask": self.draw_mask(torch.default_generator)}
+
+    def draw_mask(self, generator: torch.Generator) -> Tensor:
+        """(S / 4, S / 4) bool."""
+        patch, ratio = self.mask_patch, self.mask_ratio
+        return random_masks(1, self.image_size, generator, patch=patch, ratio=ratio)[0]
+
+
+def read_centre(path: str, image_size: int) -> Tensor:
+    """The middle of an image, (3, S, S) uint8, RGB: as much of it as is square.
+
+    Raises:
+        OSError: the image cannot be read.
+    """
+    return pil_to_tensor(center_crop(resize(_read(path), image_size), [image_size, image_size]))
+
+
+def _read(path: str) -> Image.Image:
+    try:
+        return Image.fromarray(read_image(path, "RGB"))
+    except ValueError as error:  # pixels of an unknown range: as good as damaged here
+        raise OSError(str(error)) from error

@@ -1,0 +1,116 @@
+"""What decides a SimMIM pre-training: images, masks, learning rate, in the paper's terms.
+
+"SimMIM: a Simple Framework for Masked Image Modeling", arXiv 2111.09886.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler
+
+from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO, check_masking
+
+# SimMIM, section 4.1.1 (100 epochs with a cosine), and the configs/swin_base__100ep of its code:
+LR, LR_BATCH = 8e-4, 2048  # the learning rate at this many images of a step; linear in them
+WARMUP_SHARE = 0.1  # 10 of 100 epochs
+FIRST_LR, LAST_LR = 1 / 200, 1 / 20  # relative to the highest
+LEAST = {
+    **dict.fromkeys(("iterations", "batch_size", "period"), 1),
+    **dict.fromkeys(("num_workers", "seed", "max_nonfinite_steps"), 0),
+}
+AMP_DTYPES = ("bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to pre-train.
+
+    Attributes:
+        iterations: steps of the optimizer.
+        batch_size: images of a step, of all processes together.
+        image_size: side of the square that is cut out of an image, in pixels.
+        mask_patch, mask_ratio: see :func:`swinv2_backbone.simmim.random_masks`.
+        lr: the highest learning rate; None: the paper's, 8e-4 for 2048 images of a step and in
+            proportion for others.
+        warmup: iterations in which the learning rate rises; None: a tenth of all.
+        weight_decay: of weights; norms, biases and their like have none.
+        amp_dtype: "bfloat16" or "float16" (GPU only), mixed precision; None: float32.
+        seed: of the order of the images, of what is cut out of them and hidden.
+        num_workers: processes that load images, for each process that trains.
+        period: iterations between checkpoints, and between pictures.
+        max_nonfinite_steps: that may be passed over because the loss or a gradient is not finite.
+        max_broken: share of the images that may be broken; they are passed over and named.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    iterations: int
+    batch_size: int
+    image_size: int = 192
+    mask_patch: int = MASK_PATCH
+    mask_ratio: float = MASK_RATIO
+    lr: float | None = None
+    warmup: int | None = None
+    weight_decay: float = 0.05
+    amp_dtype: str | None = None
+    seed: int = 0
+    num_workers: int = 4
+    period: int = 1000
+    max_nonfinite_steps: int = 0
+    max_broken: float = MAX_BROKEN
+
+    def __post_init__(self) -> None:
+        check_masking(self.image_size, self.mask_patch, self.mask_ratio)
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if not 0 < self.highest_lr < math.inf:
+            raise ValueError(f"lr must be more than 0, got {self.lr}")
+        if not 0 <= self.warmup_iterations < self.iterations:
+            raise ValueError(
+                f"warmup must be 0 or more, and less than the {self.iterations} iterations, "
+                f"got {self.warmup}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if self.amp_dtype is not None and self.amp_dtype not in AMP_DTYPES:
+            raise ValueError(
+                f"amp_dtype must be one of {', '.join(AMP_DTYPES)}, got {self.amp_dtype!r}"
+            )
+
+    @property
+    def highest_lr(self) -> float:
+        return LR * self.batch_size / LR_BATCH if self.lr is None else self.lr
+
+    @property
+    def warmup_iterations(self) -> int:
+        return int(WARMUP_SHARE * self.iterations) if self.warmup is None else self.warmup
+
+    def schedule(self) -> WarmupParamScheduler:
+        """Share of the training -> what multiplies the learning rate."""
+        return WarmupParamScheduler(
+            CosineParamScheduler(1.0, LAST_LR), FIRST_LR, self.warmup_iterations / self.iterations
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the weights that come out, and may not change in between."""
+        free = ("lr", "warmup", "num_workers", "period", "max_broken", "max_nonfinite_steps")
+        found = {key: value for key, value in dataclasses.asdict(self).items() if key not in free}
+        return {**found, "lr": self.highest_lr, "warmup": self.warmup_iterations}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raise ValueError unless ``state`` is of a training by this recipe."""
+        own = self.state_dict()
+        other = [f"{key} {state.get(key)}, not {own[key]}" for key in own if state[key] != own[key]]
+        if other:
+            raise ValueError(
+                f"the training to resume has {'; '.join(other)}: give the same again, or start "
+                "anew from its weights (without --resume, with --init)"
+            )

@@ -1,0 +1,220 @@
+"""SimMIM pre-training with the training loop of the detectors: resumable, in several processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.engine import default_writers, hooks
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.pretrained_window import describe
+from swinv2_backbone.d2.data.loading.loader import TrainLoader
+from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.hooks import Evaluate, standard_hooks
+from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model
+from swinv2_backbone.d2.engine.step import TrainingStep
+from swinv2_backbone.d2.pretraining.masked import MaskedImages, SameImages
+from swinv2_backbone.d2.pretraining.recipe import Recipe
+from swinv2_backbone.d2.pretraining.reconstruction import FixedImages, draw_reconstructions
+from swinv2_backbone.d2.solver.optimizer import parameter_groups
+from swinv2_backbone.simmim import SimMIM
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB in 0 ... 255
+CLIP_NORM = 5.0  # the default of the code of Swin and SimMIM
+FINAL = "model_final.pth"
+CHECKPOINTS_KEPT = 3  # beside the final one
+
+
+class PretrainingModel(SimMIM):
+    """:class:`SimMIM` on batches of records, as Detectron2's models take them."""
+
+    def __init__(self, backbone: SwinV2):
+        super().__init__(backbone)
+        for name, value in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+
+    def forward(self, batch: list[dict]) -> dict[str, Tensor]:
+        """Records of :class:`MaskedImages` -> the loss."""
+        device = self.mean.device
+        images = torch.stack([record["image"] for record in batch]).to(device)
+        masks = torch.stack([record["mask"] for record in batch]).to(device)
+        return {"loss_l1": super().forward((images - self.mean) / self.std, masks)}
+
+
+class Pretraining:
+    """A pre-training, ready to begin or to go on.
+
+    The weights of ``backbone`` are trained in place.  What is initialised here, and drop path, draw
+    from PyTorch's own generator.
+
+    Args:
+        backbone: with one output, that of its last stage.
+        files: images to train on, see :func:`swinv2_backbone.d2.pretraining.masked.find_images`.
+        output: folder for checkpoints, logs and pictures.
+        init: weights to start from, as :func:`swinv2_backbone.load_checkpoint` takes them.
+        resume: go on from the last checkpoint in ``output``, if there is one.
+        device: "cuda" or "cpu"; default: a GPU where there is one.
+
+    Raises:
+        ValueError, OSError: something could not work; it says what.
+    """
+
+    def __init__(
+        self,
+        backbone: SwinV2,
+        files: Sequence[str],
+        output: str | os.PathLike,
+        recipe: Recipe,
+        *,
+        init: str = "",
+        resume: bool = False,
+        device: str | None = None,
+    ):
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.recipe, self.output = recipe, Path(output)
+        self.model = PretrainingModel(backbone)
+        _check(self.model, recipe, device)
+        mapper = MaskedImages(recipe.image_size, recipe.mask_patch, recipe.mask_ratio)
+        self.fixed = FixedImages(files, mapper, recipe.seed)
+        self.model.to(device).train()
+        self.step = _build_step(self.model, files, mapper, recipe, self.output)
+        self.checkpointer = Checkpointer(
+            self.model,
+            str(self.output),
+            recipe=recipe,
+            images=SameImages(files),
+            trainer=self.step,
+        )
+        self.step.register_hooks(self._hooks())
+        self.checkpointer.resume_or_load(init, resume=resume)
+        self.start_iter = self.step.iter + 1 if self.checkpointer.resumed else 0
+        if comm.is_main_process():
+            self._say_what_is_about_to_happen(len(files))
+
+    def train(self) -> Path:
+        """Train to the end, or until SIGTERM or Ctrl-C; returns the file of the weights.
+
+        Raises:
+            SystemExit: it was stopped, after saving a checkpoint; the code is 128 + the signal.
+        """
+        with self.step.stop_request:
+            self.step.train(self.start_iter, self.recipe.iterations)
+        return self.output / FINAL
+
+    def _hooks(self) -> list[hooks.HookBase]:
+        main, recipe = comm.is_main_process(), self.recipe
+        return standard_hooks(
+            step=self.step,
+            output_dir=self.output,
+            checkpointer=self.checkpointer,
+            average=None,
+            checkpoint_period=recipe.period,
+            max_to_keep=CHECKPOINTS_KEPT,
+            evaluate=Evaluate(
+                recipe.period,
+                self._draw,
+                step=self.step,
+                best_metric="",
+                model=self.model,
+                output_dir=self.output,
+            ),
+            writers=default_writers(str(self.output), recipe.iterations) if main else (),
+            lr_scheduler=hooks.LRScheduler(scheduler=recipe.schedule()),
+        )
+
+    def _draw(self) -> dict[str, dict[str, float]]:
+        """The loss of the fixed images, of which the main process draws what becomes."""
+        if not comm.is_main_process():
+            return {}
+        done = min(self.step.iter + 1, self.recipe.iterations)
+        path = self.output / "reconstructions" / f"{done:07d}.png"
+        model = self.model
+        loss = draw_reconstructions(model, self.fixed, model.mean, model.std, path)
+        logging.getLogger(__name__).info(f"{path}: the loss of these images is {loss:.4f}")
+        return {"fixed_images": {"loss": loss}}
+
+    def _say_what_is_about_to_happen(self, images: int) -> None:
+        recipe, backbone = self.recipe, self.model.backbone
+        text = json.dumps({"images": images, **dataclasses.asdict(recipe)}, indent=2)
+        write_text(self.output / "recipe.json", text + "\n")
+        rows = {
+            "images": f"{images}, {recipe.image_size} px, {self.model.mean.device}",
+            "windows": f"{describe(backbone.window_sizes)} (per stage, tokens)",
+            "normalisers": f"{describe(backbone.pretrained_window_sizes)} (per stage, tokens)",
+            "weights": self.checkpointer.report,
+            "schedule": f"iterations {self.start_iter} to {recipe.iterations} of "
+            f"{recipe.batch_size} images ({recipe.iterations * recipe.batch_size / images:.1f} "
+            f"epochs), lr {recipe.highest_lr:g}, warm-up of {recipe.warmup_iterations} iterations",
+            "output": str(self.output),
+        }
+        table = "\n".join(f"  {title:<12} {words}" for title, words in rows.items())
+        logging.getLogger(__name__).info(f"\n{table}")
+
+
+def pretrain(
+    backbone: SwinV2,
+    files: Sequence[str],
+    output: str | os.PathLike,
+    recipe: Recipe,
+    *,
+    device: str | None = None,
+) -> Path:
+    """Pre-train a backbone from the weights that it has; arguments: see :class:`Pretraining`.
+
+    Returns:
+        The file of the weights, which :func:`swinv2_backbone.load_checkpoint` and
+        ``MODEL.WEIGHTS`` take.
+    """
+    return Pretraining(backbone, files, output, recipe, device=device).train()
+
+
+def _check(model: SimMIM, recipe: Recipe, device: torch.device) -> None:
+    """Raise ValueError for what would not work together."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no GPU that PyTorch can use: take the device cpu")
+    if recipe.image_size % model.stride:
+        raise ValueError(
+            f"the image size must be a multiple of the backbone's stride {model.stride}, got "
+            f"{recipe.image_size}"
+        )
+    if recipe.batch_size % comm.get_world_size():
+        raise ValueError(
+            f"the {comm.get_world_size()} processes must have equally many images of a step, got a "
+            f"batch size of {recipe.batch_size}"
+        )
+    if recipe.amp_dtype == "float16" and device.type == "cpu":
+        raise ValueError("float16 trains on a GPU only: take bfloat16 on the CPU")
+
+
+def _build_step(
+    model: nn.Module, files: Sequence[str], mapper: MaskedImages, recipe: Recipe, output: Path
+) -> TrainingStep:
+    loader = TrainLoader(
+        [{"file_name": file} for file in files],
+        mapper,
+        total_batch_size=recipe.batch_size,
+        aspect_ratio_grouping=False,
+        num_workers=recipe.num_workers,
+        max_broken=recipe.max_broken,
+        seed=recipe.seed,
+    )
+    shard_model(model, "none")
+    groups = parameter_groups(model, lr=recipe.highest_lr, weight_decay=recipe.weight_decay)
+    return TrainingStep(
+        parallel_model(model, "none", broadcast_buffers=False),
+        loader,
+        torch.optim.AdamW(groups, lr=recipe.highest_lr, betas=(0.9, 0.999)),
+        amp_dtype=getattr(torch, recipe.amp_dtype) if recipe.amp_dtype else None,
+        clip={"kind": "full_model", "value": CLIP_NORM, "norm_type": 2.0},
+        max_nonfinite=recipe.max_nonfinite_steps,
+        output_dir=str(output),
+    )

@@ -1,0 +1,257 @@
+"""What normalises the position bias: found wherever it is said, and never assumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_files import (
+    SMALL,
+    TINY,
+    changed,
+    published,
+    refused,
+    small_backbone,
+    small_classifier,
+    telling_state,
+    write,
+)
+from oracle import randomise
+from publishers import PUBLISHERS, native_state
+from safetensors.torch import save_file
+from torch import Tensor
+
+from swinv2_backbone import (
+    VARIANTS,
+    SwinV2,
+    Variant,
+    build_backbone,
+    load_checkpoint,
+    save_checkpoint,
+)
+from swinv2_backbone.checkpoints.pretrained_window import Architecture, from_shapes
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return native_state(SMALL, num_classes=10)
+
+
+def silent_file(name: str, folder: Path, file: str = "weights.pth") -> Path:
+    """A file of timm's layout, which says nothing of windows, by an unspeaking name."""
+    return write(PUBLISHERS["timm"](native_state(name), name), folder / file)
+
+
+def own_size(name: str, **options) -> SwinV2:
+    """A variant's size with nothing said of what it was trained with."""
+    variant = VARIANTS[name]
+    return SwinV2(
+        variant.embed_dim, variant.depths, num_heads=variant.num_heads, window_size=8, **options
+    )
+
+
+def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
+    path = silent_file(TINY, tmp_path)
+    words = "does not say which windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
+    refused(own_size(TINY), path, words)
+    report = load_checkpoint(own_size(TINY, pretrained_window_sizes=8), path)
+    assert report.normaliser.source == "the model; the file does not say"
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("swinv2_tiny_window16_256.ms_in1k.pth", (16, 16, 16, 8)),
+        ("swinv2_tiny_patch4_window8_256.pth", (8, 8, 8, 8)),
+        ("swinv2-tiny-w16_3rdparty_in1k-256px_20220803-0000.pth", (16, 16, 16, 8)),
+        ("my_swinv2_tiny_window8_256_finetuned.bin", (8, 8, 8, 8)),
+    ],
+)
+def test_the_name_of_the_file_tells(file, expected, tmp_path):
+    path = silent_file(TINY, tmp_path, file)
+    model = own_size(TINY)
+    report = load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
+    assert "its name" in report.normaliser.source
+
+
+def test_the_name_of_another_size_tells_nothing(tmp_path):
+    path = silent_file(TINY, tmp_path, "swinv2_base_window8_256.pth")
+    refused(own_size(TINY), path, "does not say")
+
+
+def test_shapes_tell_where_all_variants_agree():
+    large = VARIANTS["swinv2_large_window12_192"]
+    found = from_shapes(Architecture(large.embed_dim, large.depths, large.num_heads))
+    assert found.windows == ((12, 12), (12, 12), (12, 12), (6, 6))
+    base = VARIANTS["swinv2_base_window8_256"]
+    assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
+
+
+def test_tables_tell_any_released_pair(tmp_path):
+    for name in VARIANTS:
+        variant = VARIANTS[name]
+        small = Variant(
+            16, (1, 1, 1, 1), (1, 2, 4, 8), variant.window_sizes, variant.pretrained_window_sizes,
+            variant.image_size,
+        )  # fmt: skip
+        path = published(native_state(small, num_classes=2), small, "mmpretrain", tmp_path)
+        model = SwinV2(16, (1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=7)
+        report = load_checkpoint(model, path)
+        assert model.pretrained_window_sizes == tuple(
+            (p, p) for p in variant.pretrained_window_sizes
+        )
+        assert "relative_coords_table" in report.normaliser.source
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "expected"),
+    [([0, 0, 0, 0], (16, 16, 16, 8)), ([12, 12, 12, 6], (12, 12, 12, 6))],
+)
+def test_hugging_faces_config_tells(pretrained, expected, tmp_path):
+    path = write(PUBLISHERS["hugging_face"](native_state(TINY), TINY), tmp_path / "model.bin")
+    config = {
+        "model_type": "swinv2",
+        "window_size": 16,
+        "pretrained_window_sizes": pretrained,
+        "image_size": 256,
+        "patch_size": 4,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = own_size(TINY)
+    report = load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
+    assert "config.json" in report.normaliser.source
+    (tmp_path / "config.json").write_text("{")
+    refused(own_size(TINY), path, "config.json is no JSON")
+
+
+def test_timms_config_tells(tmp_path):
+    path = silent_file(TINY, tmp_path)
+    (tmp_path / "config.json").write_text('{"architecture": "swinv2_tiny_window16_256"}')
+    model = own_size(TINY)
+    load_checkpoint(model, path)
+    assert model.pretrained_window_sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
+
+
+def test_a_contradicting_setting_is_refused(state, tmp_path):
+    path = published(state, SMALL, "microsoft", tmp_path)  # 6, 6, 6, 3
+    model = small_classifier(pretrained_window_sizes=8)
+    refused(
+        model,
+        path,
+        r"by windows of 8, 8, 8, 8.*trained with 6, 6, 6, 3.*PRETRAINED_WINDOW_SIZES\) "
+        r"\(6, 6, 6, 3\)",
+    )
+
+
+def test_variants_of_another_normaliser_are_refused(tmp_path):
+    name = "swinv2_tiny_window16_256"
+    path = published(native_state(name), name, "microsoft", tmp_path)
+    refused(build_backbone(TINY), path, "8, 8, 8, 8.*16, 16, 16, 8")
+    load_checkpoint(build_backbone(name, window_size=12), path)  # the window itself is free
+
+
+def test_damaged_tables_are_refused(state, tmp_path):
+    key = "layers.1.blocks.0.attn.relative_coords_table"
+
+    def with_table(table: Tensor | None) -> Path:
+        def change(tensors: dict) -> None:
+            tensors.pop(key)
+            if table is None:
+                tensors.pop(key.replace("blocks.0", "blocks.1"))
+            else:
+                tensors[key] = table
+
+        return changed(state, change, tmp_path)
+
+    model = small_classifier()
+    good = PUBLISHERS["microsoft"](state, SMALL)["model"][key]
+    linear = torch.linspace(-1, 1, 15)
+    linear = torch.stack(torch.meshgrid(linear, linear, indexing="ij"), dim=-1)[None]
+    refused(model, with_table(linear), "no table of log-spaced offsets")
+    refused(model, with_table(good * 0), "no table of log-spaced offsets")
+    refused(model, with_table(good[0]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
+    refused(model, with_table(good[:, :, 1:]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
+    refused(model, with_table(good * float("nan")), "no table of log-spaced offsets")
+    refused(model, with_table(None), r"relative_coords_table is there for stages \[0, 2, 3\] of 4")
+
+
+def test_own_files_carry_their_normaliser(tmp_path):
+    for suffix in (".pth", ".safetensors"):
+        path = tmp_path / f"own{suffix}"
+        save_checkpoint(small_backbone(pretrained_window_sizes=((3, 5), 2)), path)
+        model = small_backbone()
+        assert model.normaliser_assumed
+        report = load_checkpoint(model, path)
+        assert model.pretrained_window_sizes == ((3, 5), (2, 2)) and not model.normaliser_assumed
+        assert "3x5, 2 per stage, from our notes in the file" in str(report)
+
+
+def test_tables_tell_even_without_a_stem(state, tmp_path):
+    path = changed(state, lambda tensors: tensors.pop("patch_embed.proj.weight"), tmp_path)
+    model = small_classifier(pretrained_window_sizes=8)
+    refused(model, path, "trained with 6, 6, 6, 3", partial=True)
+
+
+def test_files_of_ones_own_may_have_any_normaliser(tmp_path):
+    """Neither a published name nor a published size speaks of what a user has trained."""
+    model = build_backbone(TINY, window_size=16, pretrained_window_sizes=16)
+    path = write(model.state_dict(), tmp_path / "my_swinv2_tiny_window8_256.pth")
+    report = load_checkpoint(model, path)
+    assert report.normaliser.source == "the model; the file does not say"
+    refused(own_size(TINY), path, "does not say which windows")
+
+
+@pytest.mark.parametrize(
+    "notes", [[], 3, "x", [[4, 4]], [[4, 4], [2]], [4.0, 2.0], [True, 2], [0, 2], [10**400, 2]]
+)
+def test_strange_notes_are_refused(notes, tmp_path):
+    content = {
+        "model": small_backbone().state_dict(),
+        "swinv2_backbone": {"pretrained_window_sizes": notes},
+    }
+    path = write(content, tmp_path / "x.pth")
+    refused(small_backbone(), path, r"x.pth: the normaliser cannot be read")
+
+
+@pytest.mark.parametrize("notes", ["[]", "3", "null", '"x"', "{}"])
+def test_notes_that_are_none_say_nothing(notes, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file(small_backbone().state_dict(), path, {"swinv2_backbone": notes})
+    refused(small_backbone(), path, "does not say which windows")
+    load_checkpoint(small_backbone(pretrained_window_sizes=4), path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"model_type": "swinv2"}',
+        '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
+        '"pretrained_window_sizes": [0, 0, 0, 0], "embed_dim": 999}',
+        '{"model_type": "swinv2", "image_size": [], "window_size": 8}',
+        '{"model_type": "swinv2", "image_size": 256, "patch_size": 0, "window_size": 8}',
+        '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
+        '"pretrained_window_sizes": [12, 12]}',
+    ],
+)
+def test_strange_configs_are_refused(config, tmp_path):
+    path = write(PUBLISHERS["hugging_face"](telling_state(TINY), TINY), tmp_path / "model.bin")
+    (tmp_path / "config.json").write_text(config)
+    refused(own_size(TINY), path, "model.bin: the normaliser cannot be read")
+
+
+@torch.no_grad()
+def test_a_used_model_follows_another_normaliser_at_once():
+    model = randomise(small_backbone(pretrained_window_sizes=4), seed=0).eval()
+    expected = randomise(small_backbone(pretrained_window_sizes=(6, 3)), seed=0).eval()
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = model(images)["res3"]
+    model.set_pretrained_window_sizes((6, 3))
+    assert torch.equal(model(images)["res3"], expected(images)["res3"])
+    assert not torch.equal(model(images)["res3"], before)

@@ -1,0 +1,261 @@
+"""Two processes compute what one does with twice the batch (R16 of docs/RELIABILITY.md)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import small_training
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from processes import together
+from small_training import config, lazy_training, train
+from torch import nn
+
+from swinv2_backbone import SwinV2
+from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.checkpoints.files import read_file
+from swinv2_backbone.d2.data.datasets.coco import register_coco
+from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
+from swinv2_backbone.d2.engine.parallel import (
+    check_sharding,
+    parallel_model,
+    shard_model,
+    shard_optimizer,
+)
+from swinv2_backbone.d2.engine.step import TrainingStep
+from swinv2_backbone.d2.engine.trainer import Trainer
+
+SUBSETS = [found for n in range(1, 5) for found in combinations(FEATURES, n)]
+CASES = [
+    *(dict(out_features=subset) for subset in SUBSETS),
+    *(dict(frozen_stages=k) for k in range(5)),
+    dict(activation_checkpointing=True),
+    dict(activation_checkpointing=True, out_features=("res3", "res5"), frozen_stages=2),
+    dict(kernel="reference"),
+    dict(kernel="reference", activation_checkpointing=True),
+]
+
+
+class Squares(nn.Module):
+    """The mean square of every feature; its losses are means over images."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.backbone = SwinV2(
+            embed_dim=16, depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4, **options
+        )
+        self.head = nn.Linear(1, 1)  # so that there is something to train if all is frozen
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.backbone(batch)
+        return {
+            name: self.head(x.square().mean((1, 2, 3))[:, None]).mean()
+            for name, x in features.items()
+        }
+
+
+def losses_and_weights(options: dict, steps: int = 2) -> tuple[list[float], list[torch.Tensor]]:
+    """Of this process, with its share of four images."""
+    torch.manual_seed(comm.get_rank())  # the wrapper gives all those of the first
+    model = Squares(**options)
+    if comm.get_world_size() == 1:
+        torch.manual_seed(0)
+        model = Squares(**options)
+    model.train()
+    images = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(1))
+    own = images[comm.get_rank() :: comm.get_world_size()]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    step = TrainingStep(parallel_model(model, "none"), [own] * steps, optimizer)
+    seen = []
+    step._write = lambda all_seen: seen.append(
+        sum(sum(one.losses.values()) for one in all_seen) / len(all_seen)
+    )
+    for _ in range(steps):
+        step.run_step()
+    return seen, [p.detach().clone() for p in model.parameters()]
+
+
+def all_cases() -> list:
+    torch.set_num_threads(1)
+    return [losses_and_weights(options) for options in CASES]
+
+
+@pytest.fixture(scope="module")
+def of_one_and_of_two(tmp_path_factory) -> tuple[list, list]:
+    first, second = together(2, all_cases, folder=tmp_path_factory.mktemp("two"))
+    for one, other in zip(first, second):
+        assert all(torch.equal(a, b) for a, b in zip(one[1], other[1])), "processes differ"
+    return all_cases(), first
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_two_processes_are_one_with_twice_the_batch(number, of_one_and_of_two):
+    (one, one_weights), (two, two_weights) = (found[number] for found in of_one_and_of_two)
+    assert two == pytest.approx(one, rel=1e-5)
+    for a, b in zip(one_weights, two_weights):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)  # AdamW divides by small numbers
+
+
+# ---- Evaluation
+
+
+class Nearly(nn.Module):
+    """Finds the objects of an image, the later the worse, so that AP is far from 0 and 100."""
+
+    def __init__(self, records: list[dict]):
+        super().__init__()
+        self.objects = {record["image_id"]: record["annotations"] for record in records}
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        return [{"instances": self._find(record)} for record in batch]
+
+    def _find(self, record: dict) -> Instances:
+        objects = self.objects[record["image_id"]]
+        boxes = torch.tensor([found["bbox"] for found in objects], dtype=torch.float32)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes += 0.07 * record["image_id"] * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        classes = [found["category_id"] for found in objects]
+        return Instances(
+            (record["height"], record["width"]),
+            pred_boxes=Boxes(boxes),
+            scores=torch.linspace(0.9, 0.5, len(boxes)),
+            pred_classes=torch.tensor(classes),
+        )
+
+
+def evaluated(folder: Path, name: str) -> dict:
+    cfg = config(folder, 1, 1)
+    cfg.DATASETS.TEST, cfg.MODEL.MASK_ON, cfg.OUTPUT_DIR = (name,), False, str(folder)
+    return Trainer.test(cfg, Nearly(DatasetCatalog.get(name)))
+
+
+def test_processes_evaluate_as_one_does(tmp_path):
+    """Five images: one process has more than the other."""
+    name = "evaluated_by_processes"
+    demo = generate_demo_dataset(tmp_path / "demo", num_train=1, num_val=5, image_size=64)
+    register_coco(name, str(demo.val_json), str(demo.val_images), masks=False)
+    try:
+        one = evaluated(tmp_path / "one", name)
+        two, rest = together(2, evaluated, tmp_path / "two", name, folder=tmp_path / "logs")
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert 10 < one["bbox"]["AP"] < 90
+    assert str(two) == str(one) and rest == {}  # as text, in which NaN equals itself
+
+
+# ---- Sharded
+
+
+def sharded(folder: Path, sharding: str, resume: bool = False, iterations: int = 4) -> dict:
+    """The losses of a training, and the bytes that this process has of the optimizer's state."""
+    cfg = config(folder, iterations, 2)
+    cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.SHARDING, cfg.SOLVER.AMP.ENABLED = False, sharding, False
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "full_model"
+    found, original = {}, TrainingStep.collected
+
+    def spy(step: TrainingStep):
+        own = getattr(step.optimizer, "optim", step.optimizer)
+        tensors = [t for s in own.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
+        local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+        found["bytes"] = sum(t.numel() * t.element_size() for t in local)
+        return original(step)
+
+    TrainingStep.collected = spy
+    try:
+        return {"losses": train(cfg, resume)} | found
+    finally:
+        TrainingStep.collected = original
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    yield small_training.register(tmp_path_factory.mktemp("images"))
+    small_training.forget()
+
+
+@pytest.fixture(scope="module")
+def plain(images, tmp_path_factory) -> tuple[Path, list]:
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, together(2, plain_run, folder, folder=folder / "logs")
+
+
+def plain_run(folder: Path) -> dict:
+    return sharded(folder, "none")
+
+
+@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+def test_shards_train_as_the_whole_in_less_memory(sharding, plain, tmp_path, record_figures):
+    whole, expected = plain
+    found = together(2, sharded, tmp_path, sharding, folder=tmp_path / "logs")
+    assert found[0]["losses"] == pytest.approx(expected[0]["losses"], rel=1e-5)
+    one = read_file(whole / "model_final.pth", extras=False).value
+    other = read_file(tmp_path / "model_final.pth", extras=False).value
+    assert one["model"].keys() == other["model"].keys()
+    for name, value in one["model"].items():
+        torch.testing.assert_close(other["model"][name], value, rtol=1e-3, atol=1e-4)
+    # The file is an ordinary one: also what the optimizer says of each parameter.
+    states = [content["trainer"]["_trainer"]["optimizer"] for content in (one, other)]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
+    for number, state in states[0]["state"].items():
+        for key, value in state.items():
+            torch.testing.assert_close(states[1]["state"][number][key], value, rtol=1e-2, atol=1e-4)
+    shares = [one["bytes"] / expected[0]["bytes"] for one in found]
+    assert max(shares) < 0.6, shares
+    record_figures("sharding", f"{sharding}: per-process optimizer bytes {shares} of the whole")
+
+
+def sharded_by_lazy_config(folder: Path, sharding: str) -> dict:
+    cfg = lazy_training(folder, 2, 10)
+    cfg.train.ema.enabled, cfg.train.sharding = False, sharding
+    return train(cfg)
+
+
+@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+def test_a_lazy_config_shards_too(sharding, images, tmp_path):
+    losses, _ = together(2, sharded_by_lazy_config, tmp_path, sharding, folder=tmp_path / "logs")
+    assert list(losses) == [0, 1]
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+CHANGES = [
+    ("none", "optimizer"),
+    ("optimizer", "all"),
+    ("all", "none"),
+    ("optimizer", "optimizer"),
+    ("all", "all"),
+]
+
+
+@pytest.mark.parametrize(("first", "then"), CHANGES)
+def test_a_training_goes_on_in_any_other_way(first, then, plain, tmp_path):
+    expected = plain[1][0]["losses"]
+    together(2, sharded, tmp_path, first, False, 2, folder=tmp_path / "logs")
+    found = together(2, sharded, tmp_path, then, True, folder=tmp_path / "logs2")
+    assert found[0]["losses"] == pytest.approx({k: expected[k] for k in (2, 3)}, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "averaged", "float16", "words"),
+    [
+        ("zero", False, False, "S must be one of none, optimizer, all, got 'zero'"),
+        ("all", True, False, "keeps no average of the weights: switch A off"),
+        ("all", False, True, "take bfloat16"),
+        ("optimizer", False, False, "needs several processes"),
+    ],
+)
+def test_ways_that_are_not_possible_are_refused(sharding, averaged, float16, words):
+    with pytest.raises(ValueError, match=words):
+        check_sharding(sharding, averaged=averaged, float16=float16, key="S", average_key="A")
+
+
+def test_shards_are_only_made_if_asked_for():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    shard_model(model, "none")
+    assert type(model) is nn.Linear
+    assert shard_optimizer(optimizer, "none") is optimizer

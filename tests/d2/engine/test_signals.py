@@ -1,0 +1,263 @@
+"""Signals end a training with everything saved (R17 of docs/RELIABILITY.md)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import small_training
+import torch
+from processes import start
+from scripts import CONFIGS, ROOT
+from small_configs import SMALL
+from small_training import config, train
+
+from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
+from swinv2_backbone.d2.engine.signals import StopRequest, exit_code
+
+FOREVER = 1_000_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataset(tmp_path_factory):
+    yield small_training.register(tmp_path_factory.mktemp("images"))
+    small_training.forget()
+
+
+# ---- In one process
+
+
+def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
+    while alive():
+        if log.exists() and text in log.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {text!r} in {log.read_text() if log.exists() else 'no log'}")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "CtrlC"])
+def test_a_signal_ends_a_training_after_its_iteration_and_it_goes_on(tmp_path, number, workers):
+    log = tmp_path / "out.txt"
+    process = start(train, config(tmp_path, FOREVER, FOREVER, workers), log=log)
+    wait_for("Starting training", log, process.is_alive)
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    process.join(60)
+    text = log.read_text()
+    assert process.exitcode == 128 + number, text
+    (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", text)
+    assert "--resume goes on" in text
+    file = f"model_{int(iteration):07d}.pth"
+    assert (tmp_path / "last_checkpoint").read_text() == file
+    assert [path.name for path in tmp_path.glob("*.pth")] == [file]
+    last = int(iteration) + 3
+    assert list(train(config(tmp_path, last, FOREVER), resume=True)) == [last - 2, last - 1]
+
+
+def slow_evaluation(folder: Path, last: bool) -> None:
+    """Trains until an evaluation that would take an hour."""
+    from swinv2_backbone.d2.engine.trainer import Trainer
+
+    def evaluate(cls, cfg, model, evaluators=None):
+        print("Evaluating")
+        for _ in range(72_000):
+            time.sleep(0.05)
+            model.eval()
+            model([{"image": torch.zeros(3, 64, 64)}])
+        return {}
+
+    Trainer.test = classmethod(evaluate)
+    cfg = config(folder, 3 if last else FOREVER, FOREVER)
+    cfg.TEST.EVAL_PERIOD = 0 if last else 2
+    train(cfg)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_signal_ends_an_evaluation_at_once(tmp_path, last):
+    log = tmp_path / "out.txt"
+    process = start(slow_evaluation, tmp_path, last, log=log)
+    wait_for("Evaluating", log, process.is_alive)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(30)
+    text = log.read_text()
+    assert process.exitcode == 143, text
+    assert "The evaluation is abandoned" in text
+    expected = "model_final.pth" if last else "model_0000001.pth"
+    assert (tmp_path / "last_checkpoint").read_text() == expected
+    assert [path.name for path in tmp_path.glob("*.pth")] == [expected]
+
+
+def test_a_signal_in_the_last_iteration_leaves_the_final_checkpoint(tmp_path):
+    from swinv2_backbone.d2.engine.trainer import Trainer
+
+    cfg = config(tmp_path, 2, FOREVER)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(False)
+    trainer._trainer.stop_request.signal = signal.SIGTERM
+    trainer.start_iter = 1
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 143
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_final.pth"]
+
+
+def test_the_second_signal_acts_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored
+    request = StopRequest()
+    with pytest.raises(KeyboardInterrupt), request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signals_have_their_old_meaning_afterwards():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with StopRequest():
+        assert all(signal.getsignal(number) != old for number, old in before.items())
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_exit_codes_are_those_of_shells():
+    assert (exit_code(signal.SIGTERM), exit_code(signal.SIGINT)) == (143, 130)
+
+
+# ---- The tool itself, in one process and in two
+
+
+@pytest.fixture(scope="module")
+def opts(tmp_path_factory) -> list[str]:
+    demo = generate_demo_dataset(
+        tmp_path_factory.mktemp("data") / "demo", num_train=6, num_val=2, image_size=64
+    )
+    return [
+        *("MODEL.DEVICE", "cpu", *SMALL, "DATASETS.TEST", "()", "TEST.EVAL_PERIOD", "0"),
+        *("INPUT.MASK_FORMAT", "bitmask", "MODEL.ROI_HEADS.NUM_CLASSES", "5"),
+        *("DATASETS.CUSTOM.TRAIN.JSON", str(demo.train_json)),
+        *("DATASETS.CUSTOM.TRAIN.IMAGES", str(demo.train_images)),
+    ]
+
+
+def command(opts: list[str], output: Path, *flags: str, iterations: int = FOREVER) -> list[str]:
+    return [
+        str(ROOT / "tools" / "train_net.py"),
+        *("--config-file", str(CONFIGS / "mask_rcnn_swinv2.yaml"), *flags, *opts),
+        *("OUTPUT_DIR", str(output), "SOLVER.MAX_ITER", str(iterations)),
+    ]
+
+
+def begin(command: list[str], log: Path) -> subprocess.Popen:
+    with log.open("w") as out:
+        return subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        )
+
+
+STARTS = {
+    "one": ([sys.executable], []),
+    "two": ([sys.executable], ["--num-gpus", "2"]),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"], []),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("two", signal.SIGTERM),
+        pytest.param("two", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("one", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("torchrun", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_the_tool_ends_by_a_signal_and_goes_on(kind, number, opts, tmp_path):
+    (python, flags), output, log = STARTS[kind], tmp_path / "run", tmp_path / "log.txt"
+    if kind == "torchrun":
+        python = [*python, "--master-port", "29417"]
+    process = begin([*python, *command(opts, output, *flags)], log)
+    wait_for("Starting training", log, lambda: process.poll() is None)
+    time.sleep(1.0)
+    process.send_signal(number)
+    process.wait(60)
+    text = log.read_text()
+    if kind != "torchrun":  # which has an exit code of its own
+        assert process.returncode == 128 + number, text[-3000:]
+    # The launcher asks its processes by SIGTERM, whatever it was asked by.
+    (iteration,) = set(re.findall(r"SIGTERM: stopped after iteration (\d+)", text))
+    assert (output / "last_checkpoint").read_text() == f"model_{int(iteration):07d}.pth"
+    last = int(iteration) + 3
+    process = begin([*python, *command(opts, output, "--resume", *flags, iterations=last)], log)
+    assert process.wait(120) == 0, log.read_text()[-3000:]
+    assert f"Starting training from iteration {last - 2}" in log.read_text()
+    assert (output / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.mark.slow
+def test_several_machines_train_together(opts, tmp_path):
+    """Two machines that are this one, of two processes each."""
+    url = "tcp://127.0.0.1:29431"
+    flags = ["--num-gpus", "2", "--num-machines", "2", "--dist-url", url, "--machine-rank"]
+    opts = [*opts, "SOLVER.IMS_PER_BATCH", "4"]
+    running = [
+        begin(
+            [sys.executable, *command(opts, tmp_path / "run", *flags, rank, iterations=3)],
+            tmp_path / f"log{rank}.txt",
+        )
+        for rank in "01"
+    ]
+    for rank, process in enumerate(running):
+        assert process.wait(200) == 0, (tmp_path / f"log{rank}.txt").read_text()[-3000:]
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+    assert "World size: 4" in (tmp_path / "log0.txt").read_text()
+
+
+FAILS = """
+import runpy, sys
+import torch.distributed as dist
+from swinv2_backbone.d2.engine import launch
+from swinv2_backbone.d2.engine import step
+
+def main(args):
+    original = step.TrainingStep.run_step
+    def run_step(self):
+        if dist.get_rank() == 1 and self.iter == 3:
+            raise OSError("a disk of one machine failed")
+        original(self)
+    step.TrainingStep.run_step = run_step
+    runpy.run_path(sys.argv[1])["main"](args)
+
+if __name__ == "__main__":
+    tool = runpy.run_path(sys.argv[1])
+    launch.launch(main, tool["parser"]().parse_args(sys.argv[2:]))
+"""
+
+
+def test_a_process_that_fails_ends_the_others(opts, tmp_path):
+    script, log = tmp_path / "fails.py", tmp_path / "log.txt"
+    script.write_text(FAILS)
+    line = command(opts, tmp_path / "run", "--num-gpus", "2")
+    process = begin([sys.executable, str(script), *line], log)
+    assert process.wait(120) == 1
+    assert "a disk of one machine failed" in log.read_text()
+    others = subprocess.run(["pgrep", "-f", str(script)], capture_output=True).stdout
+    assert not others
+
+
+def test_an_error_of_the_user_is_one_line_in_several_processes(opts, tmp_path):
+    log = tmp_path / "log.txt"
+    line = command(opts, tmp_path / "run", "--num-gpus", "2")
+    process = begin([sys.executable, *line, "SOLVER.IMS_PER_BATCH", "3"], log)
+    assert process.wait(120) == 1
+    assert "ValueError: the 2 processes must have equally many of the 3 images" in log.read_text()
+    assert "Traceback" not in log.read_text()

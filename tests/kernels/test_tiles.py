@@ -1,0 +1,125 @@
+"""Rectangles and strips: against the oracle's statement of who may attend to whom."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from oracle import may_attend
+from torch import Tensor
+
+from swinv2_backbone.kernels.tiles import Strip, cut, rectangles, strips
+from swinv2_backbone.windows import Size
+
+CPU = torch.device("cpu")
+SIDES = range(1, 12)
+WINDOWS = [(1, 1), (2, 2), (3, 2), (4, 4), (5, 3), (8, 8)]
+BATCHES = [
+    ((9, 13),),
+    ((20, 17), (20, 17), (5, 3)),
+    ((1, 1),),
+    ((4, 4),) * 5,
+    ((7, 2), (3, 9), (3, 9), (7, 2)),
+]
+
+
+def tokens_of(strip: Strip) -> list[Tensor]:
+    """The tokens (R, N) of the rectangles of every group of a strip, numbered in the batch."""
+    own = torch.arange(strip.tokens.start, strip.tokens.stop)[:, None, None]
+    found = []
+    for group in strip.groups:
+        seats = group.rectangles(own)
+        assert seats.shape[5:7] == group.size and prod(seats.shape[1:4]) == group.count
+        found.append(seats.reshape(group.count, -1))
+    return found
+
+
+def attending(groups: list[Tensor], tokens: int) -> Tensor:
+    """(T, T) bool: who shares a rectangle with whom."""
+    owner = torch.full((tokens,), -1)
+    number = 0
+    for group in groups:
+        for own in group:
+            assert (owner[own] == -1).all()  # nobody is in two
+            owner[own] = number
+            number += 1
+    assert (owner >= 0).all()  # everybody is in one
+    return owner[:, None] == owner[None]
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", range(1, 7))
+def test_cuts_are_those_of_the_oracle_at_every_length(window, shifted):
+    for length in range(1, 40):
+        segments = cut(length, window, shifted)
+        assert sum(segments) == length and max(segments) <= window and min(segments) >= 1
+        allowed = torch.block_diag(*(torch.ones(n, n) for n in segments)).bool()
+        assert torch.equal(allowed, may_attend((length, 1), (window, 1), shifted))
+
+
+@pytest.mark.parametrize("most_tokens", [1, 30, 100, 10**6])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_strips_let_tokens_attend_as_the_oracle_says(sizes, window, shifted, most_tokens):
+    found = strips(sizes, window, shifted, most_tokens)
+    ends = [0, *(strip.tokens.stop for strip in found)]
+    assert [strip.tokens.start for strip in found] == ends[:-1]
+    total = sum(map(prod, sizes))
+    assert ends[-1] == total
+    groups = [group for strip in found for group in tokens_of(strip)]
+    expected = torch.block_diag(*(may_attend(size, window, shifted) for size in sizes)).bool()
+    assert torch.equal(attending(groups, total), expected)
+
+
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_strips_are_as_large_as_allowed_and_no_larger(sizes):
+    for most_tokens in (1, 30, 100):
+        for strip in strips(sizes, (4, 4), True, most_tokens):
+            rows = {group.size[0] for group in strip.groups}
+            tokens = strip.tokens.stop - strip.tokens.start
+            one_row = len(rows) == 1 and all(g.maps * g.grid[0] == 1 for g in strip.groups)
+            assert tokens <= most_tokens or one_row
+    (whole,) = strips(((8, 8),) * 7, (4, 4), True, 64 * 7)
+    assert whole.tokens == slice(0, 64 * 7)
+
+
+def test_shifted_maps_of_whole_windows_have_four_groups():
+    (strip,) = strips(((16, 24),), (4, 4), True, 10**6)
+    assert {group.size: group.grid for group in strip.groups} == {
+        (2, 2): (2, 2),
+        (2, 4): (2, 5),
+        (4, 2): (3, 2),
+        (4, 4): (3, 5),
+    }
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_the_table_of_rectangles_says_the_same(sizes: tuple[Size, ...], window, shifted):
+    groups = []
+    for first, stride, h, w in rectangles(sizes, window, shifted, CPU).tolist():
+        rows = torch.arange(h)[:, None] * stride + torch.arange(w)
+        groups.append((first + rows).reshape(1, -1))
+    total = sum(map(prod, sizes))
+    expected = torch.block_diag(*(may_attend(size, window, shifted) for size in sizes)).bool()
+    assert torch.equal(attending(groups, total), expected)
+
+
+def test_parts_of_heads_come_apart():
+    tokens = torch.arange(12 * 6 * 2).view(12, 6, 2)  # a map of 3x4, q, k and v of 2 heads
+    (strip,) = strips(((3, 4),), (8, 8), False, 100)
+    (group,) = strip.groups
+    parts = group.rectangles(tokens, parts=3)
+    assert parts.shape == (3, 1, 1, 1, 2, 3, 4, 2)
+    for part in range(3):
+        own = tokens[:, 2 * part : 2 * part + 2].transpose(0, 1).reshape(2, 3, 4, 2)
+        assert torch.equal(parts[part, 0, 0, 0], own)
+
+
+def test_caches_are_bounded_and_survive_inference_mode():
+    assert strips.cache_info().maxsize and rectangles.cache_info().maxsize
+    with torch.inference_mode():
+        assert not rectangles(((11, 5),), (3, 3), True, CPU).is_inference()
