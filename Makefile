@@ -21,7 +21,7 @@ help:
 	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
 	@echo "make docs           the documentation as a site: site/index.html; needs Python >= 3.11"
-	@echo "make lint           ruff"
+	@echo "make lint           ruff and mypy"
 	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
 
 env: $(INSTALLED)
@@ -64,6 +64,7 @@ docs: env
 
 lint: env
 	$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache

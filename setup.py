@@ -54,6 +54,7 @@ setup(
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "test": [
             "hypothesis",
+            "mypy",
             "pytest",
             "pytest-xdist",
             "ruff",
