@@ -112,24 +112,26 @@ def model_for(
     """A model of the size of a checkpoint, with random weights: a classifier if it has a head.
 
     Args:
-        window_size: default: what the file's own model had, if it says so, else its normaliser.
+        window_size: default: the windows of the file's own model if the file has them, else the
+            pretrained windows.
         pretrained_window_sizes: default: what the file says.
 
     Raises:
-        ValueError: the tensors that tell the size are missing, or nothing says the normaliser.
+        ValueError: the tensors that tell the size are missing, or the pretrained windows are
+            unknown.
     """
-    size, normaliser = checkpoint.architecture, checkpoint.normaliser
+    size, pretrained = checkpoint.architecture, checkpoint.pretrained_windows
     if size is None:
         raise ValueError(f"{checkpoint.path}: tensors that tell the size of the model are missing")
     if pretrained_window_sizes is None:
-        if normaliser is None:
+        if pretrained is None:
             raise ValueError(
                 f"{checkpoint.path} does not say which windows it was trained with: give its "
                 "variant or its pretrained window sizes"
             )
-        pretrained_window_sizes = normaliser.windows
+        pretrained_window_sizes = pretrained.sizes
     if window_size is None:
-        trained = normaliser and normaliser.trained_windows
+        trained = pretrained and pretrained.trained_windows
         window_size = trained or pretrained_window_sizes
     stages = FEATURES[: len(size.depths)]
     norms = [name for name in stages if f"norms.{name}.weight" in checkpoint.tensors]

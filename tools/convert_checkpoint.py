@@ -37,10 +37,10 @@ def convert(args: argparse.Namespace) -> None:
             raise ValueError(f"--variant {args.variant} has {named}, but {args.source} has {found}")
         windows = windows or variant.window_sizes
         pretrained = pretrained or variant.pretrained_window_sizes
-    if args.pretrained_window_sizes and checkpoint.normaliser:
+    if args.pretrained_window_sizes and checkpoint.pretrained_windows:
         # The user knows better than, say, the name of a file.
-        windows = windows or checkpoint.normaliser.trained_windows
-        checkpoint.normaliser = None
+        windows = windows or checkpoint.pretrained_windows.trained_windows
+        checkpoint.pretrained_windows = None
     model = model_for(checkpoint, window_size=windows, pretrained_window_sizes=pretrained).eval()
     print(load_into(model, checkpoint))
     left = save_checkpoint(model, args.target, args.to, overwrite=args.overwrite)

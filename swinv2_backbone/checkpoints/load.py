@@ -13,9 +13,9 @@ from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.layouts.native import NATIVE
 from swinv2_backbone.checkpoints.pretrained_window import (
     Architecture,
-    Normaliser,
-    apply_normaliser,
-    decide_normaliser,
+    PretrainedWindows,
+    apply_pretrained_windows,
+    decide_pretrained_windows,
 )
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.report import LoadReport, group, some
@@ -47,7 +47,7 @@ def load_checkpoint(
     Raises:
         OSError: the file is not there or cannot be fetched.
         ValueError: the file is damaged, unsafe or of another family; tensors are missing, unknown,
-            of another shape or not finite; or the normaliser of the position bias is unknown or
+            of another shape or not finite; or the pretrained windows are unknown or
             not the model's.
     """
     return load_into(model, read_checkpoint(fetch(source), prefix), partial=partial)
@@ -65,12 +65,14 @@ def load_into(
     problems = plan.problems(partial, complete)
     if problems:
         raise ValueError(f"{checkpoint.path} does not fit the model:\n  " + "\n  ".join(problems))
-    normaliser = decide_normaliser(plan.backbone, checkpoint.normaliser, checkpoint.path)
+    pretrained = decide_pretrained_windows(
+        plan.backbone, checkpoint.pretrained_windows, checkpoint.path
+    )
     with torch.no_grad():
         for name, tensor in plan.used.items():
             plan.state[name].copy_(_placed_as(plan.state[name], tensor))
-    apply_normaliser(plan.backbone, normaliser)
-    report = plan.report(normaliser)
+    apply_pretrained_windows(plan.backbone, pretrained)
+    report = plan.report(pretrained)
     logger = logging.getLogger(__name__)
     if report.missing or report.unexpected or report.reshaped:
         logger.warning(f"loaded in part only:\n{report}")
@@ -291,7 +293,7 @@ class _Plan:
             *([f"tensors of the model that cannot be written to: {some(fixed)}"] if fixed else []),
         ]
 
-    def report(self, normaliser: Normaliser) -> LoadReport:
+    def report(self, pretrained: PretrainedWindows) -> LoadReport:
         checkpoint = self.checkpoint
         notes = []
         if checkpoint.wrapper in ("model_ema", "state_dict_ema"):
@@ -301,7 +303,7 @@ class _Plan:
         return LoadReport(
             source=str(checkpoint.path),
             layout=checkpoint.layout.name,
-            normaliser=normaliser,
+            pretrained_windows=pretrained,
             used=list(self.used),
             new=self.new,
             missing=self.missing,

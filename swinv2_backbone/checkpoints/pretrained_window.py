@@ -36,15 +36,15 @@ class Architecture(NamedTuple):
         return f"{self.embed_dim} channels, depths {self.depths}, heads {self.num_heads}{known}"
 
 
-class Normaliser(NamedTuple):
+class PretrainedWindows(NamedTuple):
     """(height, width) per stage, and where it was read."""
 
-    windows: tuple[Size, ...]
+    sizes: tuple[Size, ...]
     source: str
     trained_windows: tuple[Size, ...] | None = None  # the windows of the file's own model
 
     def __str__(self) -> str:
-        return f"{describe(self.windows)} per stage, from {self.source}"
+        return f"{describe(self.sizes)} per stage, from {self.source}"
 
 
 def describe(windows: tuple[Size, ...]) -> str:
@@ -52,14 +52,14 @@ def describe(windows: tuple[Size, ...]) -> str:
     return ", ".join(str(h) if h == w else f"{h}x{w}" for h, w in windows)
 
 
-def from_tables(tables: Mapping[str, Tensor], stages: int) -> Normaliser | None:
+def from_tables(tables: Mapping[str, Tensor], stages: int) -> PretrainedWindows | None:
     """From the ``relative_coords_table`` buffers of all ``stages``, under our names.
 
     Raises:
         ValueError: a table is not one of log-spaced offsets, a stage's tables disagree, or some
             stages have none.
     """
-    found: dict[int, tuple[Size, Size]] = {}  # stage -> normaliser and window
+    found: dict[int, tuple[Size, Size]] = {}  # stage -> pretrained window, window
     for name, table in tables.items():
         stage = int(name.split(".")[1])
         pair = _read_table(name, table)
@@ -70,11 +70,11 @@ def from_tables(tables: Mapping[str, Tensor], stages: int) -> Normaliser | None:
     if sorted(found) != list(range(stages)):
         raise ValueError(f"relative_coords_table is there for stages {sorted(found)} of {stages}")
     pretrained, windows = zip(*(found[stage] for stage in range(stages)))
-    return Normaliser(pretrained, "relative_coords_table in the file", windows)
+    return PretrainedWindows(pretrained, "relative_coords_table in the file", windows)
 
 
 def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
-    """(normaliser, window) of a table (1, 2 Mh - 1, 2 Mw - 1, 2).
+    """(pretrained window, window) of a table (1, 2 Mh - 1, 2 Mw - 1, 2).
 
     With t its largest coordinate, log2(1 + 8 (M - 1) / (p - 1)) / log2(8), of a window M:
     ``p = 1 + 8 (M - 1) / (8 ** t - 1)``.
@@ -101,7 +101,7 @@ def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
     return pretrained, window
 
 
-def from_metadata(metadata: Mapping[str, Any], stages: int) -> Normaliser | None:
+def from_metadata(metadata: Mapping[str, Any], stages: int) -> PretrainedWindows | None:
     """From the notes that our own files carry.
 
     Raises:
@@ -110,7 +110,7 @@ def from_metadata(metadata: Mapping[str, Any], stages: int) -> Normaliser | None
     pretrained, windows = (metadata.get(k) for k in ("pretrained_window_sizes", "window_sizes"))
     if pretrained is None:
         return None
-    return Normaliser(
+    return PretrainedWindows(
         _windows(pretrained, stages),
         "our notes in the file",
         None if windows is None else _windows(windows, stages),
@@ -126,7 +126,7 @@ def _windows(given: Any, stages: int) -> tuple[Size, ...]:
     return tuple((h, w) for h, w in pairs)
 
 
-def from_config(folder: Path, layout: str, architecture: Architecture) -> Normaliser | None:
+def from_config(folder: Path, layout: str, architecture: Architecture) -> PretrainedWindows | None:
     """From the config.json that Hugging Face and timm put beside their weights.
 
     Raises:
@@ -152,10 +152,10 @@ def from_config(folder: Path, layout: str, architecture: Architecture) -> Normal
     maps = [side // config["patch_size"] // 2**i for i in range(stages)]
     windows = _windows([min(config["window_size"], m) for m in maps], stages)
     pretrained = [p or m for p, (m, _) in zip(config["pretrained_window_sizes"], windows)]
-    return Normaliser(_windows(pretrained, stages), f"{path.name} beside it", windows)
+    return PretrainedWindows(_windows(pretrained, stages), f"{path.name} beside it", windows)
 
 
-def from_name(path: Path, architecture: Architecture) -> Normaliser | None:
+def from_name(path: Path, architecture: Architecture) -> PretrainedWindows | None:
     """From a published name in the file's own: timm's, Microsoft's or the seed's."""
     stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
     names = {name: name for name in VARIANTS}
@@ -166,21 +166,23 @@ def from_name(path: Path, architecture: Architecture) -> Normaliser | None:
     return None
 
 
-def from_shapes(architecture: Architecture) -> Normaliser | None:
+def from_shapes(architecture: Architecture) -> PretrainedWindows | None:
     """From the variants of this size, if all of them agree."""
     fitting = [name for name in VARIANTS if architecture_of(name) == architecture]
     found = {VARIANTS[name].pretrained_window_sizes for name in fitting}
     if len(found) != 1:
         return None
-    return Normaliser(tuple((p, p) for p in found.pop()), f"its shapes ({' or '.join(fitting)})")
+    return PretrainedWindows(
+        tuple((p, p) for p in found.pop()), f"its shapes ({' or '.join(fitting)})"
+    )
 
 
-def _of_variant(name: str, architecture: Architecture, source: str) -> Normaliser | None:
+def _of_variant(name: str, architecture: Architecture, source: str) -> PretrainedWindows | None:
     name = name.partition(".")[0]
     if name not in VARIANTS or architecture_of(name) != architecture:
         return None
     variant = VARIANTS[name]
-    return Normaliser(
+    return PretrainedWindows(
         tuple((p, p) for p in variant.pretrained_window_sizes),
         source,
         tuple((m, m) for m in variant.window_sizes),
@@ -193,7 +195,9 @@ def architecture_of(name: str) -> Architecture:
     return Architecture(variant.embed_dim, variant.depths, variant.num_heads)
 
 
-def decide_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) -> Normaliser:
+def decide_pretrained_windows(
+    backbone: SwinV2, found: PretrainedWindows | None, path: Path
+) -> PretrainedWindows:
     """What shall normalise the position bias of ``backbone`` with the weights of ``path``.
 
     Raises:
@@ -208,13 +212,13 @@ def decide_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) ->
             "published variant by its name (MODEL.SWINV2.VARIANT)"
         )
     if found is None:
-        return Normaliser(configured, "the model; the file does not say")
-    if backbone.normaliser_assumed or found.windows[:stages] == configured:
+        return PretrainedWindows(configured, "the model; the file does not say")
+    if backbone.normaliser_assumed or found.sizes[:stages] == configured:
         return found
-    setting = tuple(h if h == w else (h, w) for h, w in found.windows)
+    setting = tuple(h if h == w else (h, w) for h, w in found.sizes)
     raise ValueError(
         f"{path}: the model normalises its position bias by windows of {describe(configured)}, but "
-        f"the weights were trained with {describe(found.windows[:stages])} (from {found.source}): "
+        f"the weights were trained with {describe(found.sizes[:stages])} (from {found.source}): "
         "choose the variant of the weights (MODEL.SWINV2.VARIANT), or give pretrained_window_sizes "
         f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {setting}; the window itself may differ.  (If the "
         "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the right "
@@ -222,8 +226,8 @@ def decide_normaliser(backbone: SwinV2, found: Normaliser | None, path: Path) ->
     )
 
 
-def apply_normaliser(backbone: SwinV2, normaliser: Normaliser) -> None:
+def apply_pretrained_windows(backbone: SwinV2, pretrained: PretrainedWindows) -> None:
     """Make it the backbone's, of which the last stages may not be built."""
-    windows = normaliser.windows[: backbone.num_stages]
+    windows = pretrained.sizes[: backbone.num_stages]
     unbuilt = backbone.num_stages - len(windows)
     backbone.set_pretrained_window_sizes((*windows, *windows[-1:] * unbuilt))

@@ -15,20 +15,20 @@ from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
 from swinv2_backbone.checkpoints.layouts.native import NATIVE
 from swinv2_backbone.checkpoints.pretrained_window import (
     Architecture,
-    Normaliser,
+    PretrainedWindows,
     from_config,
     from_metadata,
     from_name,
     from_shapes,
     from_tables,
 )
-from swinv2_backbone.checkpoints.recognize import Found, recognise, unwrap
+from swinv2_backbone.checkpoints.recognize import Found, recognize, unwrap
 
 TABLE = "relative_coords_table"
 
 # What files hold that no model needs, by the last part of its name.
 DROPPED = {
-    TABLE: "made from the window; the normaliser is read from it",
+    TABLE: "made from the window; the pretrained window is read from it",
     "relative_position_index": "made from the window",
     "attn_mask": "made from the map",
     "mask_token": "stands for hidden patches in SimMIM",
@@ -50,7 +50,7 @@ class Checkpoint:
         dropped: key in the file -> why nobody needs it.
         unexpected: keys among the backbone's that the layout does not know.
         architecture: the size of the backbone.
-        normaliser: None if nothing says it.
+        pretrained_windows: None if no source gives them.
         wrapper: where the state dict stood in the file.
     """
 
@@ -64,7 +64,7 @@ class Checkpoint:
     dropped: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     architecture: Architecture | None = None
-    normaliser: Normaliser | None = None
+    pretrained_windows: PretrainedWindows | None = None
     wrapper: str | None = None
 
 
@@ -87,7 +87,7 @@ def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkp
     """:func:`read_checkpoint` for what has been read from ``path``."""
     try:
         state, wrapper = unwrap(content.value)
-        found = recognise([key for key in state if isinstance(key, str)], prefix)
+        found = recognize([key for key in state if isinstance(key, str)], prefix)
         checkpoint = Checkpoint(path, found.layout, found.prefix, wrapper=wrapper)
         tables: Tensors = {}
         for key, tensor in state.items():
@@ -100,7 +100,7 @@ def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkp
         raise ValueError(f"{path}: {error}") from error
     checkpoint.tensors = _with_final_norm(found.layout, found.layout.to_ours(checkpoint.tensors))
     checkpoint.architecture = _architecture(checkpoint.tensors)
-    checkpoint.normaliser = _normaliser(checkpoint, tables, content.metadata)
+    checkpoint.pretrained_windows = _pretrained_windows(checkpoint, tables, content.metadata)
     return checkpoint
 
 
@@ -171,12 +171,14 @@ def _architecture(tensors: Tensors) -> Architecture | None:
     return Architecture(stem.shape[0], depths, tuple(scale.shape[0] for scale in scales))
 
 
-def _normaliser(checkpoint: Checkpoint, tables: Tensors, metadata: dict) -> Normaliser | None:
+def _pretrained_windows(
+    checkpoint: Checkpoint, tables: Tensors, metadata: dict
+) -> PretrainedWindows | None:
     architecture, path = checkpoint.architecture, checkpoint.path
     stages = len(_stages(checkpoint.tensors))
     try:
         found = from_tables(tables, stages) or from_metadata(metadata, stages)
-        # A file of one's own may have any normaliser, whatever its name and size.
+        # A file of one's own may have any pretrained windows, whatever its name and size.
         if found is None and architecture is not None and checkpoint.layout is not NATIVE:
             found = (
                 from_config(path.parent, checkpoint.layout.name, architecture)
@@ -185,8 +187,8 @@ def _normaliser(checkpoint: Checkpoint, tables: Tensors, metadata: dict) -> Norm
             )
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
         raise ValueError(
-            f"{path}: the normaliser cannot be read: {type(error).__name__}: {error}"
+            f"{path}: the pretrained windows cannot be read: {type(error).__name__}: {error}"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path}: the normaliser cannot be read: {error}") from error
+        raise ValueError(f"{path}: the pretrained windows cannot be read: {error}") from error
     return found

@@ -81,7 +81,7 @@ def _prefixes(keys: Iterable[Any]) -> set[str]:
     }
 
 
-def recognise(keys: Iterable[str], prefix: str | None = None) -> Found:
+def recognize(keys: Iterable[str], prefix: str | None = None) -> Found:
     """The layout of a state dict with these keys, and what stands before its names.
 
     Args:

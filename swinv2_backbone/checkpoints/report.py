@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from swinv2_backbone.checkpoints.pretrained_window import Normaliser
+from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
 
 SHOWN = 20  # names in a message; the rest are counted
 
@@ -17,7 +17,7 @@ class LoadReport:
     Attributes:
         source: the file.
         layout: the publisher whose names it has.
-        normaliser: of the position bias, per stage, and where it was read.
+        pretrained_windows: the pretrained window of each stage, and its source.
         used: tensors of the model that were loaded.
         new: tensors that the file cannot have, and that keep their initial values: output norms,
             and what is around the backbone.
@@ -31,7 +31,7 @@ class LoadReport:
 
     source: str
     layout: str
-    normaliser: Normaliser
+    pretrained_windows: PretrainedWindows
     used: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class LoadReport:
         rows = [
             ("weights", self.source),
             ("layout", self.layout),
-            ("normaliser", str(self.normaliser)),
+            ("pretrained windows", str(self.pretrained_windows)),
             ("used", f"{len(self.used)} of the model's {total} tensors"),
             *[("new", text) for text in _new_groups(self.new)],
             ("missing", some(self.missing)),
@@ -62,7 +62,7 @@ class LoadReport:
             ("unexpected", some(self.unexpected)),
             *[("note", text) for text in self.notes],
         ]
-        return "\n".join(f"{title:<11} {text}" for title, text in rows if text)
+        return "\n".join(f"{title:<18} {text}" for title, text in rows if text)
 
 
 def some(names: list[str]) -> str:

@@ -147,7 +147,7 @@ def to_layout(model: SwinV2 | SwinV2Classifier, to: str) -> tuple[Tensors, list[
 
 
 def _tables(backbone: SwinV2, layout: Layout, root: str) -> Tensors:
-    """The buffers of the models that keep them, which also carry the normaliser."""
+    """The buffers of the models that keep them, which also carry the pretrained windows."""
     found = {}
     for i, stage in enumerate(backbone.layers):
         window, pretrained = stage.window_size, backbone.pretrained_window_sizes[i]
@@ -185,7 +185,7 @@ def hugging_face_config(model: nn.Module) -> dict[str, Any]:
     if windows != possible or not square:
         raise ValueError(
             f"Hugging Face's SwinV2 has one square window for all stages, not {windows} with the "
-            f"normalisers {pretrained}: set another window first"
+            f"pretrained windows {pretrained}: set another window first"
         )
     config = {
         "model_type": "swinv2",

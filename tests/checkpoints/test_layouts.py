@@ -259,7 +259,7 @@ def test_round_trips_are_exact(to, suffix, tmp_path):
     assert_equal(back.state_dict(), model.state_dict())
     # torchvision's own files carry no notes, but tables; Hugging Face's a config.json.
     assert back.backbone.pretrained_window_sizes == model.backbone.pretrained_window_sizes
-    assert "the model" not in report.normaliser.source
+    assert "the model" not in report.pretrained_windows.source
 
 
 def small_square_classifier(seed: int = 0) -> SwinV2Classifier:

@@ -215,7 +215,7 @@ def test_other_precisions_are_converted_and_said(dtype, state, tmp_path):
     model = small_classifier()
     report = load_checkpoint(model, write(cast, tmp_path / "x.pth"))
     assert f"converted from {str(dtype).removeprefix('torch.')}" in str(report)
-    assert report.normaliser.windows == ((6, 6), (6, 6), (6, 6), (3, 3))
+    assert report.pretrained_windows.sizes == ((6, 6), (6, 6), (6, 6), (3, 3))
     expected = {key: value.to(dtype).float() for key, value in state.items()}
     assert_equal(state_of(model), expected)
 
@@ -296,7 +296,7 @@ def test_a_backbone_says_why_it_drops_what_it_drops(state, tmp_path):
         "Microsoft",
         "6, 6, 6, 3 per stage, from relative_coords_table in the file",
         "output norms of res2, res4, which start from 1 and 0",
-        "8 x made from the window; the normaliser is read from it",
+        "8 x made from the window; the pretrained window is read from it",
         "37 x stage 4, which the model does not need",
         "2 x output norm of res5",
         "2 x classifier of 10 classes; the model has none",

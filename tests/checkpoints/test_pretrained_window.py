@@ -57,7 +57,7 @@ def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
     words = "does not say which windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
     refused(own_size(TINY), path, words)
     report = load_checkpoint(own_size(TINY, pretrained_window_sizes=8), path)
-    assert report.normaliser.source == "the model; the file does not say"
+    assert report.pretrained_windows.source == "the model; the file does not say"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_name_of_the_file_tells(file, expected, tmp_path):
     model = own_size(TINY)
     report = load_checkpoint(model, path)
     assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
-    assert "its name" in report.normaliser.source
+    assert "its name" in report.pretrained_windows.source
 
 
 def test_the_name_of_another_size_tells_nothing(tmp_path):
@@ -103,7 +103,7 @@ def test_tables_tell_any_released_pair(tmp_path):
         assert model.pretrained_window_sizes == tuple(
             (p, p) for p in variant.pretrained_window_sizes
         )
-        assert "relative_coords_table" in report.normaliser.source
+        assert "relative_coords_table" in report.pretrained_windows.source
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_hugging_faces_config_tells(pretrained, expected, tmp_path):
     model = own_size(TINY)
     report = load_checkpoint(model, path)
     assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
-    assert "config.json" in report.normaliser.source
+    assert "config.json" in report.pretrained_windows.source
     (tmp_path / "config.json").write_text("{")
     refused(own_size(TINY), path, "config.json is no JSON")
 
@@ -147,7 +147,7 @@ def test_a_contradicting_setting_is_refused(state, tmp_path):
     )
 
 
-def test_variants_of_another_normaliser_are_refused(tmp_path):
+def test_variants_of_another_pretrained_window_are_refused(tmp_path):
     name = "swinv2_tiny_window16_256"
     path = published(native_state(name), name, "microsoft", tmp_path)
     refused(build_backbone(TINY), path, "8, 8, 8, 8.*16, 16, 16, 8")
@@ -179,7 +179,7 @@ def test_damaged_tables_are_refused(state, tmp_path):
     refused(model, with_table(None), r"relative_coords_table is there for stages \[0, 2, 3\] of 4")
 
 
-def test_own_files_carry_their_normaliser(tmp_path):
+def test_own_files_carry_their_pretrained_windows(tmp_path):
     for suffix in (".pth", ".safetensors"):
         path = tmp_path / f"own{suffix}"
         save_checkpoint(small_backbone(pretrained_window_sizes=((3, 5), 2)), path)
@@ -196,12 +196,12 @@ def test_tables_tell_even_without_a_stem(state, tmp_path):
     refused(model, path, "trained with 6, 6, 6, 3", partial=True)
 
 
-def test_files_of_ones_own_may_have_any_normaliser(tmp_path):
+def test_files_of_ones_own_may_have_any_pretrained_window(tmp_path):
     """Neither a published name nor a published size speaks of what a user has trained."""
     model = build_backbone(TINY, window_size=16, pretrained_window_sizes=16)
     path = write(model.state_dict(), tmp_path / "my_swinv2_tiny_window8_256.pth")
     report = load_checkpoint(model, path)
-    assert report.normaliser.source == "the model; the file does not say"
+    assert report.pretrained_windows.source == "the model; the file does not say"
     refused(own_size(TINY), path, "does not say which windows")
 
 
@@ -214,7 +214,7 @@ def test_strange_notes_are_refused(notes, tmp_path):
         "swinv2_backbone": {"pretrained_window_sizes": notes},
     }
     path = write(content, tmp_path / "x.pth")
-    refused(small_backbone(), path, r"x.pth: the normaliser cannot be read")
+    refused(small_backbone(), path, r"x.pth: the pretrained windows cannot be read")
 
 
 @pytest.mark.parametrize("notes", ["[]", "3", "null", '"x"', "{}"])
@@ -243,11 +243,11 @@ def test_notes_that_are_none_say_nothing(notes, tmp_path):
 def test_strange_configs_are_refused(config, tmp_path):
     path = write(PUBLISHERS["hugging_face"](telling_state(TINY), TINY), tmp_path / "model.bin")
     (tmp_path / "config.json").write_text(config)
-    refused(own_size(TINY), path, "model.bin: the normaliser cannot be read")
+    refused(own_size(TINY), path, "model.bin: the pretrained windows cannot be read")
 
 
 @torch.no_grad()
-def test_a_used_model_follows_another_normaliser_at_once():
+def test_a_used_model_follows_another_pretrained_window_at_once():
     model = randomise(small_backbone(pretrained_window_sizes=4), seed=0).eval()
     expected = randomise(small_backbone(pretrained_window_sizes=(6, 3)), seed=0).eval()
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -170,7 +170,7 @@ def test_the_backbone_of_a_detector_goes_back_to_timm(tmp_path):
         SwinV2(96, (2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=12),
         tmp_path / "t.safetensors",
     )
-    assert report.normaliser.windows == ((8, 8),) * 4
+    assert report.pretrained_windows.sizes == ((8, 8),) * 4
 
 
 def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
@@ -179,20 +179,20 @@ def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
     result = convert(path, tmp_path / "x.pth")
     assert "give its variant" in result.error and not (tmp_path / "x.pth").exists()
     converted(path, tmp_path / "x.pth", "--variant", "swinv2-tiny-w16_3rdparty_in1k-256px")
-    assert read_checkpoint(tmp_path / "x.pth").normaliser.windows[-1] == (8, 8)
-    assert read_checkpoint(tmp_path / "x.pth").normaliser.windows[0] == (16, 16)
+    assert read_checkpoint(tmp_path / "x.pth").pretrained_windows.sizes[-1] == (8, 8)
+    assert read_checkpoint(tmp_path / "x.pth").pretrained_windows.sizes[0] == (16, 16)
     wrong = convert(path, tmp_path / "y.pth", "--variant", "swinv2_base_window8_256")
     assert "has 128 channels" in wrong.error and "has 96 channels" in wrong.error
     converted(path, tmp_path / "y.pth", "--pretrained-window-sizes", 8)
-    assert read_checkpoint(tmp_path / "y.pth").normaliser.windows == ((8, 8),) * 4
+    assert read_checkpoint(tmp_path / "y.pth").pretrained_windows.sizes == ((8, 8),) * 4
 
 
 def test_a_wrong_source_of_the_normaliser_is_overridden(state, tmp_path):
     path = tmp_path / "swinv2_tiny_window8_256_renamed.pth"
     torch.save(PUBLISHERS["timm"](state, TINY), path)
-    assert read_checkpoint(path).normaliser.windows == ((8, 8),) * 4  # by its name
+    assert read_checkpoint(path).pretrained_windows.sizes == ((8, 8),) * 4  # by its name
     converted(path, tmp_path / "x.pth", "--pretrained-window-sizes", 16, 16, 16, 8, "--check")
-    found = read_checkpoint(tmp_path / "x.pth").normaliser
+    found = read_checkpoint(tmp_path / "x.pth").pretrained_windows
     assert found.windows == ((16, 16), (16, 16), (16, 16), (8, 8))
     assert "notes" in found.source
 

@@ -242,8 +242,8 @@ def test_a_backbone_takes_the_weights_and_their_normaliser(trained):
     found, expected = backbone.state_dict(), trained[0].state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert report.layout == "native"
-    assert report.normaliser.windows == ((4, 4), (4, 4), (4, 4), (2, 2))
-    assert report.normaliser.source == "our notes in the file"
+    assert report.pretrained_windows.sizes == ((4, 4), (4, 4), (4, 4), (2, 2))
+    assert report.pretrained_windows.source == "our notes in the file"
 
 
 def test_a_detector_starts_from_it(trained):

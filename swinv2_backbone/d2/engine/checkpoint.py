@@ -81,7 +81,7 @@ class Checkpointer(DetectionCheckpointer):
         comm.synchronize()
         report = load_checkpoint(self.model, self.local_path(path), partial=self.partial)
         self._complete = report.complete
-        self.trained_windows = report.normaliser.trained_windows
+        self.trained_windows = report.pretrained_windows.trained_windows
         self.report = (
             f"{len(report.used)} tensors from {path} (layout: {report.layout}); "
             f"{len(report.new)} new, {len(report.missing)} missing, "
@@ -234,7 +234,7 @@ class Checkpointer(DetectionCheckpointer):
         content = Content(checkpoint.pop("model"), self._content.metadata)
         found = load_into(self.model, interpret(Path(self._path), content), complete=True)
         self._complete = True
-        self.trained_windows = found.normaliser.trained_windows
+        self.trained_windows = found.pretrained_windows.trained_windows
         self.report = f"{len(found.used)} tensors from {self._path}"
         return None  # nothing is missing or left over
 

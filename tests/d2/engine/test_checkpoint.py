@@ -142,7 +142,7 @@ def test_resuming_demands_every_tensor_and_names_what_is_wrong(tmp_path):
         "tensors are not those of this model: .*expected": {"model": reshaped},
         "holds no training: list": [1],
         "reading it might run code": {"model": before, "trainer": {"lr": np.float64(1)}},
-        "the normaliser cannot be read": {
+        "the pretrained windows cannot be read": {
             "model": before,
             "swinv2_backbone": {"pretrained_window_sizes": [float("inf")] * 4},
         },
