@@ -85,7 +85,7 @@ def test_the_name_of_another_size_tells_nothing(tmp_path):
 def test_shapes_tell_where_all_variants_agree():
     large = VARIANTS["swinv2_large_window12_192"]
     found = from_shapes(Architecture(large.embed_dim, large.depths, large.num_heads))
-    assert found.windows == ((12, 12), (12, 12), (12, 12), (6, 6))
+    assert found.sizes == ((12, 12), (12, 12), (12, 12), (6, 6))
     base = VARIANTS["swinv2_base_window8_256"]
     assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
 

@@ -193,7 +193,7 @@ def test_a_wrong_source_of_the_normaliser_is_overridden(state, tmp_path):
     assert read_checkpoint(path).pretrained_windows.sizes == ((8, 8),) * 4  # by its name
     converted(path, tmp_path / "x.pth", "--pretrained-window-sizes", 16, 16, 16, 8, "--check")
     found = read_checkpoint(tmp_path / "x.pth").pretrained_windows
-    assert found.windows == ((16, 16), (16, 16), (16, 16), (8, 8))
+    assert found.sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
     assert "notes" in found.source
 
 
