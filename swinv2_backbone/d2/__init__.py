@@ -1,4 +1,6 @@
-"""The Detectron2 plugin.  Importing it registers, in Detectron2's registries:
+"""The Detectron2 plugin: backbones, the UPerNet head, and what trains and evaluates them.
+
+Importing this package registers, in Detectron2's registries:
 
 - the backbones ``build_swinv2_backbone``, ``build_swinv2_fpn_backbone`` and
   ``build_retinanet_swinv2_fpn_backbone``;
@@ -7,8 +9,63 @@
 Call ``add_swinv2_config(cfg)`` before merging a config that selects one of them.
 """
 
+from importlib import import_module
+from typing import Any
+
 from swinv2_backbone.d2.config.yacs import add_swinv2_config
-from swinv2_backbone.d2.modeling.backbone import SwinV2
+from swinv2_backbone.d2.modeling.backbone import (
+    D2SwinV2,
+    build_retinanet_swinv2_fpn_backbone,
+    build_swinv2_backbone,
+    build_swinv2_fpn_backbone,
+    feature_shapes,
+)
 from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
-__all__ = ["SwinV2", "UPerNetHead", "add_swinv2_config"]
+SwinV2 = D2SwinV2  # the earlier name, for existing LazyConfigs
+
+# Public names imported on first use: a training needs them, a model does not.
+_LAZY = {
+    "Checkpointer": "swinv2_backbone.d2.engine.checkpoint",
+    "ColorAugmentation": "swinv2_backbone.d2.data.loading.mapper",
+    "DatasetMapper": "swinv2_backbone.d2.data.loading.mapper",
+    "Predictor": "swinv2_backbone.d2.inference.predictor",
+    "Recipe": "swinv2_backbone.d2.pretraining.recipe",
+    "Trainer": "swinv2_backbone.d2.engine.trainer",
+    "build_evaluator": "swinv2_backbone.d2.evaluation.evaluators",
+    "build_train_loader": "swinv2_backbone.d2.data.loading.loader",
+    "find_images": "swinv2_backbone.d2.pretraining.masked",
+    "generate_demo_dataset": "swinv2_backbone.d2.demo.dataset",
+    "launch": "swinv2_backbone.d2.engine.launch",
+    "load_config": "swinv2_backbone.d2.config.yacs",
+    "load_lazy_config": "swinv2_backbone.d2.config.lazy",
+    "load_predictor": "swinv2_backbone.d2.inference.predictor",
+    "parameter_groups": "swinv2_backbone.d2.solver.optimizer",
+    "pretrain": "swinv2_backbone.d2.pretraining.simmim",
+    "register_coco": "swinv2_backbone.d2.data.datasets.custom",
+    "register_demo_panoptic": "swinv2_backbone.d2.demo.panoptic",
+    "register_semantic": "swinv2_backbone.d2.data.datasets.custom",
+}
+
+__all__ = [
+    "D2SwinV2",
+    "SwinV2",
+    "UPerNetHead",
+    "add_swinv2_config",
+    "build_retinanet_swinv2_fpn_backbone",
+    "build_swinv2_backbone",
+    "build_swinv2_fpn_backbone",
+    "feature_shapes",
+    *_LAZY,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ from torch import nn
 from swinv2_backbone import backbone as core
 from swinv2_backbone.checkpoints.pretrained_window import describe
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
-from swinv2_backbone.d2.modeling.backbone import SwinV2
+from swinv2_backbone.d2.modeling.backbone import D2SwinV2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def summarise(
         training: None for an evaluation.
     """
     rows = [("model", type(model).__name__)]
-    for part in (part for part in model.modules() if isinstance(part, SwinV2)):
+    for part in (part for part in model.modules() if isinstance(part, D2SwinV2)):
         backbone = part.swinv2
         rows += [
             ("backbone", part.variant or _own_size(backbone)),

@@ -24,19 +24,19 @@ from swinv2_backbone.d2.export.detector import (
     detector_format,
     detector_outputs,
 )
-from swinv2_backbone.d2.modeling.backbone import SwinV2
+from swinv2_backbone.d2.modeling.backbone import D2SwinV2
 from swinv2_backbone.d2.modeling.upernet import PyramidPooling, UPerNetHead
 from swinv2_backbone.export.exportable import Exportable, feature_outputs
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
 
 
 class PaddedBackbone(nn.Module):
-    """What a :class:`SwinV2` gives for images that Detectron2 pads to multiples of ``divisor``.
+    """What a :class:`D2SwinV2` gives for images that Detectron2 pads to multiples of ``divisor``.
 
     (B, C_in, H, W), normalised and not padded -> features of the padded images.
     """
 
-    def __init__(self, backbone: SwinV2, divisor: int):
+    def __init__(self, backbone: D2SwinV2, divisor: int):
         super().__init__()
         self.graph = GraphBackbone(backbone.swinv2)
         self.strides = dict(backbone.swinv2.strides)
@@ -140,7 +140,7 @@ def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportabl
     if what not in PARTS:
         raise ValueError(f"unknown part {what!r}; there are: {', '.join(PARTS)}")
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
-    if not isinstance(bottom_up, SwinV2):
+    if not isinstance(bottom_up, D2SwinV2):
         raise ValueError(f"the backbone is a {type(bottom_up).__name__}, not a SwinV2")
     graph, run, outputs = PARTS[what](model, bottom_up)
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
@@ -154,7 +154,7 @@ def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportabl
 Part = tuple[nn.Module, Callable[[Tensor], dict[str, Tensor]], dict[str, str]]
 
 
-def _backbone(model: nn.Module, bottom_up: SwinV2) -> Part:
+def _backbone(model: nn.Module, bottom_up: D2SwinV2) -> Part:
     graph = GraphBackbone(bottom_up.swinv2)
     return (
         graph,
@@ -163,7 +163,7 @@ def _backbone(model: nn.Module, bottom_up: SwinV2) -> Part:
     )
 
 
-def _fpn(model: nn.Module, bottom_up: SwinV2) -> Part:
+def _fpn(model: nn.Module, bottom_up: D2SwinV2) -> Part:
     if not isinstance(model.backbone, FPN):
         raise ValueError(
             f"there is no FPN on the backbone of a {type(model).__name__}: take --what backbone"
@@ -177,7 +177,7 @@ def _fpn(model: nn.Module, bottom_up: SwinV2) -> Part:
     return _graph_of(model.backbone), lambda images: model.backbone(_batch(model, images)), outputs
 
 
-def _semantic(model: nn.Module, bottom_up: SwinV2) -> Part:
+def _semantic(model: nn.Module, bottom_up: D2SwinV2) -> Part:
     if not isinstance(model, SemanticSegmentor):
         raise ValueError(
             f"--what semantic is for a SemanticSegmentor, not a {type(model).__name__}"
@@ -194,13 +194,13 @@ def _semantic(model: nn.Module, bottom_up: SwinV2) -> Part:
     return graph, run, {"logits": "(batch, classes, height, width); the class is the argmax"}
 
 
-def _detector(model: nn.Module, bottom_up: SwinV2) -> Part:
+def _detector(model: nn.Module, bottom_up: D2SwinV2) -> Part:
     check_detector(model)
     graph = GraphDetector(_graph_of(model.backbone), model)
     return graph, lambda images: detect(model, images), detector_outputs(model)
 
 
-PARTS: dict[str, Callable[[nn.Module, SwinV2], Part]] = {
+PARTS: dict[str, Callable[[nn.Module, D2SwinV2], Part]] = {
     "backbone": _backbone,
     "backbone+fpn": _fpn,
     "semantic": _semantic,
@@ -212,7 +212,7 @@ def _graph_of(backbone: nn.Module) -> nn.Module:
     """The backbone of a detector, an FPN's with the FPN, for images that are not padded."""
     if getattr(backbone, "padding_constraints", {}).get("square_size", 0):
         raise ValueError("an FPN that pads images to squares (square_pad) cannot be exported")
-    if isinstance(backbone, SwinV2):
+    if isinstance(backbone, D2SwinV2):
         return PaddedBackbone(backbone, backbone.size_divisibility)
     bottom_up = PaddedBackbone(backbone.bottom_up, backbone.size_divisibility)
     return copy.deepcopy(backbone, {id(backbone.bottom_up): bottom_up})

@@ -1,8 +1,9 @@
-"""SwinV2 as a Detectron2 ``Backbone``, and the builders that configs name."""
+"""SwinV2 as a Detectron2 ``Backbone``, and the builders registered for yacs configs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,24 +18,25 @@ from swinv2_backbone.variants import VARIANTS, variant_name
 from swinv2_backbone.windows import Size
 
 
-class SwinV2(Backbone):
-    """A published or own-size SwinV2 that returns ``res2`` ... ``res5``, for any Detectron2 head.
+class D2SwinV2(Backbone):
+    """A SwinV2 of a published or custom size that returns ``res2`` ... ``res5`` to Detectron2.
 
-    Detectron2 pads the images of a batch with zeros, after normalisation, to one size.  This
-    backbone reads the true sizes back from the zeros, so that no image's features depend on its
-    padding or on the other images of the batch.
+    Detectron2 normalizes the images of a batch and pads them with zeros to a common size.  This
+    backbone recovers the true sizes from the zeros, so that the features of an image depend
+    neither on its padding nor on the other images of the batch.
 
     Args:
-        variant: a key of ``swinv2_backbone.VARIANTS`` or a seed name; or None, for a size of one's
-            own.
-        embed_dim, depths, num_heads: the size of one's own; only without ``variant``.
+        variant: a key of ``swinv2_backbone.VARIANTS`` or a seed name; None for a custom size.
+        embed_dim, depths, num_heads: the custom size; only without ``variant``.
         window_size: one number, one per stage, or one (height, width) per stage.  Default: the
-            variant's; a size of one's own must give it.
-        mask_padding: False treats padding as image, as other backbones do.
+            variant's windows; required for a custom size.
+        mask_padding: exclude padding from attention; False treats it as image, as other
+            backbones do.
         others: see :class:`swinv2_backbone.SwinV2`.
 
     Raises:
-        ValueError: both or neither of a variant and a size are given, or an argument is wrong.
+        ValueError: both a variant and a size are given or neither is, or an argument is out of
+            its range.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class SwinV2(Backbone):
         mask_padding: bool = True,
     ):
         super().__init__()
-        options = dict(
+        options: dict[str, Any] = dict(
             window_size=window_size,
             pretrained_window_sizes=pretrained_window_sizes,
             out_features=out_features,
@@ -71,7 +73,7 @@ class SwinV2(Backbone):
             if given:
                 raise ValueError(f"variant {variant!r} fixes {', '.join(given)}: give either")
             self.swinv2 = build_backbone(variant, **options)
-        elif len(given) < len(size) or window_size is None:
+        elif embed_dim is None or depths is None or num_heads is None or window_size is None:
             raise ValueError(
                 "without a variant, embed_dim, depths, num_heads and window_size are "
                 f"needed, got only {given or 'none of them'}"
@@ -93,7 +95,7 @@ class SwinV2(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """0: any size will do.  (An FPN on top needs, and asks for, multiples of its stride.)"""
+        """0, as any size is accepted.  (An FPN on top requires multiples of its own stride.)"""
         return 0
 
 
@@ -102,24 +104,36 @@ def feature_shapes(
     embed_dim: int | None = None,
     out_features: Sequence[str] = core.FEATURES,
 ) -> dict[str, ShapeSpec]:
-    """``output_shape()`` of a :class:`SwinV2`, for the heads of a LazyConfig."""
-    channels = VARIANTS[variant_name(variant)].embed_dim if embed_dim is None else embed_dim
+    """Return ``output_shape()`` of a :class:`D2SwinV2`, for the heads of a LazyConfig.
+
+    Args:
+        variant: a key of ``VARIANTS`` or a seed name; only read without ``embed_dim``.
+        embed_dim: channels of res2.
+        out_features: the features to return.
+
+    Raises:
+        ValueError: the variant is unknown, or neither variant nor embed_dim is given.
+    """
+    if embed_dim is None:
+        if variant is None:
+            raise ValueError("feature_shapes needs a variant or an embed_dim")
+        embed_dim = VARIANTS[variant_name(variant)].embed_dim
     return {
-        name: ShapeSpec(channels=channels * 2**stage, stride=4 * 2**stage)
+        name: ShapeSpec(channels=embed_dim * 2**stage, stride=4 * 2**stage)
         for stage, name in enumerate(core.FEATURES)
         if name in out_features
     }
 
 
 def true_sizes(images: Tensor) -> list[Size]:
-    """The size of each image of a batch (B, C, H, W) without its zero padding.
+    """Return the size of each image of a batch (B, C, H, W) without its zero padding.
 
     Rows at the bottom and columns at the right that are exactly zero in all channels are padding.
-    (A normalised pixel never is: no whole number equals the mean of ImageNet.)  An image of
-    nothing but zeros counts as whole.
+    (A normalized pixel is never zero, as ImageNet's means are not whole numbers.)  An image of
+    zeros alone counts as whole.
     """
     content = (images != 0).any(dim=1)  # (B, H, W)
-    # argmax finds the first of equals: of the flipped axis, so the last row with content.
+    # argmax returns the first maximum: of the flipped axis, the last row with content.
     rows = content.any(dim=2).flip(1).to(torch.uint8).argmax(dim=1)
     cols = content.any(dim=1).flip(1).to(torch.uint8).argmax(dim=1)
     height, width = images.shape[-2:]
@@ -130,49 +144,49 @@ def true_sizes(images: Tensor) -> list[Size]:
 
 
 @BACKBONE_REGISTRY.register()
-def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV2:
-    """SwinV2 alone, as ``cfg.MODEL.SWINV2`` says.
+def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> D2SwinV2:
+    """Build a SwinV2 without a neck from ``cfg.MODEL.SWINV2``.
 
-    By default with the features that a ``SemanticSegmentor``'s head takes, as weights that nobody
-    uses would break distributed training; else with all four.
+    ``OUT_FEATURES`` defaults to the features that the head of a ``SemanticSegmentor`` uses, because
+    unused weights break distributed training; with other heads, to all four.
     """
-    wanted: Sequence[str] = core.FEATURES
+    default: Sequence[str] = core.FEATURES
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        taken = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
-        if taken and set(taken) <= set(core.FEATURES):  # else of a neck between the two
-            wanted = taken
-    return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or wanted)
+        used = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
+        if used and set(used) <= set(core.FEATURES):  # otherwise features of a neck in between
+            default = used
+    return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or default)
 
 
 @BACKBONE_REGISTRY.register()
 def build_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """SwinV2 under an FPN with p2 ... p6."""
+    """Build a SwinV2 with an FPN that returns p2 ... p6."""
     return _build_fpn(cfg, input_shape, lambda bottom_up: LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """SwinV2 under RetinaNet's FPN with p3 ... p7, p6 made from res5."""
+    """Build a SwinV2 with RetinaNet's FPN, which returns p3 ... p7 and makes p6 from res5."""
     if "res5" not in cfg.MODEL.FPN.IN_FEATURES:
         raise ValueError(
             "RetinaNet's p6 is made from res5: add it to MODEL.FPN.IN_FEATURES "
             f"{list(cfg.MODEL.FPN.IN_FEATURES)}"
         )
 
-    def p6_and_p7(bottom_up: SwinV2) -> LastLevelP6P7:
+    def p6_and_p7(bottom_up: D2SwinV2) -> LastLevelP6P7:
         return LastLevelP6P7(bottom_up.output_shape()["res5"].channels, cfg.MODEL.FPN.OUT_CHANNELS)
 
     return _build_fpn(cfg, input_shape, p6_and_p7)
 
 
-def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> SwinV2:
+def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> D2SwinV2:
     node = cfg.MODEL.SWINV2
     if node.MASK_PADDING and all(float(mean).is_integer() for mean in cfg.MODEL.PIXEL_MEAN):
         raise ValueError(
             f"with MODEL.PIXEL_MEAN {list(cfg.MODEL.PIXEL_MEAN)} a pixel can be exactly 0 and look "
             "like padding: set MODEL.SWINV2.MASK_PADDING False"
         )
-    return SwinV2(
+    return D2SwinV2(
         node.VARIANT,
         embed_dim=node.EMBED_DIM,
         depths=node.DEPTHS,
@@ -190,7 +204,7 @@ def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[s
 
 
 def _build_fpn(
-    cfg: CfgNode, input_shape: ShapeSpec, top_block: Callable[[SwinV2], nn.Module]
+    cfg: CfgNode, input_shape: ShapeSpec, top_block: Callable[[D2SwinV2], nn.Module]
 ) -> FPN:
     in_features = cfg.MODEL.FPN.IN_FEATURES
     if not in_features or any(name not in core.FEATURES for name in in_features):
@@ -198,12 +212,12 @@ def _build_fpn(
             f"MODEL.FPN.IN_FEATURES {list(in_features)} must be some of {', '.join(core.FEATURES)}"
         )
     out_features = cfg.MODEL.SWINV2.OUT_FEATURES or in_features
-    # A feature that the FPN leaves unused has weights without gradients, which distributed
-    # training does not survive; one that the backbone does not have cannot be used.
+    # The weights of a feature that the FPN does not use get no gradient, which distributed
+    # training does not support; a feature that the backbone does not return cannot be used.
     if set(in_features) != set(out_features):
         raise ValueError(
             f"MODEL.FPN.IN_FEATURES {list(in_features)} must be MODEL.SWINV2.OUT_FEATURES "
-            f"{list(out_features)} (which follows by itself if it is None)"
+            f"{list(out_features)} (or leave the latter None)"
         )
     bottom_up = _build_swinv2(cfg, input_shape, out_features)
     return FPN(
