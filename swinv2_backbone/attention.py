@@ -71,7 +71,7 @@ def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Parti
 def attend_in_windows(qkv: Tensor, scale: Tensor, bias: Tensor, layout: WindowLayout) -> Tensor:
     """(T, 3C) -> (T, C), with the bias (nH, N, N) of the layout's windows."""
     q, k, v = layout.to_windows(qkv).unflatten(-1, (3, len(scale), -1)).permute(2, 0, 3, 1, 4)
-    out = cosine_attention(q, k, v, scale, bias, layout.forbidden())
+    out = cosine_attention(q, k, v, scale, bias, layout.attn_mask())
     return layout.to_tokens(out.transpose(1, 2).flatten(2))
 
 

@@ -41,7 +41,7 @@ class SwinV2(nn.Module):
     Attributes:
         channels: channels of each output, by name.
         strides: stride of each output in pixels, by name.
-        normaliser_assumed: nobody said what normalises the position bias, so that a checkpoint
+        pretrained_windows_assumed: nobody said what normalises the position bias, so that a checkpoint
             that does may set it.
 
     Raises:
@@ -76,7 +76,7 @@ class SwinV2(nn.Module):
         _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
         kernel = asked_for(kernel)
 
-        self.normaliser_assumed = pretrained_window_sizes is None
+        self.pretrained_windows_assumed = pretrained_window_sizes is None
         self.in_channels = in_channels
         self.num_stages = len(depths)
         self.frozen_stages = frozen_stages
@@ -181,7 +181,7 @@ class SwinV2(nn.Module):
         for stage, window in zip(self.layers, windows):
             for block in stage.blocks:
                 block.attn.cpb_mlp.pretrained_window = window
-        self.normaliser_assumed = False
+        self.pretrained_windows_assumed = False
 
     @property
     def window_sizes(self) -> tuple[Size, ...]:

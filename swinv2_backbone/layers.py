@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import Size, neighbours, pack, pad_end, shrink, tokens_per_image
+from swinv2_backbone.windows import Size, neighbors, pack, pad_end, shrink, tokens_per_image
 
 PATCH_SIZE = 4
 
@@ -76,7 +76,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """2x2 neighbours to one token of twice the channels: concatenate, reduce, then LayerNorm."""
+    """2x2 neighbors to one token of twice the channels: concatenate, reduce, then LayerNorm."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -85,4 +85,4 @@ class PatchMerging(nn.Module):
 
     def forward(self, tokens: Tensor, sizes: tuple[Size, ...]) -> Tensor:
         """(T, C) -> (T', 2C), of maps of half the sizes, rounded up."""
-        return self.norm(self.reduction(neighbours(tokens, sizes)))
+        return self.norm(self.reduction(neighbors(tokens, sizes)))

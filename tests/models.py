@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from oracle import randomise, reference_features
+from oracle import randomize, reference_features
 from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
@@ -26,7 +26,7 @@ FOUR_STAGES = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 8
 
 def backbone(shape: dict = TWO_STAGES, **options) -> SwinV2:
     """A small model in float32 whose every parameter, norms included, is random and telling."""
-    return randomise(SwinV2(**(shape | options)), seed=0)
+    return randomize(SwinV2(**(shape | options)), seed=0)
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

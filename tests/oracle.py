@@ -100,12 +100,12 @@ def patch_embedding(state: State, image: Tensor) -> Tensor:
 
 
 def patch_merging(state: State, prefix: str, x: Tensor) -> Tensor:
-    """(h, w, C) -> (ceil(h / 2), ceil(w / 2), 2C): LayerNorm(Linear(neighbours)), the norm last."""
-    x = linear(state, f"{prefix}.reduction", concat_neighbours(x), bias=False)
+    """(h, w, C) -> (ceil(h / 2), ceil(w / 2), 2C): LayerNorm(Linear(neighbors)), the norm last."""
+    x = linear(state, f"{prefix}.reduction", concat_neighbors(x), bias=False)
     return layer_norm(state, f"{prefix}.norm", x)
 
 
-def concat_neighbours(x: Tensor) -> Tensor:
+def concat_neighbors(x: Tensor) -> Tensor:
     """(h, w, C) -> (ceil(h / 2), ceil(w / 2), 4C): h0w0, h1w0, h0w1, h1w1; zeros past the edge."""
     h, w, _ = x.shape
     x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
@@ -217,7 +217,7 @@ def pair(size: int | Pair) -> Pair:
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int) -> nn.Module:
+def randomize(module: nn.Module, seed: int) -> nn.Module:
     """Fill every parameter in place so that a parity test means something, and return the module.
 
     A fresh SwinV2 block is the identity (norm1 = norm2 = 0). A parameter's values depend on its

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 import peers
 import torch
-from oracle import randomise
+from oracle import randomize
 from peers import Features, State
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -83,14 +83,14 @@ def native_state(name: str | Variant, seed: int = 0, num_classes: int = 1000) ->
     """Random and telling weights of a classifier, norms included, under our native names.
 
     Its only output norm is that of res5, as in every publisher's file.  Attention is half as
-    sharp, in logarithms, as the oracle's `randomise` has it: so float32 is good to 1e-5.
+    sharp, in logarithms, as the oracle's `randomize` has it: so float32 is good to 1e-5.
     """
     model = classifier(name, num_classes)
-    state = randomise(model.backbone, seed).state_dict()
+    state = randomize(model.backbone, seed).state_dict()
     for key in state:
         if key.endswith("logit_scale"):
             state[key] = state[key] / 2
-    head = randomise(model.head, seed).state_dict()
+    head = randomize(model.head, seed).state_dict()
     return dict(state) | {f"head.{key}": value for key, value in head.items()}
 
 

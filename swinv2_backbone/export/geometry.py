@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swinv2_backbone.windows import EMPTY, Seating, Size, WindowLayout
+from swinv2_backbone.windows import EMPTY, Size, WindowLayout, WindowPermutation
 
 
 def graph_layout(
@@ -37,16 +37,16 @@ def graph_layout(
     rows, row_regions = _roll(window_number // nw % nh * mh + seats // mw % mh, h, nh, mh, shifted)
     columns, column_regions = _roll(window_number % nw * mw + column, w, nw, mw, shifted)
     empty = (rows >= h) | (columns >= w)
-    token_of_seat = (window_number // (nh * nw) * h + rows) * w + columns
+    token_of_slot = (window_number // (nh * nw) * h + rows) * w + columns
     regions = torch.where(empty, EMPTY, 2 * row_regions + column_regions)
 
     window_row, row = _unroll(tokens // w % h, h, nh, mh, shifted)
     window_column, column = _unroll(tokens % w, w, nw, mw, shifted)
     window_number = (tokens // (h * w) * nh + window_row) * nw + window_column
-    seat_of_token = (window_number * mh + row) * mw + column
+    slot_of_token = (window_number * mh + row) * mw + column
     return WindowLayout(
         window,
-        Seating(torch.where(empty, 0, token_of_seat), seat_of_token, empty[:, None]),
+        WindowPermutation(torch.where(empty, 0, token_of_slot), slot_of_token, empty[:, None]),
         regions.view(-1, mh * mw),
     )
 

@@ -6,7 +6,7 @@ from math import prod
 import pytest
 import torch
 from models import pictures
-from oracle import attention, may_attend, randomise
+from oracle import attention, may_attend, randomize
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
@@ -20,7 +20,7 @@ HALF = [torch.float16, torch.bfloat16]
 
 
 PARTITIONS = [
-    Partition(((2, 2), (2, 2)), (2, 2), False),  # nothing is forbidden
+    Partition(((2, 2), (2, 2)), (2, 2), False),  # nothing is masked
     Partition(((3, 5), (2, 1)), (2, 2), True),
 ]
 
@@ -29,13 +29,13 @@ def some_tokens(partition: Partition, channels: int) -> Tensor:
     return pictures(sum(map(prod, partition.sizes)), channels)
 
 
-def some_forbidden() -> Tensor:
-    """(nW, N, N): key 3 of window 0 is for nobody, in window 1 are two groups of tokens."""
-    forbidden = torch.zeros(WINDOWS, TOKENS, TOKENS, dtype=torch.bool)
-    forbidden[0, :, 3] = True
+def some_mask() -> Tensor:
+    """(nW, N, N): key 3 of window 0 is masked for all; window 1 has two groups of tokens."""
+    attn_mask = torch.zeros(WINDOWS, TOKENS, TOKENS, dtype=torch.bool)
+    attn_mask[0, :, 3] = True
     group = torch.tensor([0, 1, 1, 0])
-    forbidden[1] = group[:, None] != group[None]
-    return forbidden
+    attn_mask[1] = group[:, None] != group[None]
+    return attn_mask
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
@@ -47,19 +47,19 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
 
 
 def random_attention(dim: int = 8, heads: int = 2, window: Size = (2, 2)) -> WindowAttention:
-    return randomise(nn.ModuleDict({"attn": WindowAttention(dim, heads, window)}), 0)["attn"]
+    return randomize(nn.ModuleDict({"attn": WindowAttention(dim, heads, window)}), 0)["attn"]
 
 
-@pytest.mark.parametrize("forbidden", [None, some_forbidden()], ids=["all", "some"])
-def test_gradients_of_cosine_attention_pass_gradcheck(forbidden):
+@pytest.mark.parametrize("attn_mask", [None, some_mask()], ids=["all", "some"])
+def test_gradients_of_cosine_attention_pass_gradcheck(attn_mask):
     leaves = [x.requires_grad_() for x in inputs()]
-    assert gradcheck(lambda *x: cosine_attention(*x, forbidden), leaves)
+    assert gradcheck(lambda *x: cosine_attention(*x, attn_mask), leaves)
 
 
 @pytest.mark.parametrize("window, pretrained", [((2, 3), (4, 4)), ((1, 2), (1, 1))])
 def test_gradients_of_the_position_bias_pass_gradcheck(window, pretrained):
     bias = PositionBias(2, pretrained).double()
-    randomise(nn.ModuleDict({"cpb_mlp": bias}), 0)
+    randomize(nn.ModuleDict({"cpb_mlp": bias}), 0)
     names, leaves = zip(*bias.named_parameters())
 
     def of_parameters(*parameters: Tensor) -> Tensor:
@@ -162,24 +162,24 @@ def test_half_precision_attention_is_as_exact_as_its_inputs(dtype):
 @pytest.mark.parametrize("dtype", HALF)
 def test_autocast_does_not_reach_the_logits(dtype):
     q, k, v, scale, bias = inputs(dtype)
-    expected = cosine_attention(q, k, v, 14 * scale, bias, some_forbidden())
+    expected = cosine_attention(q, k, v, 14 * scale, bias, some_mask())
     with torch.autocast("cpu", dtype=dtype):
-        actual = cosine_attention(q, k, v, 14 * scale, bias, some_forbidden())
+        actual = cosine_attention(q, k, v, 14 * scale, bias, some_mask())
     assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
-def test_forbidden_keys_have_exactly_no_influence_and_no_gradient(dtype):
-    forbidden = some_forbidden()
+def test_masked_keys_have_exactly_no_influence_and_no_gradient(dtype):
+    attn_mask = some_mask()
     q, k, v, scale, bias = (x.requires_grad_() for x in inputs(dtype))
-    out = cosine_attention(q, k, v, scale, bias, forbidden)
+    out = cosine_attention(q, k, v, scale, bias, attn_mask)
     other_k, other_v = k.detach().clone(), v.detach().clone()
     other_k[0, :, 3], other_v[0, :, 3] = -q.detach()[0, :, 3], 1e4
-    assert torch.equal(cosine_attention(q, other_k, other_v, scale, bias, forbidden), out)
+    assert torch.equal(cosine_attention(q, other_k, other_v, scale, bias, attn_mask), out)
     out[0].float().sum().backward()
     for x in (k, v):
         assert not x.grad[0, :, 3].any() and x.grad[0, :, :3].any()
     k.grad = v.grad = None
-    cosine_attention(q, k, v, scale, bias, forbidden)[1, :, 0].float().sum().backward()
+    cosine_attention(q, k, v, scale, bias, attn_mask)[1, :, 0].float().sum().backward()
     assert not v.grad[1, :, 1:3].any() and not k.grad[1, :, 1:3].any()  # the other group's
     assert v.grad[1, :, [0, 3]].ne(0).all()

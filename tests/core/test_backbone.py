@@ -115,7 +115,7 @@ def test_set_window_size_equals_the_oracle_with_the_old_normaliser():
 def model_for_invariance(dtype: torch.dtype) -> tuple[SwinV2, float]:
     """A model and how far its features may move with what must not matter.
 
-    In float32 the logit scales are those of a new model, 10: a scale of 100, as `randomise` gives
+    In float32 the logit scales are those of a new model, 10: a scale of 100, as `randomize` gives
     it, makes 1e-6 in a token 1e-4 in a logit (measured: 3.2e-5 in a feature).  In float64 it is
     the 100.  Measured: 4.3e-6 and 4e-14.
     """
@@ -166,7 +166,7 @@ def test_features_do_not_depend_on_the_batch(sizes, dtype):
     check_features_as_alone(images, padded(images, 120, 72), dtype)
 
 
-def test_an_image_has_no_influence_on_its_neighbours_gradient():
+def test_an_image_has_no_influence_on_its_neighbors_gradient():
     model, images = backbone().double(), pictures(2, 3, 33, 40).double().requires_grad_()
     features = model(images, [(33, 21), (20, 40)])
     sum(value[0].sum() for value in features.values()).backward()

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from oracle import (
     attention,
     axis_groups,
-    concat_neighbours,
+    concat_neighbors,
     log_spaced,
     may_attend,
     position_bias,
-    randomise,
+    randomize,
     reference_features,
 )
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def random_state(extra_norm: bool = False) -> dict[str, Tensor]:
             shapes |= block_shapes(f"layers.{i}.blocks.{j}", channels, heads=channels // 4)
         if extra_norm:
             shapes |= norm_shapes(f"layers.{i}.blocks.1.norm3", channels)
-    return randomise(module_of(shapes), seed=0).state_dict()
+    return randomize(module_of(shapes), seed=0).state_dict()
 
 
 def features(state: dict[str, Tensor], images: Tensor, **options) -> dict[str, Tensor]:
@@ -165,8 +165,8 @@ def test_position_bias_is_query_minus_key_rows_first_each_axis_with_its_own_wind
 
 def test_merging_concatenates_down_the_column_first_and_pads_with_zeros():
     x = torch.arange(1.0, 7.0).reshape(2, 3, 1)
-    assert concat_neighbours(x).tolist() == [[[1, 4, 2, 5], [3, 6, 0, 0]]]
-    assert concat_neighbours(x.transpose(0, 1)).tolist() == [[[1, 2, 4, 5]], [[3, 0, 6, 0]]]
+    assert concat_neighbors(x).tolist() == [[[1, 4, 2, 5], [3, 6, 0, 0]]]
+    assert concat_neighbors(x.transpose(0, 1)).tolist() == [[[1, 2, 4, 5]], [[3, 0, 6, 0]]]
 
 
 def attend(state: dict[str, Tensor], x: Tensor, allowed: Tensor) -> Tensor:
@@ -270,7 +270,7 @@ def test_every_parameter_reaches_the_features():
         assert not torch.equal(before, after), name
 
 
-def test_randomise_gives_the_same_telling_values_each_time():
+def test_randomize_gives_the_same_telling_values_each_time():
     state, again = random_state(), random_state()
     assert all(torch.equal(state[name], again[name]) for name in state)
     assert all(value.ne(0).all() for value in state.values())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from oracle import randomise
+from oracle import randomize
 from peers import PEERS, in_float64
 from torch import Tensor, nn
 
@@ -61,7 +61,7 @@ class Run(NamedTuple):
 @torch.no_grad()
 def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) -> Run:
     """Ours on random images, with random weights; in float64 with the sharpest attention."""
-    model = randomise(build_backbone(name), seed=0).eval().to(dtype)
+    model = randomize(build_backbone(name), seed=0).eval().to(dtype)
     if dtype == torch.float32:
         for key, parameter in model.named_parameters():
             if key.endswith("logit_scale"):

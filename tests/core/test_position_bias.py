@@ -6,7 +6,7 @@ from math import prod
 import pytest
 import torch
 from models import backbone, pictures, total
-from oracle import log_spaced, position_bias, randomise
+from oracle import log_spaced, position_bias, randomize
 from torch import Tensor, nn
 
 from swinv2_backbone import VARIANTS, SwinV2, build_backbone
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 
 
 def random_bias(heads: int = 3, pretrained: Size = (8, 8)) -> PositionBias:
-    """Weights as `randomise` gives them to the ``cpb_mlp`` of an attention."""
-    return randomise(nn.ModuleDict({"cpb_mlp": PositionBias(heads, pretrained)}), 0)["cpb_mlp"]
+    """Weights as `randomize` gives them to the ``cpb_mlp`` of an attention."""
+    return randomize(nn.ModuleDict({"cpb_mlp": PositionBias(heads, pretrained)}), 0)["cpb_mlp"]
 
 
 def matrix_of(table: Tensor, window: Size) -> Tensor:

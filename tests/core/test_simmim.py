@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import SMALL, published
-from oracle import randomise
+from oracle import randomize
 from publishers import PUBLISHERS, native_state
 from publishers import classifier as publishers_classifier
 from torch import Tensor
@@ -25,7 +25,7 @@ def small_model(**options) -> SimMIM:
     backbone = SwinV2(
         16, (1, 2, 1, 1), num_heads=(1, 2, 4, 8), window_size=4, out_features=("res5",), **options
     )
-    return SimMIM(randomise(backbone, seed=0))
+    return SimMIM(randomize(backbone, seed=0))
 
 
 def some_images(count: int = 2, height: int = 64, width: int = 64) -> Tensor:

@@ -5,14 +5,14 @@ from math import ceil, prod
 
 import pytest
 import torch
-from oracle import concat_neighbours, may_attend
+from oracle import concat_neighbors, may_attend
 from torch import Tensor
 
 from swinv2_backbone.windows import (
-    Seating,
     Size,
     WindowLayout,
-    neighbours,
+    WindowPermutation,
+    neighbors,
     pack,
     shrink,
     tokens_per_image,
@@ -37,58 +37,58 @@ def counted(rows: int, columns: int) -> Tensor:
 
 def allowed_pairs(layout: WindowLayout) -> Tensor:
     """(T, T) bool: which token attends to which, as the layout says it."""
-    seats = layout.seating.seat_of_token
-    window, place = seats // prod(layout.window), seats % prod(layout.window)
+    slots = layout.permutation.slot_of_token
+    window, place = slots // prod(layout.window), slots % prod(layout.window)
     allowed = window[:, None] == window[None, :]
-    if (forbidden := layout.forbidden()) is not None:
-        allowed &= ~forbidden[window[:, None], place[:, None], place[None, :]]
+    if (masked := layout.attn_mask()) is not None:
+        allowed &= ~masked[window[:, None], place[:, None], place[None, :]]
     return allowed
 
 
 def place_in_window(layout: WindowLayout) -> Tensor:
     """(T, 2): row and column of every token within its window."""
-    place = layout.seating.seat_of_token % prod(layout.window)
+    place = layout.permutation.slot_of_token % prod(layout.window)
     return torch.stack((place // layout.window[1], place % layout.window[1]), dim=1)
 
 
-def window_seating() -> Seating:
-    return layout_of(((3, 5), (2, 2)), (2, 4), True).seating
+def window_permutation() -> WindowPermutation:
+    return layout_of(((3, 5), (2, 2)), (2, 4), True).permutation
 
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("window", [(1, 1), (2, 3), (4, 4), (8, 5)])
 @pytest.mark.parametrize("sizes", BATCHES)
-def test_seating_is_a_permutation_with_empty_seats_of_zero(sizes, window, shifted):
+def test_gathering_is_a_permutation_with_empty_slots_of_zero(sizes, window, shifted):
     layout = layout_of(sizes, window, shifted)
     tokens = counted(sum(map(prod, sizes)), 2)
     windows = layout.to_windows(tokens)
     assert windows.shape[1:] == (prod(layout.window), 2)
     assert torch.equal(layout.to_tokens(windows), tokens)
-    seats = windows.flatten(0, 1)
-    taken = seats[(seats != 0).any(dim=1)]
+    slots = windows.flatten(0, 1)
+    taken = slots[(slots != 0).any(dim=1)]
     assert torch.equal(taken[taken[:, 0].argsort()], tokens)  # each token once, the rest zero
-    if layout.seating.empty is None:
-        assert len(taken) == len(seats)
+    if layout.permutation.empty is None:
+        assert len(taken) == len(slots)
     else:
-        assert torch.equal(layout.seating.empty[:, 0], (seats == 0).all(dim=1))
+        assert torch.equal(layout.permutation.empty[:, 0], (slots == 0).all(dim=1))
 
 
-def test_what_stands_in_empty_seats_never_comes_home():
-    seating = window_seating()
-    seats = seating.seat(counted(19, 2))
-    noisy = torch.where(seating.empty, 1e9, seats)
-    assert seating.empty.any() and torch.equal(seating.home(noisy), counted(19, 2))
+def test_the_values_of_empty_slots_are_dropped():
+    permutation = window_permutation()
+    slots = permutation.gather(counted(19, 2))
+    noisy = torch.where(permutation.empty, 1e9, slots)
+    assert permutation.empty.any() and torch.equal(permutation.scatter(noisy), counted(19, 2))
 
 
-@pytest.mark.parametrize("way", ["seat", "home"])
-def test_gradient_of_seating_equals_that_of_plain_indexing(way):
-    seating = window_seating()
-    empty = seating.empty[:, 0]
-    if way == "seat":
-        move, rows = seating.seat, len(seating.seat_of_token)
-        index = torch.where(empty, rows, seating.token_of_seat)  # row `rows` is zero
+@pytest.mark.parametrize("way", ["gather", "scatter"])
+def test_gradient_of_a_permutation_equals_that_of_plain_indexing(way):
+    permutation = window_permutation()
+    empty = permutation.empty[:, 0]
+    if way == "gather":
+        move, rows = permutation.gather, len(permutation.slot_of_token)
+        index = torch.where(empty, rows, permutation.token_of_slot)  # row `rows` is zero
     else:
-        move, rows, index = seating.home, len(empty), seating.seat_of_token
+        move, rows, index = permutation.scatter, len(empty), permutation.slot_of_token
     ours, plain = (counted(rows, 3).requires_grad_() for _ in range(2))
     expected = torch.cat((plain, plain.new_zeros(1, 3)))[index]
     weights = counted(len(index), 3)
@@ -98,11 +98,11 @@ def test_gradient_of_seating_equals_that_of_plain_indexing(way):
     assert torch.equal(ours.grad, plain.grad)
 
 
-def test_first_and_second_gradients_of_seating_pass_gradcheck():
-    seating = window_seating()
+def test_first_and_second_gradients_of_permutations_pass_gradcheck():
+    permutation = window_permutation()
     for move, rows in (
-        (seating.seat, len(seating.seat_of_token)),
-        (seating.home, len(seating.token_of_seat)),
+        (permutation.gather, len(permutation.slot_of_token)),
+        (permutation.scatter, len(permutation.token_of_slot)),
     ):
         x = counted(rows, 2).requires_grad_()
         assert torch.autograd.gradcheck(move, x)
@@ -125,23 +125,23 @@ def test_allowed_pairs_equal_the_oracle_on_every_small_map(window, shifted):
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_every_seat_has_a_real_key(window):
+def test_every_slot_has_a_real_key(window):
     for height, width, shifted in itertools.product(SIDES, SIDES, (False, True)):
         layout = layout_of(((height, width), (2, 5)), window, shifted)
-        if (forbidden := layout.forbidden()) is None:
+        if (masked := layout.attn_mask()) is None:
             continue
-        assert not forbidden.all(dim=-1).any(), (height, width)
-        keys = layout.seating.empty
-        if keys is not None:  # and an empty seat is nobody's key
-            empty = keys.view(len(forbidden), 1, -1).expand_as(forbidden)
-            assert forbidden[empty].all(), (height, width)
+        assert not masked.all(dim=-1).any(), (height, width)
+        keys = layout.permutation.empty
+        if keys is not None:  # and an empty slot is nobody's key
+            empty = keys.view(len(masked), 1, -1).expand_as(masked)
+            assert masked[empty].all(), (height, width)
 
 
-def test_nothing_is_forbidden_where_whole_windows_fill_the_map():
-    assert layout_of(((8, 12),), (4, 4), False).forbidden() is None
-    assert layout_of(((4, 3), (4, 3)), (4, 4), True).forbidden() is None  # fits in one window
-    assert layout_of(((8, 12),), (4, 4), True).forbidden() is not None
-    assert layout_of(((8, 11),), (4, 4), False).forbidden() is not None
+def test_nothing_is_masked_where_whole_windows_fill_the_map():
+    assert layout_of(((8, 12),), (4, 4), False).attn_mask() is None
+    assert layout_of(((4, 3), (4, 3)), (4, 4), True).attn_mask() is None  # fits in one window
+    assert layout_of(((8, 12),), (4, 4), True).attn_mask() is not None
+    assert layout_of(((8, 11),), (4, 4), False).attn_mask() is not None
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -156,7 +156,7 @@ def test_maps_of_a_batch_attend_as_each_alone(sizes, window, shifted):
 def test_a_window_is_as_large_as_the_largest_map_needs():
     layout = layout_of(((3, 9), (7, 2)), (8, 8), True)
     assert layout.window == (7, 8)
-    assert len(layout.seating.token_of_seat) == (1 * 2 + 1 * 1) * 7 * 8
+    assert len(layout.permutation.token_of_slot) == (1 * 2 + 1 * 1) * 7 * 8
 
 
 @pytest.mark.parametrize("size, window", [((9, 7), (4, 4)), ((16, 16), (8, 4)), ((3, 1), (5, 5))])
@@ -194,18 +194,18 @@ def test_layouts_first_made_in_inference_mode_can_be_trained_with():
     assert torch.equal(x.grad, torch.ones_like(x))
 
 
-def test_neighbours_go_down_the_column_first():
-    assert neighbours(counted(4, 1), ((2, 2),)).tolist() == [[1, 3, 2, 4]]
-    assert neighbours(counted(3, 1), ((3, 1),)).tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
+def test_neighbors_go_down_the_column_first():
+    assert neighbors(counted(4, 1), ((2, 2),)).tolist() == [[1, 3, 2, 4]]
+    assert neighbors(counted(3, 1), ((3, 1),)).tolist() == [[1, 2, 0, 0], [3, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
     "sizes", [*(((h, w),) for h in range(1, 6) for w in range(1, 6)), *BATCHES]
 )
-def test_neighbours_equal_the_oracles(sizes):
+def test_neighbors_equal_the_oracles(sizes):
     maps = [counted(prod(size), 3) + 1000 * i for i, size in enumerate(sizes)]
-    merged = neighbours(torch.cat(maps), sizes)
-    expected = [concat_neighbours(one.view(*size, 3)) for one, size in zip(maps, sizes)]
+    merged = neighbors(torch.cat(maps), sizes)
+    expected = [concat_neighbors(one.view(*size, 3)) for one, size in zip(maps, sizes)]
     assert torch.equal(merged, torch.cat([one.flatten(0, 1) for one in expected]))
 
 

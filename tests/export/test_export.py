@@ -77,7 +77,7 @@ def test_tokens_sit_in_a_graph_where_they_sit_in_the_model(window, shifted):
     for height, width in ((1, 1), (2, 9), (8, 3), (4, 5), (9, 11)):
         expected = window_layout(((height, width),) * 2, window, shifted, CPU)
         if expected.regions is None:  # it forbids nothing
-            regions = torch.zeros(len(expected.seating.token_of_seat)).view(
+            regions = torch.zeros(len(expected.permutation.token_of_slot)).view(
                 -1, prod(expected.window)
             )
             expected = replace(expected, regions=regions)
@@ -89,8 +89,8 @@ def test_tokens_sit_in_a_graph_where_they_sit_in_the_model(window, shifted):
 
 def pairs(layout: WindowLayout) -> set:
     """Every two tokens of which one attends to the other, with the offset that its bias is of."""
-    tokens = layout.seating.token_of_seat.view(len(layout.regions), -1)
-    allowed, width = ~layout.forbidden(), layout.window[1]
+    tokens = layout.permutation.token_of_slot.view(len(layout.regions), -1)
+    allowed, width = ~layout.attn_mask(), layout.window[1]
     found = set()
     for window, query, key in allowed.nonzero().tolist():
         if layout.regions[window, query] >= 0:  # else the seat is empty

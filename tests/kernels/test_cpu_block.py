@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 from models import FOUR_STAGES, backbone, gradients, largest_difference, pictures, total
-from oracle import randomise
+from oracle import randomize
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
@@ -47,7 +47,7 @@ def random_block(
     kernel: str = "strips", dim: int = 32, heads: int = 2, window=(4, 4), **options
 ) -> SwinV2Block:
     block = SwinV2Block(dim, heads, pretrained_window=window, kernel=kernel, **options)
-    return randomise(nn.ModuleDict({"block": block}), 0)["block"]
+    return randomize(nn.ModuleDict({"block": block}), 0)["block"]
 
 
 def tokens_for(partition: Partition, channels: int = 32) -> Tensor:

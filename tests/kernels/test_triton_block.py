@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import TWO_STAGES, backbone, differences, gradients, largest_difference, pictures, total
-from oracle import randomise
+from oracle import randomize
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -40,7 +40,7 @@ PARTITIONS = [
 
 def random_block(kernel: str = "triton", **options) -> SwinV2Block:
     block = SwinV2Block(CHANNELS, HEADS, pretrained_window=(4, 4), kernel=kernel, **options)
-    return randomise(nn.ModuleDict({"block": block}), 0)["block"].to(DEVICE)
+    return randomize(nn.ModuleDict({"block": block}), 0)["block"].to(DEVICE)
 
 
 def tokens_for(partition: Partition) -> Tensor:

@@ -130,9 +130,9 @@ class _Case:
         """(nW, nH, N, N): bias, and -inf for what is not attended."""
         layout = window_layout(*self.partition, self.qkv.device)
         bias = bias_matrix(offsets_within(self.table, self.partition.window, layout.window))
-        forbidden = layout.forbidden()
-        whole = bias.to(self.qkv.dtype).expand(len(forbidden), -1, -1, -1)
-        return whole.masked_fill(forbidden[:, None], float("-inf"))
+        attn_mask = layout.attn_mask()
+        whole = bias.to(self.qkv.dtype).expand(len(attn_mask), -1, -1, -1)
+        return whole.masked_fill(attn_mask[:, None], float("-inf"))
 
 
 def _ours(case: _Case) -> Passes:

@@ -38,8 +38,8 @@ class DotProductAttention(WindowAttention):
         qkv = layout.to_windows(self.qkv(tokens) + self.qkv_bias)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + bias
-        if (forbidden := layout.forbidden()) is not None:
-            logits = logits.masked_fill(forbidden[:, None], -math.inf)
+        if (attn_mask := layout.attn_mask()) is not None:
+            logits = logits.masked_fill(attn_mask[:, None], -math.inf)
         out = logits.softmax(dim=-1) @ v
         return self.proj(layout.to_tokens(out.transpose(1, 2).flatten(2)))
 

@@ -23,7 +23,7 @@ from swinv2_backbone.kernels.cpu.attention import (
     strip_attention,
     strip_attention_backward,
 )
-from swinv2_backbone.kernels.cpu.linear import PreparedLinear, at_least_float32, linear_gradients
+from swinv2_backbone.kernels.cpu.linear import PreparedLinear, accumulation_dtype, linear_gradients
 from swinv2_backbone.kernels.parameters import LINEAR, BlockWeights, table_of, weights_of
 from swinv2_backbone.kernels.tiles import Strip, strips
 from swinv2_backbone.windows import Partition, Size
@@ -154,7 +154,7 @@ class _Gradients:
             if part in self.weights:
                 self.weights[part] += grad
             else:
-                self.weights[part] = grad.to(at_least_float32(grad.dtype))
+                self.weights[part] = grad.to(accumulation_dtype(grad.dtype))
 
 
 def block_in_strips(

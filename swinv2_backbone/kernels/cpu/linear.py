@@ -64,10 +64,10 @@ def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ops.aten.mkldnn_linear_backward_weights(
             grad.to_mkldnn(), x.to_mkldnn(), grad.new_empty(0), True
         )
-    return grad.mT @ x, grad.sum(dim=0, dtype=at_least_float32(grad.dtype))
+    return grad.mT @ x, grad.sum(dim=0, dtype=accumulation_dtype(grad.dtype))
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """In which numbers of a dtype are added up."""
     return torch.promote_types(dtype, torch.float32)
 

@@ -7,7 +7,7 @@ from detectron2.config import get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, build_backbone, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from oracle import randomise
+from oracle import randomize
 from scripts import ROOT
 
 from swinv2_backbone.d2 import SwinV2, add_swinv2_config
@@ -202,7 +202,7 @@ def test_true_sizes_are_read_back_from_zero_padding():
 
 
 def test_features_depend_neither_on_padding_nor_on_the_neighbour_in_the_batch():
-    backbone = randomise(build("build_swinv2_backbone"), seed=0).eval()
+    backbone = randomize(build("build_swinv2_backbone"), seed=0).eval()
     image = torch.randn(1, 3, 53, 70)
     batch = torch.zeros(2, 3, 96, 128)
     batch[:1, :, :53, :70] = image
@@ -216,7 +216,7 @@ def test_features_depend_neither_on_padding_nor_on_the_neighbour_in_the_batch():
 
 
 def test_treating_padding_as_image_is_an_option():
-    masked = randomise(build("build_swinv2_backbone"), seed=0).eval()
+    masked = randomize(build("build_swinv2_backbone"), seed=0).eval()
     plain = build("build_swinv2_backbone", "MODEL.SWINV2.MASK_PADDING", "False").eval()
     plain.load_state_dict(masked.state_dict())
     batch = torch.zeros(1, 3, 64, 64)
