@@ -205,7 +205,7 @@ def decide_pretrained_windows(
     """
     stages = len(backbone.layers)
     configured = backbone.pretrained_window_sizes
-    if found is None and backbone.normaliser_assumed:
+    if found is None and backbone.pretrained_windows_assumed:
         raise ValueError(
             f"{path} does not say which windows it was trained with, and neither does the model: "
             "give pretrained_window_sizes (MODEL.SWINV2.PRETRAINED_WINDOW_SIZES), or build a "
@@ -213,7 +213,7 @@ def decide_pretrained_windows(
         )
     if found is None:
         return PretrainedWindows(configured, "the model; the file does not say")
-    if backbone.normaliser_assumed or found.sizes[:stages] == configured:
+    if backbone.pretrained_windows_assumed or found.sizes[:stages] == configured:
         return found
     setting = tuple(h if h == w else (h, w) for h, w in found.sizes)
     raise ValueError(

@@ -16,7 +16,7 @@ from checkpoint_files import (
     telling_state,
 )
 from models import largest_difference, oracle_features, pictures
-from oracle import randomise
+from oracle import randomize
 from publishers import (
     PEER_CLASSIFIERS,
     PUBLISHERS,
@@ -272,12 +272,12 @@ def small_square_classifier(seed: int = 0) -> SwinV2Classifier:
         pretrained_window_sizes=None if seed else 6,
     )
     model = SwinV2Classifier(backbone, 10)
-    return randomise(model, seed)
+    return randomize(model, seed)
 
 
 @pytest.mark.parametrize("to", TARGETS)
 def test_backbones_with_four_norms_keep_them_where_there_is_room(to, tmp_path):
-    model = randomise(
+    model = randomize(
         SwinV2(32, (2, 2), num_heads=(1, 2), window_size=4, out_features=("res2", "res3")), seed=0
     )
     path = tmp_path / "x.pth"

@@ -23,7 +23,7 @@ from checkpoint_files import (
     telling_state,
     write,
 )
-from oracle import randomise
+from oracle import randomize
 from publishers import PUBLISHERS, headless, native_state, publishers_of
 from torch import Tensor, nn
 
@@ -323,7 +323,7 @@ def test_the_final_norm_is_not_new(state, tmp_path):
 
 
 def test_half_an_output_norm_is_not_new(tmp_path):
-    model = randomise(small_backbone(), seed=0)
+    model = randomize(small_backbone(), seed=0)
     content = {k: v for k, v in model.state_dict().items() if k != "norms.res2.weight"}
     path = write({"model": content}, tmp_path / "x.pth")
     refused(small_backbone(pretrained_window_sizes=4), path, "missing: norms.res2.weight")
@@ -366,7 +366,7 @@ class Net(nn.Module):
 )
 @pytest.mark.parametrize("head", [nn.Linear(4, 5), nn.Sequential(nn.Linear(4, 5))])
 def test_models_of_ones_own_load_their_files_whole(head, there, here, tmp_path):
-    first, second = randomise(Net(head), seed=0), Net(copy.deepcopy(head))
+    first, second = randomize(Net(head), seed=0), Net(copy.deepcopy(head))
     path = write(there(first).state_dict(), tmp_path / "x.pth")
     assert load_checkpoint(here(second), path).complete
     assert_equal(second.state_dict(), first.state_dict())
@@ -485,7 +485,7 @@ def test_the_final_norm_of_three_stages_is_that_of_the_third(tmp_path):
     def three(**options) -> SwinV2:
         return SwinV2(16, (1, 1, 1), num_heads=(1, 2, 4), window_size=4, **options)
 
-    first = randomise(three(out_features=("res4",)), seed=0)
+    first = randomize(three(out_features=("res4",)), seed=0)
     save_checkpoint(first, tmp_path / "x.pth", "timm")
     second = three(out_features=("res2", "res4"))
     report = load_checkpoint(second, tmp_path / "x.pth")

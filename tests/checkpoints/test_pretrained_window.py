@@ -18,7 +18,7 @@ from checkpoint_files import (
     telling_state,
     write,
 )
-from oracle import randomise
+from oracle import randomize
 from publishers import PUBLISHERS, native_state
 from safetensors.torch import save_file
 from torch import Tensor
@@ -184,9 +184,9 @@ def test_own_files_carry_their_pretrained_windows(tmp_path):
         path = tmp_path / f"own{suffix}"
         save_checkpoint(small_backbone(pretrained_window_sizes=((3, 5), 2)), path)
         model = small_backbone()
-        assert model.normaliser_assumed
+        assert model.pretrained_windows_assumed
         report = load_checkpoint(model, path)
-        assert model.pretrained_window_sizes == ((3, 5), (2, 2)) and not model.normaliser_assumed
+        assert model.pretrained_window_sizes == ((3, 5), (2, 2)) and not model.pretrained_windows_assumed
         assert "3x5, 2 per stage, from our notes in the file" in str(report)
 
 
@@ -248,8 +248,8 @@ def test_strange_configs_are_refused(config, tmp_path):
 
 @torch.no_grad()
 def test_a_used_model_follows_another_pretrained_window_at_once():
-    model = randomise(small_backbone(pretrained_window_sizes=4), seed=0).eval()
-    expected = randomise(small_backbone(pretrained_window_sizes=(6, 3)), seed=0).eval()
+    model = randomize(small_backbone(pretrained_window_sizes=4), seed=0).eval()
+    expected = randomize(small_backbone(pretrained_window_sizes=(6, 3)), seed=0).eval()
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     before = model(images)["res3"]
     model.set_pretrained_window_sizes((6, 3))
