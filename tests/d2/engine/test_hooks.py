@@ -14,7 +14,6 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import WeightAverage
 from swinv2_backbone.d2.engine.hooks import Evaluate
 from swinv2_backbone.d2.engine.signals import StopRequest
-from swinv2_backbone.d2.evaluation.evaluators import check_evaluation
 
 
 class Counting(nn.Module):
@@ -172,35 +171,3 @@ def test_without_a_metric_nothing_is_kept(tmp_path):
 def test_a_result_that_never_comes_is_an_error_with_those_that_do(tmp_path):
     with pytest.raises(ValueError, match="segm/AP.*bbox/AP"):
         evaluate([1.0], tmp_path, metric="segm/AP")
-
-
-@pytest.mark.parametrize("metric", ["bbox/AP", "segm/AP50", "bbox/AP-person", ""])
-def test_metrics_of_the_test_set_are_accepted_before_training(metric):
-    check_evaluation(["coco_2017_val"], metric)
-
-
-def test_masks_are_no_metric_of_a_model_without_them():
-    with pytest.raises(ValueError, match="'segm/AP' must be one of bbox/AP"):
-        check_evaluation(["coco_2017_val"], "segm/AP", masks=False)
-
-
-def test_a_dataset_that_nobody_can_evaluate_is_refused_before_training():
-    with pytest.raises(ValueError, match="'of_no_kind' has the evaluator_type None.*coco"):
-        check_evaluation(["of_no_kind"])
-
-
-@pytest.mark.parametrize("metric", ["AP", "bbox/mAP", "sem_seg/mIoU", "bbox", "bbox/AP-unicorn"])
-def test_metrics_that_the_test_set_does_not_have_are_refused_before_training(metric):
-    with pytest.raises(ValueError, match=f"TEST.BEST_METRIC '{metric}'.*bbox/AP, .*segm/AP50"):
-        check_evaluation(["coco_2017_val"], metric)
-
-
-def test_the_best_of_several_test_sets_is_not_defined():
-    with pytest.raises(ValueError, match="TEST.BEST_METRIC 'bbox/AP' needs one dataset.*got 2"):
-        check_evaluation(["coco_2017_val", "coco_2017_val_100"], "bbox/AP")
-
-
-def test_a_missing_panopticapi_is_found_before_training(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="coco_2017_val_panoptic_separated.*pip install.*panoptic"):
-        check_evaluation(["coco_2017_val_panoptic_separated"])
