@@ -36,7 +36,7 @@ class SwinV2(nn.Module):
         extra_norm_every: a LayerNorm on the main branch after every so many blocks; 0: none.
         in_channels: channels of the images.
         kernel: how blocks are computed: "auto", the fastest way for the device; "reference",
-            "strips" or "triton", see kernels/choice.py.  The results are the same.
+            "tiles" or "triton", see kernels/choice.py.  The results are the same.
 
     Attributes:
         channels: channels of each output, by name.

@@ -31,4 +31,4 @@ def fused_block(
 
 
 ATTEND: dict[str, Attend] = {"reference": window_attention, "triton attention": fused_attention}
-BLOCKS: dict[str, Callable[..., Tensor]] = {"strips": block_in_strips, "triton": fused_block}
+BLOCKS: dict[str, Callable[..., Tensor]] = {"tiles": block_in_strips, "triton": fused_block}

@@ -1,10 +1,10 @@
 """Which of the ways to compute a block is taken: the one place that decides it.
 
 - "reference": ``attention.window_attention`` and the modules of the block, as they are written.
-- "strips": the whole block strip by strip (strip_block.py).
+- "tiles": the whole block strip by strip (strip_block.py).
 - "triton": the whole block on a GPU, all but its matrix products as fused kernels
   (triton_block.py); where a layer inside was replaced, the attention alone (triton_attention.py).
-- "auto": "strips" on a CPU, "triton" on a GPU where Triton can be had, else "reference".
+- "auto": "tiles" on a CPU, "triton" on a GPU where Triton can be had, else "reference".
 
 The environment variable SWINV2_KERNEL, read when a model is built, stands above what the model is
 told: to find out whether a strange result comes from a kernel.
@@ -25,8 +25,8 @@ from swinv2_backbone.attention import is_plain
 from swinv2_backbone.position_bias import PositionBias
 from swinv2_backbone.windows import Partition
 
-KERNELS = ("auto", "reference", "strips", "triton")
-BY_MODULES = {"strips": "reference", "triton": "triton attention"}  # where blocks are changed
+KERNELS = ("auto", "reference", "tiles", "triton")
+BY_MODULES = {"tiles": "reference", "triton": "triton attention"}  # where blocks are changed
 VARIABLE = "SWINV2_KERNEL"
 LAYER_NORM_EPS = 1e-5  # that of whole blocks
 TRITON_HEAD_DIM = 32  # of every published model; the kernel is written for it alone
@@ -48,7 +48,7 @@ def asked_for(kernel: str) -> str:
 
 
 def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> str:
-    """ "reference", "strips", "triton" or "triton attention", for the tokens ``x`` of a block.
+    """ "reference", "tiles", "triton" or "triton attention", for the tokens ``x`` of a block.
 
     A block with hooks inside, or with a layer that is not what the block was made of (quantised,
     parametrised, with an adapter), is computed by its modules: what computes a whole block would
@@ -62,14 +62,14 @@ def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> st
         return "reference"
     device = x.device.type
     if kernel == "auto":
-        kernel = {"cpu": "strips", "cuda": "triton"}.get(device, "reference")
+        kernel = {"cpu": "tiles", "cuda": "triton"}.get(device, "reference")
         if kernel == "triton" and (why_not_triton(x, partition, block) or not _is_new(x.device)):
             return "reference"
     elif kernel == "triton" and (why := why_not_triton(x, partition, block)):
         raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
-    elif kernel == "strips" and device != "cpu":
+    elif kernel == "tiles" and device != "cpu":
         raise ValueError(
-            f"kernel 'strips' is for CPUs, the model is on {device}: use kernel='auto'"
+            f"kernel 'tiles' is for CPUs, the model is on {device}: use kernel='auto'"
         )
     if kernel in BY_MODULES and not _as_built(block):
         return BY_MODULES[kernel]

@@ -209,7 +209,7 @@ def counted_bytes() -> Iterator[list[int]]:
         yield kept
 
 
-@pytest.mark.parametrize("kernel", ["reference", "strips"])
+@pytest.mark.parametrize("kernel", ["reference", "tiles"])
 @pytest.mark.parametrize("drop_path_rate", [0.0, 0.5])
 def test_activation_checkpointing_changes_neither_outputs_nor_gradients(drop_path_rate, kernel):
     images, results, kept = pictures(3, 3, 45, 40), [], []

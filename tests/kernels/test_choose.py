@@ -36,7 +36,7 @@ def on(device: str, dtype: torch.dtype = torch.float32) -> Tensor:
     return tokens
 
 
-@pytest.mark.parametrize("kernel", ["reference", "strips"])
+@pytest.mark.parametrize("kernel", ["reference", "tiles"])
 def test_every_kernel_equals_the_oracle(kernel):
     model, images = backbone(kernel=kernel).double(), pictures(2, 3, 45, 70).double()
     expected = oracle_features(model, images, window_sizes=(4, 4))
@@ -46,8 +46,8 @@ def test_every_kernel_equals_the_oracle(kernel):
 @pytest.mark.parametrize(
     "device, changes, kernel",
     [
-        ("cpu", {}, "strips"),
-        ("cpu", {"triton": False, "head_dim": 7, "dtype": torch.float64}, "strips"),
+        ("cpu", {}, "tiles"),
+        ("cpu", {"triton": False, "head_dim": 7, "dtype": torch.float64}, "tiles"),
         ("cuda", {}, "triton"),
         ("cuda", {"dtype": torch.bfloat16}, "triton"),
         ("cuda", {"triton": False}, "reference"),
@@ -88,8 +88,8 @@ def test_a_kernel_that_cannot_be_had_is_refused(monkeypatch, device, changes, wo
 
 
 def test_strips_are_refused_where_there_is_no_cpu():
-    with pytest.raises(ValueError, match="kernel 'strips' is for CPUs, the model is on cuda"):
-        choose("strips", on("cuda"), WINDOW_8, block())
+    with pytest.raises(ValueError, match="kernel 'tiles' is for CPUs, the model is on cuda"):
+        choose("tiles", on("cuda"), WINDOW_8, block())
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -103,7 +103,7 @@ def test_the_blocks_of_a_model_on_a_cpu_are_computed_in_strips(monkeypatch, trai
         seen.append(args[0])
         return block_in_strips(*args, **options)
 
-    monkeypatch.setitem(BLOCKS, "strips", counted)
+    monkeypatch.setitem(BLOCKS, "tiles", counted)
     model(pictures(1, 3, 33, 40))
     assert seen == [block for stage in model.layers for block in stage.blocks]
 
@@ -121,9 +121,9 @@ def kernels_of(model: SwinV2) -> set[str]:
 
 
 def test_the_environment_variable_stands_above_the_argument(monkeypatch):
-    assert kernels_of(backbone(kernel="strips")) == {"strips"}
+    assert kernels_of(backbone(kernel="tiles")) == {"tiles"}
     monkeypatch.setenv(VARIABLE, "reference")
-    assert kernels_of(backbone(kernel="strips")) == {"reference"}
+    assert kernels_of(backbone(kernel="tiles")) == {"reference"}
 
 
 def test_hooks_inside_a_block_are_called():
@@ -146,7 +146,7 @@ class Doubled(nn.Linear):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize("kernel", ["reference", "strips"])
+@pytest.mark.parametrize("kernel", ["reference", "tiles"])
 @pytest.mark.parametrize("part, name", [("attn", "qkv"), ("attn", "proj"), ("mlp", "fc1")])
 def test_a_replaced_layer_is_used(part, name, kernel):
     images, results = pictures(1, 3, 33, 40), []
@@ -197,7 +197,7 @@ def forward_of_its_own(model: SwinV2) -> None:
 )
 def test_a_changed_layer_counts_in_every_kernel(change):
     images, results = pictures(1, 3, 33, 40), []
-    for kernel in ("reference", "strips"):
+    for kernel in ("reference", "tiles"):
         model = backbone(kernel=kernel)
         change(model)
         results.append(model(images))

@@ -44,7 +44,7 @@ def budgets(request, monkeypatch) -> None:
 
 
 def random_block(
-    kernel: str = "strips", dim: int = 32, heads: int = 2, window=(4, 4), **options
+    kernel: str = "tiles", dim: int = 32, heads: int = 2, window=(4, 4), **options
 ) -> SwinV2Block:
     block = SwinV2Block(dim, heads, pretrained_window=window, kernel=kernel, **options)
     return randomize(nn.ModuleDict({"block": block}), 0)["block"]
@@ -87,7 +87,7 @@ def test_strips_are_as_exact_in_half_precision_as_modules(dtype, autocast, budge
     partition, errors = PARTITIONS[2], []
     x = tokens_for(partition)
     exact = outcome(random_block("reference").double(), x.double(), partition)
-    for kernel in ("reference", "strips"):
+    for kernel in ("reference", "tiles"):
         block = random_block(kernel)
         with torch.autocast("cpu", dtype=dtype, enabled=autocast):
             actual = outcome(block if autocast else block.to(dtype), x.to(dtype), partition)

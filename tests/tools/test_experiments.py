@@ -88,17 +88,17 @@ def test_a_bias_is_in_every_block_learns_and_is_used_by_both_ways_to_compute(kin
     made(images)["res3"].square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for n, p in made.named_parameters() if "cpb_mlp" in n)
     found = {}
-    for kernel in ("strips", "reference"):
+    for kernel in ("tiles", "reference"):
         for block in blocks(made):
             block.kernel = kernel
         with torch.no_grad():
             found[kernel] = made(images)["res3"]
-    torch.testing.assert_close(found["strips"], found["reference"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["tiles"], found["reference"], rtol=1e-4, atol=1e-5)
     for block in blocks(made):
         for weight in block.attn.cpb_mlp.parameters():
             weight.data.add_(torch.randn_like(weight))
     with torch.no_grad():
-        assert not torch.allclose(made(images)["res3"], found["strips"], atol=1e-3)
+        assert not torch.allclose(made(images)["res3"], found["tiles"], atol=1e-3)
 
 
 # ---- padding

@@ -1,6 +1,6 @@
 """Who is compared: ours, by kernel, and the peers; eager, compiled or with checkpointing.
 
-A name is a publisher, then what is special: ``ours``, ``ours:strips``, ``timm+compile``,
+A name is a publisher, then what is special: ``ours``, ``ours:tiles``, ``timm+compile``,
 ``ours+checkpointing``, ``microsoft=path/swin_transformer_v2.py``.
 """
 
