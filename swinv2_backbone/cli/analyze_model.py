@@ -336,7 +336,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     memory.add_argument("--processes", type=int, default=1, help="one for each GPU")
     memory.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="mixed")
     memory.add_argument("--checkpointing", action="store_true", help="of activations")
-    memory.add_argument("--kernel", choices=("triton", "strips", "reference"), default="triton")
+    memory.add_argument("--kernel", choices=("triton", "tiles", "reference"), default="triton")
     parser.add_argument(
         "--image-size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one side"
     )

@@ -98,7 +98,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
         images = torch.empty(setting.batch, 3, *setting.size)
         kept = kept_bytes(model, images, setting)
         # While its backward runs, one block has all of its own; in strips, those of a strip.
-        if setting.checkpointing and setting.kernel != "strips":
+        if setting.checkpointing and setting.kernel != "tiles":
             kept += max(block_bytes(model, images, setting))
     blocks = [m for m in model.modules() if isinstance(m, SwinV2Block)]
     return _parameters(model), max(map(_parameters, blocks)), kept

@@ -265,7 +265,7 @@ def test_compiled_candidates_are_compared_too(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["ours", "ours:strips+checkpointing", "timm+checkpointing+compile"]
+    "name", ["ours", "ours:tiles+checkpointing", "timm+checkpointing+compile"]
 )
 def test_a_name_is_what_it_is_parsed_from(name):
     assert candidates.parse(name).name == name
@@ -721,9 +721,9 @@ def test_half_precision_says_how_it_is_meant(benchmark, capsys):
 @pytest.mark.parametrize(
     "options, word",
     [
-        (("--candidates", "timn"), "there are: ours, ours:reference, ours:strips, ours:triton, ti"),
+        (("--candidates", "timn"), "there are: ours, ours:reference, ours:tiles, ours:triton, ti"),
         (("--candidates", "ours:fast"), "unknown candidate 'ours:fast'"),
-        (("--candidates", "timm:strips"), "unknown candidate"),
+        (("--candidates", "timm:tiles"), "unknown candidate"),
         (("--candidates", "microsoft"), "microsoft=PATH"),
         (("--candidates", "microsoft=absent.py"), "there is no file absent.py"),
         (("--sizes", "512"), "HEIGHTxWIDTH in pixels, such as 768x1280, not '512'"),
