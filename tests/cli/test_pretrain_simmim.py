@@ -27,7 +27,7 @@ from scripts import ROOT, tool
 from swinv2_backbone import SwinV2, Variant, build_backbone, load_checkpoint
 from swinv2_backbone.checkpoints.files import read_file
 from swinv2_backbone.d2 import add_swinv2_config
-from swinv2_backbone.d2.data.loading.loader import BrokenImagesError
+from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.pretraining.masked import MaskedImages, find_images
 from swinv2_backbone.d2.pretraining.recipe import Recipe

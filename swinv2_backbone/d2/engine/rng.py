@@ -52,19 +52,3 @@ def undisturbed_rng() -> Iterator[None]:
         yield
     finally:
         set_rng_state(state)
-
-
-@contextmanager
-def seeded_on_cpu(*entropy: int) -> Iterator[None]:
-    """Inside, the generators of the CPU follow from ``entropy`` alone; then they are as before."""
-    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, too
-    try:
-        yield
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        torch.set_rng_state(state[2])

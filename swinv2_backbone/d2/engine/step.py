@@ -24,7 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from swinv2_backbone.checkpoints.durable import write_text
-from swinv2_backbone.d2.data.loading.loader import BrokenImagesError
+from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
 from swinv2_backbone.d2.engine.parallel import (
     load_optimizer_state,
     optimizer_state,

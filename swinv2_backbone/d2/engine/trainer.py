@@ -17,7 +17,8 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from swinv2_backbone.d2.config.yacs import check_accumulation
-from swinv2_backbone.d2.data.loading.loader import TrainLoader, train_loader_from_config
+from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
+from swinv2_backbone.d2.data.loading.loader import TrainLoader
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer

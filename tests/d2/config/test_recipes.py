@@ -30,7 +30,7 @@ from small_configs import (
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from swinv2_backbone.d2.data.loading.loader import train_loader_from_config
+from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.solver.optimizer import build_lr_scheduler, build_optimizer
 

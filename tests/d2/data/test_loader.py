@@ -1,5 +1,5 @@
-"""Batches are the same for any number of workers, from anywhere on; broken images are passed over
-(R14 of docs/RELIABILITY.md)."""
+"""Batches do not depend on workers and resume at any point; broken images are skipped (R14 of
+docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from detectron2.data.samplers import TrainingSampler
 from PIL import Image
 from processes import together
 
+from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
+from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
 from swinv2_backbone.d2.data.loading.images import read_image
-from swinv2_backbone.d2.data.loading.loader import (
-    BrokenImagesError,
-    TrainLoader,
-    train_loader_from_config,
-)
+from swinv2_backbone.d2.data.loading.loader import TrainLoader
+from swinv2_backbone.d2.data.loading.seeding import seeded_on_cpu
 from swinv2_backbone.d2.engine.parallel import parallel_model
-from swinv2_backbone.d2.engine.rng import rng_state, seeded_on_cpu, set_rng_state, undisturbed_rng
+from swinv2_backbone.d2.engine.rng import rng_state, set_rng_state, undisturbed_rng
 from swinv2_backbone.d2.engine.step import TrainingStep
 
 COUNT = 11
 
 
 def records(count: int = COUNT) -> list[dict]:
-    """Every third is upright."""
+    """Every third is portrait."""
     return [
         {"file_name": f"{i}.png", "index": i, "width": 60 if i % 3 else 30, "height": 40}
         for i in range(count)
@@ -91,7 +90,7 @@ def test_every_image_comes_once_in_each_round_differently_augmented():
     assert len({drawn for _, drawn in flat}) == len(flat)
 
 
-def test_batches_are_of_upright_or_of_other_images():
+def test_batches_are_of_portrait_or_of_landscape_images():
     found = batches(loader(), 30)
     kinds = {tuple(index % 3 == 0 for index, _ in batch) for batch in found}
     assert kinds == {(True, True), (False, False)}
@@ -235,7 +234,7 @@ def read(record: dict) -> dict:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_few_broken_images_are_passed_over_and_named(tmp_path, workers, record_figures):
+def test_a_few_broken_images_are_skipped_and_named(tmp_path, workers, record_figures):
     found, bad = images(tmp_path, count=200, broken=2)  # 1 %
     loader = TrainLoader(found, read, total_batch_size=4, num_workers=workers, max_broken=0.01)
     named, seen = {}, set()
@@ -246,7 +245,7 @@ def test_a_few_broken_images_are_passed_over_and_named(tmp_path, workers, record
     loader.close()
     assert named.keys() == bad
     assert seen == {record["file_name"] for record in found} - bad
-    record_figures("R14", f"{len(named)} of {len(bad)} broken images passed over and named")
+    record_figures("R14", f"{len(named)} of {len(bad)} broken images skipped and named")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -64,7 +64,7 @@ def test_image_labels_and_objects_reach_the_model(record, labels):
     mapped = DatasetMapper(config("MODEL.MASK_ON", "True"), is_train=True)(record)
     assert torch.equal(mapped["image"], pixels(record))
     assert torch.equal(mapped["sem_seg"], torch.from_numpy(labels.astype(np.int64)))
-    (box,) = mapped["instances"].gt_boxes.tensor.tolist()  # the crowd is not learnt
+    (box,) = mapped["instances"].gt_boxes.tensor.tolist()  # the crowd is not learned
     assert box == [30, 20, 50, 30] and mapped["instances"].gt_classes.tolist() == [3]
     assert mapped["instances"].has("gt_masks")
 
@@ -163,7 +163,7 @@ def test_no_class_fills_more_of_a_crop_than_allowed(record):
         assert torch.bincount(crop.flatten()).max() < 0.75 * 900
 
 
-def test_colours_vary_in_training_alone_and_leave_labels_alone(record, labels):
+def test_colors_vary_in_training_alone_and_leave_labels_alone(record, labels):
     cfg = config("INPUT.COLOR_AUG_SSD", "True")
     mapped = [DatasetMapper(cfg, is_train=True)(record) for _ in range(5)]
     assert len({one["image"].float().mean().item() for one in mapped}) > 1

@@ -1,4 +1,4 @@
-"""A dataset's record -> what a model takes: read, augmented, checked."""
+"""The mapper from a dataset's record to a model's input: read, augmented, checked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from swinv2_backbone.d2.data.loading.images import read_image, read_labels
 
 
 class DatasetMapper(data.DatasetMapper):
-    """Detectron2's, with images and labels of any kind read right.
+    """Detectron2's DatasetMapper, with images and labels of any format read correctly.
 
-    (Detectron2's own clips 16-bit images, and takes the brightness of a palette image for its class
-    numbers.)  Arguments, and ``DatasetMapper(cfg, is_train)``, are as Detectron2's.
+    Detectron2's own clips 16-bit images and reads the brightness of a palette image as its class
+    numbers. The arguments are those of Detectron2's, as is ``DatasetMapper(cfg, is_train)``.
     """
 
     @classmethod
@@ -28,17 +28,20 @@ class DatasetMapper(data.DatasetMapper):
         cropped = is_train and (cfg.INPUT.LSJ.ENABLED or cfg.INPUT.CROP.ENABLED)
         return options | {
             "augmentations": augmentations_from_config(cfg, is_train),
-            # What a crop leaves of an object has a smaller box than what it leaves of the box.
+            # A cropped mask may have a smaller box than the cropped box.
             "recompute_boxes": cropped and cfg.MODEL.MASK_ON,
         }
 
     def __call__(self, record: dict) -> dict:
-        """A record of a Detectron2 dataset -> the same with ``image`` (3, H, W) uint8 and,
-        as the record has them, ``sem_seg`` (H, W) int64 and ``instances``.
+        """Map a record of a Detectron2 dataset to a model's input.
+
+        Returns:
+            The record with ``image`` (3, H, W) uint8 and, where the record has them, ``sem_seg``
+            (H, W) int64 and ``instances``.
 
         Raises:
             OSError: the image cannot be read.
-            detectron2.data.detection_utils.SizeMismatchError: it is not as the record says.
+            detectron2.data.detection_utils.SizeMismatchError: its size differs from the record's.
         """
         record = copy.deepcopy(record)
         image = read_image(record["file_name"], self.image_format)
@@ -62,7 +65,7 @@ class DatasetMapper(data.DatasetMapper):
 
 
 class ColorAugmentation(T.Augmentation):
-    """Brightness, contrast, saturation and hue at random, as SSD and mmsegmentation vary them."""
+    """Random brightness, contrast, saturation and hue, as in SSD and mmsegmentation."""
 
     def __init__(self, image_format: str):
         super().__init__()
@@ -73,40 +76,45 @@ class ColorAugmentation(T.Augmentation):
 
 
 def augmentations_from_config(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """What ``cfg.INPUT`` says: resizing and crops, or large-scale jitter; colours; flips.
+    """Build the augmentations of ``cfg.INPUT``: resizing and crops or jitter, colors, flips.
 
-    A detector crops before it resizes, as Detectron2 does; a semantic segmentor after, as all
-    recipes for ADE20K do.
+    A detector crops before it resizes, as in Detectron2; a semantic segmentor after, as in all
+    recipes for ADE20K.
     """
-    found = detection_utils.build_augmentation(cfg, is_train)  # resize, then perhaps flip
+    found = detection_utils.build_augmentation(cfg, is_train)  # resize, then possibly flip
     if not is_train:
         return found
-    (resize, *flips), node = found, cfg.INPUT
-    sizing = [resize]
+    resize, *flips = found
+    colors = [ColorAugmentation(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    return [*_sizing(cfg, resize), *colors, *flips]
+
+
+def _sizing(cfg: CfgNode, resize: T.Augmentation) -> list[T.Augmentation]:
+    """Build the augmentations that change the size: jitter, or ``resize`` and crop."""
+    node = cfg.INPUT
     if node.LSJ.ENABLED:
         size = node.LSJ.SIZE
-        sizing = [
+        return [
             T.ResizeScale(node.LSJ.MIN_SCALE, node.LSJ.MAX_SCALE, size, size),
-            # Not padded: padding is the batch's matter, and is not attended there.
+            # Unpadded: the batch is padded later, and that padding is masked out of attention.
             T.FixedSizeCrop((size, size), pad=False),
         ]
-    elif node.CROP.ENABLED and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+    if not node.CROP.ENABLED:
+        return [resize]
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         crop = T.RandomCrop_CategoryAreaConstraint(
             node.CROP.TYPE, node.CROP.SIZE, node.CROP.SINGLE_CATEGORY_MAX_AREA, ignored
         )
-        sizing = [resize, crop]
-    elif node.CROP.ENABLED:
-        sizing = [T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE), resize]
-    colours = [ColorAugmentation(node.FORMAT)] if node.COLOR_AUG_SSD else []
-    return [*sizing, *colours, *flips]
+        return [resize, crop]
+    return [T.RandomCrop(node.CROP.TYPE, node.CROP.SIZE), resize]
 
 
 def _labels(path: str) -> np.ndarray:
-    """Class numbers in a type that transforms take: beyond 8 bit, only floats are resized.
+    """Read class numbers in a dtype that transforms accept: beyond 8 bits, only floats resize.
 
-    (Detectron2 then takes the pixel to the left and above, where Pillow takes the nearest: half a
-    pixel of the result apart.)
+    For floats Detectron2 takes the pixel to the upper left, where Pillow takes the nearest: the
+    results are half an output pixel apart.
     """
     labels = read_labels(path)
     return labels if labels.dtype == np.uint8 else labels.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The processes that load data: they leave signals to the trainer, and end when it does."""
+"""Worker processes that load data: they ignore stop signals and end with the training process."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ _at_exit: Finalize | None = None
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """In a worker: clusters and terminals signal all processes, and the trainer still needs it."""
+    """Ignore SIGTERM and SIGINT in a worker process.
+
+    Clusters and terminals send them to all processes, but the training process still needs its
+    workers until it has saved a checkpoint.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def undisturbed_by_signals(loader: DataLoader) -> DataLoader:
-    """A loader to test with, whose workers leave signals to the trainer."""
+    """Make the workers of an evaluation's loader ignore stop signals."""
     end_workers_at_exit()
     loader.worker_init_fn = leave_signals_to_parent
     return loader
 
 
 def end_workers_at_exit() -> None:
-    """Let no worker that ignores SIGTERM, by which Python ends it, keep this process from exiting.
+    """Kill remaining workers when this process exits.
 
-    Workers usually end with their loader; an error in one of them keeps it alive.
+    Python ends them by SIGTERM, which they ignore, so that the process would wait forever.
+    Workers usually end with their loader, but an error in one of them keeps the loader alive.
     """
     global _at_exit
-    # Known to multiprocessing itself, as a process that it started runs no atexit functions; but
-    # such a process forgets what was known before it started.
+    # Registered with multiprocessing, since a process that it started runs no atexit functions;
+    # such a process forgets what was registered before it started.
     if _at_exit is None or not _at_exit.still_active():
         _at_exit = Finalize(None, _kill_workers, exitpriority=100)
 
 
 def _kill_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would call that an error
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()
