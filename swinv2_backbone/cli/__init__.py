@@ -1,4 +1,4 @@
-"""The commands of ``tools/``: each module parses arguments, does its work through the package, prints.
+"""The commands of ``tools/``: each module parses arguments, calls the package and prints.
 
 A module imports torch and Detectron2 only when its command needs them, so that ``--help`` is quick.
 """

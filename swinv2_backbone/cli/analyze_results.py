@@ -1,5 +1,4 @@
-#!/usr/bin/env python
-"""Say what a finished run got right and wrong, in tables and pictures.  Needs no GPU.
+"""Report what a finished run got right and wrong, in tables and pictures.  Needs no GPU.
 
 tools/analyze_results.py --config-file output/config.yaml --output output/analysis
 
@@ -11,65 +10,58 @@ pixels, and the images with the lowest mIoU.  For both: the curves of the traini
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.d2.evaluation.analysis.report import Report, Settings
-from swinv2_backbone.d2.evaluation.analysis.run import open_run
+from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.errors import errors_as_messages
+
+IOU, CONFIDENCE, WORST = 0.5, 0.5, 20  # as in Settings, which needs Detectron2 (a test compares)
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="the run's OUTPUT_DIR/config.yaml"
-    )
-    parser.add_argument(
-        "--predictions",
-        type=Path,
-        metavar="FILE",
-        help="as Detectron2's evaluators write it; default: those in OUTPUT_DIR/inference",
-    )
-    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier analysis")
-    parser.add_argument(
-        "--iou",
-        type=float,
-        default=Settings.iou,
-        help="of boxes, from which a detection is the object (%(default)s)",
-    )
-    parser.add_argument(
-        "--confidence",
-        type=float,
-        default=Settings.confidence,
-        help="lowest score for confusion and pictures (%(default)s)",
-    )
-    parser.add_argument(
-        "--worst", type=int, default=Settings.worst, help="how many images to draw (%(default)s)"
-    )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="changes of config keys, at the end of the command",
-    )
-    return parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    with errors_as_messages():
+        run(args)
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+def run(args: argparse.Namespace) -> None:
+    from swinv2_backbone.d2.evaluation.analysis.report import Report, Settings
+    from swinv2_backbone.d2.evaluation.analysis.run import open_run
+
     settings = Settings(args.iou, args.confidence, args.worst)
     report = Report(args.output, args.overwrite)
-    run = open_run(args.config_file, args.opts, args.dataset, args.predictions)
-    report.write(run, settings)
+    finished = open_run(args.config_file, args.opts, args.dataset, args.predictions)
+    report.write(finished, settings)
     print("\n\n".join(report.texts))
     print(f"\nPictures and results.json: {args.output}")
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:  # something the user can mend, so no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
+def parser() -> argparse.ArgumentParser:
+    found = new_parser(__doc__)
+    add = found.add_argument
+    add("--config-file", required=True, metavar="FILE", help="the run's OUTPUT_DIR/config.yaml")
+    add(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="as written by Detectron2's evaluators; default: those in OUTPUT_DIR/inference",
+    )
+    add("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
+    add("--output", required=True, type=Path, metavar="DIR")
+    add("--overwrite", action="store_true", help="replace an earlier analysis")
+    add(
+        "--iou",
+        type=float,
+        default=IOU,
+        help="lowest IoU of boxes at which a detection matches an object (%(default)s)",
+    )
+    add(
+        "--confidence",
+        type=float,
+        default=CONFIDENCE,
+        help="lowest score for confusion and pictures (%(default)s)",
+    )
+    add("--worst", type=int, default=WORST, help="number of images to draw (%(default)s)")
+    add_config_changes(found)
+    return found

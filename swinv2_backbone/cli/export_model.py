@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Export a model to a file that runs without this package, and compare the two.
 
 tools/export_model.py --model swinv2_tiny_window8_256 --what classifier --format onnx \\
@@ -9,7 +8,7 @@ tools/export_model.py --config-file configs/upernet_swinv2_tiny_ade20k.py --weig
     --what semantic --format torch-export --output upernet.pt2
 
 The file takes pixels from 0 to 255, of any height, width and batch size (a detector's: one image).
-It is there only if it gives what the model gives at three sizes.  See docs/EXPORT.md.
+It is kept only if its outputs equal the model's at three sizes.  See docs/EXPORT.md.
 """
 
 from __future__ import annotations
@@ -17,30 +16,40 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.errors import errors_as_messages
 
-from swinv2_backbone import __version__, build_backbone, build_classifier
-from swinv2_backbone.build import PUBLISHED
-from swinv2_backbone.checkpoints.fetch import fetch
-from swinv2_backbone.export.check import Difference, check_shapes, random_pixels
-from swinv2_backbone.export.exportable import Exportable, exportable
-from swinv2_backbone.export.file import check_target, export_file
-from swinv2_backbone.export.formats import FORMATS
-from swinv2_backbone.variants import variant_name
+if TYPE_CHECKING:
+    from torch import Tensor
 
-OF_A_NAME = {"backbone": build_backbone, "classifier": build_classifier}
+    from swinv2_backbone.export.check import Difference
+    from swinv2_backbone.export.exportable import Exportable
+
+OF_A_NAME = ("backbone", "classifier")
 OF_A_CONFIG = ("backbone", "backbone+fpn", "semantic", "detector")
+FORMATS = (
+    "onnx",
+    "torch-export",
+    "aoti",
+)  # as in export.formats, which needs torch (a test compares)
 
 
-def main(argv: list[str] | None = None) -> None:
-    args = parse_arguments(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    with errors_as_messages(RuntimeError), warnings.catch_warnings():
+        # PyTorch's exporters and Detectron2 warn about their own internals.
+        warnings.simplefilter("ignore")
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    from swinv2_backbone.export.file import export_file
+
     check(args)
     found, weights = from_name(args) if args.model else from_config(args)
     format = found.format_of(args.format)
@@ -63,8 +72,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise ValueError or OSError for what cannot work, before any work."""
-    allowed = tuple(OF_A_NAME) if args.model else OF_A_CONFIG
+    """Raise ValueError or OSError for arguments that cannot work, before any work is done."""
+    from swinv2_backbone.export.file import check_target
+
+    allowed = OF_A_NAME if args.model else OF_A_CONFIG
     if args.what not in allowed:
         source = "--model" if args.model else "--config-file"
         raise ValueError(f"--what {args.what}: with {source} there are {', '.join(allowed)}")
@@ -78,14 +89,21 @@ def check(args: argparse.Namespace) -> None:
 
 
 def from_name(args: argparse.Namespace) -> tuple[Exportable, Path]:
-    """A published variant, and the file of its weights."""
+    """Build a published variant; return it with the file of its weights."""
+    from swinv2_backbone.build import PUBLISHED, build_backbone, build_classifier
+    from swinv2_backbone.checkpoints.fetch import fetch
+    from swinv2_backbone.export.exportable import exportable_model
+    from swinv2_backbone.variants import variant_name
+
     weights = args.weights or PUBLISHED
     source = f"swinv2://{variant_name(args.model)}" if weights == PUBLISHED else weights
-    return exportable(OF_A_NAME[args.what](args.model, weights=source)), fetch(source)
+    if args.what == "backbone":
+        return exportable_model(build_backbone(args.model, weights=source)), fetch(source)
+    return exportable_model(build_classifier(args.model, weights=source)), fetch(source)
 
 
 def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
-    """A part of a Detectron2 model, and the file of its weights."""
+    """Build a part of a Detectron2 model; return it with the file of its weights."""
     from swinv2_backbone.d2.export.model import exportable_part, load_model
 
     model, image_format, weights = load_model(args.config_file, args.weights, args.opts)
@@ -93,7 +111,9 @@ def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
 
 def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Tensor]:
-    """(B, C_in, H, W) three times: random pixels, or a picture at three sizes."""
+    """Yield images (B, C_in, H, W) of three sizes: random pixels, or a picture resized."""
+    from swinv2_backbone.export.check import check_shapes, random_pixels
+
     shapes = check_shapes(found.backbone.window_sizes, found.backbone.in_channels)
     for batch, *shape in shapes:
         batch = 1 if found.one_image else batch
@@ -103,8 +123,11 @@ def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Ten
             yield random_pixels((batch, *shape))
 
 
-def picture(path: Path, image_format: str, size: list[int]) -> Tensor:
-    """(1, 3, H, W) in float32."""
+def picture(path: Path, image_format: str, size: Sequence[int]) -> Tensor:
+    """Read a picture as (1, 3, H, W) float32."""
+    import torch
+    import torch.nn.functional as F
+
     from swinv2_backbone.d2.data.loading.images import read_image
 
     pixels = torch.from_numpy(read_image(path, image_format).copy()).permute(2, 0, 1)[None]
@@ -112,7 +135,11 @@ def picture(path: Path, image_format: str, size: list[int]) -> Tensor:
 
 
 def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict[str, str]:
-    """What the file says of itself."""
+    """Return the notes that are written into the file."""
+    import torch
+
+    from swinv2_backbone import __version__
+
     batch = 1 if found.one_image else "batch"
     channels, backbone = found.backbone.in_channels, found.backbone
     return {
@@ -121,18 +148,18 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         "weights": str(args.weights or weights),
         "sha256": digest(weights),
         "input": f"images, float32 ({batch}, {channels}, height, width), {found.image_format}, "
-        "0 to 255; the file normalises them itself",
+        "0 to 255; the file normalizes them itself",
         "mean": json.dumps([float(f"{number:.7g}") for number in found.mean]),
         "std": json.dumps([float(f"{number:.7g}") for number in found.std]),
         **{name: words for name, words in found.outputs.items()},
         "windows": json.dumps(backbone.window_sizes),
-        "normaliser": json.dumps(backbone.pretrained_window_sizes),
+        "pretrained windows": json.dumps(backbone.pretrained_window_sizes),
         "made by": f"swinv2_backbone {__version__}, PyTorch {torch.__version__}",
     }
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder in the order of their names."""
+    """Return the SHA-256 of a file, or of all files of a folder in the order of their names."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     total = hashlib.sha256()
     for file in files:
@@ -142,36 +169,17 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    found = new_parser(__doc__)
+    add = found.add_argument
+    source = found.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="NAME", help="a published variant or seed name")
     source.add_argument("--config-file", metavar="FILE", help=".yaml, or .py of a LazyConfig")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="default: the published ones, or what the config says"
-    )
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--what", required=True, choices=dict.fromkeys([*OF_A_NAME, *OF_A_CONFIG]))
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
-    parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="to compare at, instead of random pixels"
-    )
-    parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="changes of config keys, at the end of the command",
-    )
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    # Of PyTorch's exporters and Detectron2, about their own insides.
-    warnings.simplefilter("ignore")
-    try:
-        main()
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    add("--weights", metavar="FILE", help="default: the published ones, or those of the config")
+    add("--format", required=True, choices=FORMATS)
+    add("--what", required=True, choices=dict.fromkeys([*OF_A_NAME, *OF_A_CONFIG]))
+    add("--output", required=True, type=Path, metavar="FILE")
+    add("--picture", type=Path, metavar="FILE", help="compare on it instead of random pixels")
+    add("--overwrite", action="store_true")
+    add_config_changes(found)
+    return found

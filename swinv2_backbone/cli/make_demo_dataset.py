@@ -1,29 +1,41 @@
-#!/usr/bin/env python
-"""Write the generated demo dataset and say what is in it.
+"""Write the generated demo dataset and count its content.
 
-For example: python tools/make_demo_dataset.py datasets/demo
+tools/make_demo_dataset.py datasets/demo
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.d2.demo.dataset import SPLITS, generate_demo_dataset
+from swinv2_backbone.cli.arguments import new_parser
+from swinv2_backbone.cli.errors import errors_as_messages
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, metavar="ROOT", help="new, empty or earlier demo folder")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-train", type=int, default=1200, help="training images")
-    parser.add_argument("--num-val", type=int, default=200, help="validation images")
-    parser.add_argument("--image-size", type=int, default=128, help="typical side in pixels")
-    return parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    with errors_as_messages():
+        run(args)
 
 
-def summarise(annotation_file: Path) -> str:
-    """Counts of one split in three lines; crowds are not counted as objects of their class."""
+def run(args: argparse.Namespace) -> None:
+    from swinv2_backbone.d2.demo.dataset import SPLITS, generate_demo_dataset
+
+    dataset = generate_demo_dataset(**vars(args))
+    for annotation_file in (dataset.train_json, dataset.val_json):
+        print(summarize(annotation_file))
+    names = dataset.classes.read_text().split()
+    print(f"{dataset.train_labels}, {dataset.val_labels}: semantic labels, 0 to {len(names) - 1}")
+    print(f"  {', '.join(names)} (names in {dataset.classes})")
+    panoptic = [dataset.split(split).panoptic_json for split in SPLITS]
+    print(f"{', '.join(map(str, panoptic))}: the same as COCO panoptic segments")
+
+
+def summarize(annotation_file: Path) -> str:
+    """Count the content of one split, in three lines; crowds are not objects of their class."""
     coco = json.loads(annotation_file.read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
     objects = [a for a in coco["annotations"] if not a["iscrowd"]]
@@ -41,16 +53,11 @@ def summarise(annotation_file: Path) -> str:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
-    dataset = generate_demo_dataset(**vars(parse_arguments(argv)))
-    for annotation_file in (dataset.train_json, dataset.val_json):
-        print(summarise(annotation_file))
-    names = dataset.classes.read_text().split()
-    print(f"{dataset.train_labels}, {dataset.val_labels}: semantic labels, 0 to {len(names) - 1}")
-    print(f"  {', '.join(names)} (names in {dataset.classes})")
-    panoptic = [dataset.split(split).panoptic_json for split in SPLITS]
-    print(f"{', '.join(map(str, panoptic))}: the same as COCO panoptic segments")
-
-
-if __name__ == "__main__":
-    main()
+def parser() -> argparse.ArgumentParser:
+    found = new_parser(__doc__)
+    found.add_argument("root", type=Path, metavar="ROOT", help="new, empty or earlier demo folder")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--num-train", type=int, default=1200, help="training images")
+    found.add_argument("--num-val", type=int, default=200, help="validation images")
+    found.add_argument("--image-size", type=int, default=128, help="typical side in pixels")
+    return found

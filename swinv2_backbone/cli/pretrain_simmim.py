@@ -1,6 +1,5 @@
-#!/usr/bin/env python
-"""Pre-train a SwinV2 on images without labels, as SimMIM does (arXiv 2111.09886): it learns to fill
-in what is hidden of them.  Any folder of images will do, with the folders below it.
+"""Pre-train a SwinV2 on images without labels by SimMIM (arXiv 2111.09886): it learns to predict
+masked pixels.  Any folder of images will do, with the folders below it.
 
 tools/pretrain_simmim.py --images photos --output output/simmim --epochs 100 --num-gpus 8 \\
     --variant swinv2_base_window12_192 --batch-size 2048
@@ -13,26 +12,67 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
-
-from swinv2_backbone.backbone import FEATURES, SwinV2, window_per_stage
-from swinv2_backbone.checkpoints.fetch import check_source
-from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
-from swinv2_backbone.d2.engine.launch import launch
-from swinv2_backbone.d2.pretraining.masked import find_images
-from swinv2_backbone.d2.pretraining.recipe import AMP_DTYPES, Recipe
-from swinv2_backbone.d2.pretraining.simmim import Pretraining
-from swinv2_backbone.layers import PATCH_SIZE
-from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO
+from swinv2_backbone.cli.arguments import new_parser
+from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.variants import VARIANTS, Variant, variant_name
+
+if TYPE_CHECKING:
+    from swinv2_backbone.backbone import SwinV2
+    from swinv2_backbone.d2.pretraining.recipe import Recipe
+    from swinv2_backbone.d2.pretraining.simmim import Pretraining
+
+# As in Recipe, which needs Detectron2 (a test compares).
+IMAGE_SIZE, MASK_PATCH, MASK_RATIO = 192, 32, 0.6
+WEIGHT_DECAY, AMP_DTYPES = 0.05, ("bfloat16", "float16")
+NUM_WORKERS, PERIOD, MAX_BROKEN = 4, 1000, 0.01
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    with errors_as_messages():
+        from swinv2_backbone.d2.engine.launch import launch
+
+    launch(pretrain, args)
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    """Pre-train in one process."""
+    with errors_as_messages():
+        pretraining = setup(args)
+    pretraining.train()
+
+
+def setup(args: argparse.Namespace) -> Pretraining:
+    from detectron2.utils import comm
+    from detectron2.utils.env import seed_all_rng
+    from detectron2.utils.logger import setup_logger
+
+    from swinv2_backbone.checkpoints.fetch import check_source
+    from swinv2_backbone.d2.pretraining.masked import find_images
+    from swinv2_backbone.d2.pretraining.simmim import Pretraining
+
+    for name in ("fvcore", "detectron2", "swinv2_backbone"):
+        setup_logger(args.output, distributed_rank=comm.get_rank(), name=name)
+    check_source(args.init)
+    files = find_images(args.images)
+    recipe = read_recipe(args, len(files))
+    seed_all_rng(args.seed + comm.get_rank())
+    return Pretraining(
+        build_backbone(args),
+        files,
+        args.output,
+        recipe,
+        init=args.init,
+        resume=args.resume,
+        device=args.device,
+    )
 
 
 def read_variant(args: argparse.Namespace) -> Variant:
-    """A published one, or one of the user's own size."""
+    """Return a published variant, or one of the user's own size."""
     size = {"--embed-dim": args.embed_dim, "--depths": args.depths, "--num-heads": args.num_heads}
     given = [name for name, value in size.items() if value is not None]
     if args.variant is not None:
@@ -49,21 +89,24 @@ def read_variant(args: argparse.Namespace) -> Variant:
 
 
 def build_backbone(args: argparse.Namespace) -> SwinV2:
-    """With windows that are no larger than the maps of its stages.
+    """Build a backbone whose windows are no larger than the maps of its stages.
 
-    What normalises the position bias is, in this order: what ``--init`` says, what the windows of
-    ``--window-size`` really are here, and the variant's, which everything of that name expects.
+    Its pretrained windows are those of ``--init`` if given, otherwise with ``--window-size`` the
+    windows that it has here, otherwise the variant's, which everything of that name expects.
     """
+    from swinv2_backbone.backbone import FEATURES, SwinV2, window_per_stage
+    from swinv2_backbone.layers import PATCH_SIZE
+
     variant = read_variant(args)
     stages, given = len(variant.depths), tuple(args.window_size or variant.window_sizes)
-    given = window_per_stage(given[0] if len(given) == 1 else given, stages, "--window-size")
+    windows = window_per_stage(given[0] if len(given) == 1 else given, stages, "--window-size")
     open_to_weights = args.init or args.window_size
     maps = [max(args.image_size // (PATCH_SIZE * 2**stage), 1) for stage in range(stages)]
     return SwinV2(
         variant.embed_dim,
         variant.depths,
         num_heads=variant.num_heads,
-        window_size=tuple(min(window, side) for (window, _), side in zip(given, maps)),
+        window_size=tuple(min(window, side) for (window, _), side in zip(windows, maps)),
         pretrained_window_sizes=None if open_to_weights else variant.pretrained_window_sizes,
         out_features=FEATURES[stages - 1 : stages],
         drop_path_rate=args.drop_path,
@@ -73,6 +116,8 @@ def build_backbone(args: argparse.Namespace) -> SwinV2:
 
 
 def read_recipe(args: argparse.Namespace, images: int) -> Recipe:
+    from swinv2_backbone.d2.pretraining.recipe import Recipe
+
     iterations = args.iterations
     if iterations is None:
         iterations = math.ceil(args.epochs * images / max(args.batch_size, 1))
@@ -95,70 +140,50 @@ def read_recipe(args: argparse.Namespace, images: int) -> Recipe:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    found = new_parser(__doc__)
     add = found.add_argument
     add("--images", required=True, metavar="FOLDER", help="with the folders below it")
     add("--output", required=True, metavar="FOLDER", help="checkpoints, logs, pictures")
     length = found.add_mutually_exclusive_group(required=True)
     length.add_argument("--iterations", type=int, metavar="N")
-    length.add_argument("--epochs", type=float, metavar="N", help="so often every image")
-    add("--variant", metavar="NAME", help="a published size; or, of your own:")
+    length.add_argument("--epochs", type=float, metavar="N", help="passes over the images")
+    _add_model(add)
+    _add_recipe(add)
+    _add_processes(add)
+    return found
+
+
+def _add_model(add: Callable[..., argparse.Action]) -> None:
+    add("--variant", metavar="NAME", help="a published size; or, for a size of your own:")
     add("--embed-dim", type=int, metavar="N", help="channels of the first stage")
     add("--depths", type=int, nargs="+", metavar="N", help="blocks of each stage")
-    add("--num-heads", type=int, nargs="+", metavar="N", help="of each stage")
+    add("--num-heads", type=int, nargs="+", metavar="N", help="heads of each stage")
     add("--window-size", type=int, nargs="+", metavar="N", help="tokens, or one for each stage")
-    add("--image-size", type=int, default=192, metavar="PIXELS")
-    add("--mask-patch", type=int, default=MASK_PATCH, metavar="PIXELS", help="hidden as a whole")
-    add("--mask-ratio", type=float, default=MASK_RATIO, help="share that is hidden")
-    add("--batch-size", type=int, default=256, metavar="N", help="of all processes together")
-    add("--lr", type=float, help="default: 8e-4 * batch size / 2048, the paper's")
-    add("--warmup", type=int, metavar="ITERATIONS", help="default: a tenth of all")
-    add("--weight-decay", type=float, default=0.05)
     add("--drop-path", type=float, default=0.0, metavar="RATE")
-    add("--amp-dtype", choices=AMP_DTYPES, help="mixed precision; default: none")
     add("--activation-checkpointing", action="store_true", help="less memory, more time")
     add("--init", default="", metavar="FILE", help="weights to start from, of any layout")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --output")
-    add("--period", type=int, default=1000, metavar="ITERATIONS", help="checkpoints, pictures")
-    add("--num-workers", type=int, default=4, metavar="N", help="that load, for each process")
-    add("--max-broken", type=float, default=MAX_BROKEN, help="share of images that may be")
-    add("--max-nonfinite-steps", type=int, default=0, metavar="N", help="that are passed over")
+
+
+def _add_recipe(add: Callable[..., argparse.Action]) -> None:
+    add("--image-size", type=int, default=IMAGE_SIZE, metavar="PIXELS")
+    add("--mask-patch", type=int, default=MASK_PATCH, metavar="PIXELS", help="masked as a whole")
+    add("--mask-ratio", type=float, default=MASK_RATIO, help="share of the pixels that is masked")
+    add("--batch-size", type=int, default=256, metavar="N", help="of all processes together")
+    add("--lr", type=float, help="default: 8e-4 * batch size / 2048, as in the paper")
+    add("--warmup", type=int, metavar="ITERATIONS", help="default: a tenth of all")
+    add("--weight-decay", type=float, default=WEIGHT_DECAY)
+    add("--amp-dtype", choices=AMP_DTYPES, help="mixed precision; default: none")
+    add("--max-broken", type=float, default=MAX_BROKEN, help="allowed share of broken images")
+    add("--max-nonfinite-steps", type=int, default=0, metavar="N", help="steps that may be skipped")
     add("--seed", type=int, default=0)
-    add("--device", choices=("cuda", "cpu"), help="default: a GPU where there is one")
+
+
+def _add_processes(add: Callable[..., argparse.Action]) -> None:
+    add("--resume", action="store_true", help="continue from the last checkpoint in --output")
+    add("--period", type=int, default=PERIOD, metavar="ITERATIONS", help="of checkpoints, pictures")
+    add("--num-workers", type=int, default=NUM_WORKERS, metavar="N", help="loaders of each process")
+    add("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes of this machine")
     add("--num-machines", type=int, default=1, metavar="N")
     add("--machine-rank", type=int, default=0, metavar="N")
     add("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")
-    return found
-
-
-def setup(args: argparse.Namespace) -> Pretraining:
-    for name in ("fvcore", "detectron2", "swinv2_backbone"):
-        setup_logger(args.output, distributed_rank=comm.get_rank(), name=name)
-    check_source(args.init)
-    files = find_images(args.images)
-    recipe = read_recipe(args, len(files))
-    seed_all_rng(args.seed + comm.get_rank())
-    return Pretraining(
-        build_backbone(args),
-        files,
-        args.output,
-        recipe,
-        init=args.init,
-        resume=args.resume,
-        device=args.device,
-    )
-
-
-def main(args: argparse.Namespace) -> None:
-    try:
-        pretraining = setup(args)
-    except (OSError, ValueError) as error:  # something the user can mend, so no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
-    pretraining.train()
-
-
-if __name__ == "__main__":
-    launch(main, parser().parse_args())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import runpy
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from scripts import ROOT
+from scripts import tool as load
 from test_analysis import (
     CAT,
     DOG,
@@ -40,10 +40,7 @@ METRICS = [
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("analyze_results", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("analyze_results")
 
 
 def write_run(folder: Path, files: dict[str, list], opts: list[str], metrics=None) -> Path:
@@ -76,7 +73,7 @@ def run_of(tmp_path, registered):
     return build
 
 
-def analyse(tool, config: str, output: Path, *arguments: str) -> dict:
+def analyze(tool, config: str, output: Path, *arguments: str) -> dict:
     tool.main(["--config-file", config, "--output", str(output), *arguments])
 
     def refuse(word: str):
@@ -91,7 +88,7 @@ def files_in(folder: Path) -> set[str]:
 
 def test_a_detection_run_becomes_numbers_and_pictures(tool, run_of, tmp_path, capsys):
     masks = [{**one, "segmentation": rle(one["bbox"])} for one in WRONG]
-    results = analyse(tool, run_of(masks, METRICS), tmp_path / "out")["detection"]
+    results = analyze(tool, run_of(masks, METRICS), tmp_path / "out")["detection"]
     assert results["confusion"] == {
         "rows": ["dog", "cat", "background"],
         "columns": ["dog", "cat", "missed"],
@@ -122,13 +119,13 @@ def test_a_detection_run_becomes_numbers_and_pictures(tool, run_of, tmp_path, ca
 
 
 def test_a_perfect_run_has_ap_100_and_no_worst_images(tool, run_of, tmp_path):
-    results = analyse(tool, run_of(PERFECT), tmp_path / "out")["detection"]
+    results = analyze(tool, run_of(PERFECT), tmp_path / "out")["detection"]
     assert results["AP"]["bbox"]["all"]["AP"] == pytest.approx(100)
     assert results["worst"] == [] and not any((tmp_path / "out" / "worst").iterdir())
 
 
-def test_a_run_without_detections_is_analysed(tool, run_of, tmp_path):
-    results = analyse(tool, run_of([]), tmp_path / "out")["detection"]
+def test_a_run_without_detections_is_analyzed(tool, run_of, tmp_path):
+    results = analyze(tool, run_of([]), tmp_path / "out")["detection"]
     assert results["AP"]["bbox"]["all"]["AP"] == 0
     assert [one["missed"] for one in results["worst"]] == [2, 2]
 
@@ -136,7 +133,7 @@ def test_a_run_without_detections_is_analysed(tool, run_of, tmp_path):
 def test_iou_confidence_and_worst_are_heeded(tool, run_of, tmp_path):
     config = run_of([found(1, DOG, [5, 5, 20, 15], 0.4), found(2, DOG, [5, 5, 20, 20], 0.2)])
     options = ["--iou", "0.8", "--confidence", "0.3", "--worst", "1"]
-    results = analyse(tool, config, tmp_path / "out", *options)["detection"]
+    results = analyze(tool, config, tmp_path / "out", *options)["detection"]
     assert results["confusion"]["counts"] == [[0, 0, 2], [0, 0, 2], [1, 0, 0]]
     assert (results["iou"], results["confidence"], len(results["worst"])) == (0.8, 0.3, 1)
 
@@ -150,7 +147,7 @@ def test_a_semantic_run_becomes_numbers_and_pictures(tool, registered, tmp_path)
     predicted[:10] = 1
     entries = segments(first, truth) + segments(second, predicted)
     config = write_run(tmp_path / "run", {SEGMENTS: entries}, ["DATASETS.TEST", f"('{name}',)"])
-    results = analyse(tool, str(config), tmp_path / "out")["semantic"]
+    results = analyze(tool, str(config), tmp_path / "out")["semantic"]
     assert results["confusion"]["counts"] == [[1800, 600], [0, 2400]]
     assert results["IoU"] == pytest.approx({"sky": 75, "tree": 80})
     assert results["mIoU"] == pytest.approx(77.5)
@@ -187,13 +184,13 @@ def panoptic(registered, folder: Path) -> tuple[str, list[dict]]:
 
 
 @pytest.mark.parametrize("kinds", ["both", "detection", "semantic"])
-def test_of_a_panoptic_run_is_analysed_what_there_is(tool, registered, tmp_path, kinds):
+def test_of_a_panoptic_run_is_analyzed_what_there_is(tool, registered, tmp_path, kinds):
     name, entries = panoptic(registered, tmp_path / "data")
     files = {DETECTIONS: WRONG, SEGMENTS: entries}
     if kinds != "both":
         files.pop(SEGMENTS if kinds == "detection" else DETECTIONS)
     config = write_run(tmp_path / "run", files, ["DATASETS.TEST", f"('{name}',)"])
-    results = analyse(tool, str(config), tmp_path / "out")
+    results = analyze(tool, str(config), tmp_path / "out")
     expected = {"detection", "semantic"} if kinds == "both" else {kinds}
     assert set(results) == {"config_file", "dataset"} | expected
     if "semantic" in expected:
@@ -215,37 +212,37 @@ def test_given_predictions_on_a_panoptic_dataset_are_known_by_their_keys(registe
 
 def test_an_earlier_analysis_is_not_overwritten_unasked(tool, run_of, tmp_path):
     config, out = run_of(WRONG), tmp_path / "out"
-    analyse(tool, config, out)
+    analyze(tool, config, out)
     before = {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
-    with pytest.raises(ValueError, match="not empty.*--overwrite"):
-        analyse(tool, config, out)
+    with pytest.raises(SystemExit, match="^ValueError: .*not empty.*--overwrite"):
+        analyze(tool, config, out)
     assert before == {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
 
 
 def test_overwriting_removes_what_is_stale_and_nothing_of_the_users(tool, run_of, tmp_path):
     masks = [{**one, "segmentation": rle(one["bbox"])} for one in WRONG]
     config, out = run_of(masks, METRICS), tmp_path / "out"
-    analyse(tool, config, out)
+    analyze(tool, config, out)
     assert {"training.png", "precision_recall_segm.png"} <= files_in(out)
     for name in ("mine.png", "worst/mine.png"):
         (out / name).write_text("mine")
     run = tmp_path / "run"
     (run / "metrics.json").unlink()
     (run / "inference" / DETECTIONS).write_text(json.dumps(WRONG))  # no masks
-    analyse(tool, config, out, "--overwrite", "--worst", "1")
+    analyze(tool, config, out, "--overwrite", "--worst", "1")
     own = {"results.json", "confusion.png", "precision_recall_bbox.png", "worst/worst_001_2.png"}
     assert files_in(out) == own | {"mine.png", "worst/mine.png"}
 
 
 def test_an_output_that_is_a_file_is_refused(tool, run_of, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="is a file"):
-        analyse(tool, run_of(PERFECT), tmp_path / "out")
+    with pytest.raises(SystemExit, match="^ValueError: .*is a file"):
+        analyze(tool, run_of(PERFECT), tmp_path / "out")
 
 
 def test_nothing_is_written_when_something_does_not_fit(tool, run_of, tmp_path):
-    with pytest.raises(ValueError, match="another dataset"):
-        analyse(tool, run_of([found(99, DOG, MEDIUM)]), tmp_path / "out")
+    with pytest.raises(SystemExit, match="^ValueError: .*another dataset"):
+        analyze(tool, run_of([found(99, DOG, MEDIUM)]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -255,13 +252,13 @@ def test_nothing_is_written_when_something_does_not_fit(tool, run_of, tmp_path):
 def test_missing_predictions_name_the_command_that_makes_them(tool, run_of, tmp_path):
     config = run_of([], files={})
     words = f"tools/train_net.py --config-file {config} --eval-only MODEL.WEIGHTS"
-    with pytest.raises(ValueError, match=words):
-        analyse(tool, config, tmp_path / "out")
+    with pytest.raises(SystemExit, match=f"^ValueError: .*{words}"):
+        analyze(tool, config, tmp_path / "out")
 
 
 @pytest.mark.parametrize("metrics", [None, [{"iteration": 1, "time": 0.5}]])
 def test_a_run_without_curves_says_so(tool, run_of, tmp_path, capsys, metrics):
-    analyse(tool, run_of(PERFECT, metrics), tmp_path / "out")
+    analyze(tool, run_of(PERFECT, metrics), tmp_path / "out")
     assert "No training curves" in capsys.readouterr().out
     assert not (tmp_path / "out" / "training.png").exists()
 
@@ -279,16 +276,16 @@ def test_predictions_that_are_none_are_refused(tool, run_of, tmp_path, text, wor
     given = tmp_path / "given.json"
     if text is not None:
         given.write_text(text)
-    with pytest.raises(ValueError, match=words):
-        analyse(tool, run_of([]), tmp_path / "out", "--predictions", str(given))
+    with pytest.raises(SystemExit, match=f"^ValueError: .*{words}"):
+        analyze(tool, run_of([]), tmp_path / "out", "--predictions", str(given))
 
 
 @pytest.mark.parametrize(
     "option, value", [("--iou", "0"), ("--iou", "1.1"), ("--confidence", "-1"), ("--worst", "-1")]
 )
 def test_impossible_numbers_are_refused(tool, run_of, tmp_path, option, value):
-    with pytest.raises(ValueError, match=f"{option} must be"):
-        analyse(tool, run_of([]), tmp_path / "out", option, value)
+    with pytest.raises(SystemExit, match=f"^ValueError: .*{option} must be"):
+        analyze(tool, run_of([]), tmp_path / "out", option, value)
 
 
 # Datasets
@@ -311,7 +308,7 @@ def test_predictions_on_the_last_dataset_are_not_taken_for_those_on_the_first(re
         open_run(config)
 
 
-def test_a_dataset_that_cannot_be_analysed_is_refused(run_of, registered, tmp_path):
+def test_a_dataset_that_cannot_be_analyzed_is_refused(run_of, registered, tmp_path):
     config = run_of(PERFECT)
     with pytest.raises(ValueError, match="'other' is not in DATASETS.TEST"):
         open_run(config, dataset="other")
@@ -325,7 +322,7 @@ def test_a_dataset_that_cannot_be_analysed_is_refused(run_of, registered, tmp_pa
         open_run(config, ["DATASETS.TEST", f"('{name}',)"])
 
 
-def test_a_run_on_own_data_with_a_gpu_is_analysed_on_any_machine(tool, registered, tmp_path):
+def test_a_run_on_own_data_with_a_gpu_is_analyzed_on_any_machine(tool, registered, tmp_path):
     truth, name = write_coco(tmp_path / "data", TRUTH), f"{tmp_path.name}_own"
     custom = {"NAME": name, "JSON": truth, "IMAGES": truth.parent}
     opts = [str(one) for key in custom for one in (f"DATASETS.CUSTOM.TEST.{key}", custom[key])] + [
@@ -339,7 +336,7 @@ def test_a_run_on_own_data_with_a_gpu_is_analysed_on_any_machine(tool, registere
     config.write_text(text)
     registered.names.append(name)  # to be forgotten
     arguments = ["SOLVER.AMP.ENABLED", "True"]
-    assert analyse(tool, str(config), tmp_path / "out", *arguments)["dataset"] == name
+    assert analyze(tool, str(config), tmp_path / "out", *arguments)["dataset"] == name
 
 
 def test_what_a_user_can_mend_is_said_without_a_traceback(tmp_path, monkeypatch):

@@ -419,7 +419,7 @@ def pretrain_by_tool(*args) -> str:
         options += ["--variant", "small"]
     with patch.dict(VARIANTS, {"small": SMALL}):
         try:
-            script.main(script.parser().parse_args(options))
+            script.main(options)
         except SystemExit as ended:
             return str(ended)
     return ""

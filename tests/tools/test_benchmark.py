@@ -17,6 +17,7 @@ import torch
 from scripts import ROOT, tool
 
 from swinv2_backbone import VARIANTS, Variant, build_backbone
+from swinv2_backbone.cli.flops import count_terms
 
 sys.path.insert(0, str(ROOT / "tools"))  # as the script itself does
 
@@ -264,9 +265,7 @@ def test_compiled_candidates_are_compared_too(monkeypatch):
     assert list(contest.models) == list(found)
 
 
-@pytest.mark.parametrize(
-    "name", ["ours", "ours:tiles+checkpointing", "timm+checkpointing+compile"]
-)
+@pytest.mark.parametrize("name", ["ours", "ours:tiles+checkpointing", "timm+checkpointing+compile"])
 def test_a_name_is_what_it_is_parsed_from(name):
     assert candidates.parse(name).name == name
 
@@ -335,22 +334,10 @@ def test_nearest_size_without_padding(size, window, expected):
 
 
 def counted(at: Setting) -> int:
-    """Multiply-adds of all linear layers and attention products, by tools/analyze_model.py."""
-    analyze_model = tool_with_dataclasses("analyze_model")
+    """Count multiply-adds of linear layers and attention products as tools/analyze_model.py."""
     model = build_backbone("small", window_size=at.window).eval()
-    terms = analyze_model.count_terms(model, torch.zeros(at.batch, 3, *at.size))[""]
+    terms = count_terms(model, torch.zeros(at.batch, 3, *at.size))[""]
     return terms["layers"] + terms["qkv"] + terms["products"]
-
-
-def tool_with_dataclasses(name: str):
-    """A script as a module that dataclasses find."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    del sys.modules[name]
-    return module
 
 
 def multiply_adds(at: Setting) -> int:

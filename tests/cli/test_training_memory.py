@@ -10,11 +10,9 @@ import torch
 from scripts import ROOT
 
 from swinv2_backbone import build_backbone
+from swinv2_backbone.cli import training_memory
+from swinv2_backbone.cli.training_memory import Setting, TrainingMemory
 from swinv2_backbone.d2.engine import parallel
-
-sys.path.insert(0, str(ROOT / "tools"))
-import training_memory  # noqa: E402
-from training_memory import Setting, TrainingMemory  # noqa: E402
 
 TINY = "swinv2_tiny_window8_256"
 MODEL = build_backbone(TINY)
@@ -31,7 +29,7 @@ def test_weights_gradients_and_moments_are_four_floats_a_parameter():
 
 def test_strips_keep_eleven_channels_a_token_and_little_else():
     """The input and what strip_block.Activations names: 1 + 3 + 1 + 1 + 4 + 1."""
-    setting = Setting(TINY, (64, 64), dtype=None, kernel="strips")
+    setting = Setting(TINY, (64, 64), dtype=None, kernel="tiles")
     one, two = (
         training_memory.kept_bytes(MODEL.train(), torch.zeros(batch, 3, 64, 64), setting)
         for batch in (1, 2)

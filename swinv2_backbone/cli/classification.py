@@ -1,0 +1,130 @@
+"""Classification by a SwinV2: image preparation, the most probable classes, accuracy.
+
+Shapes: S image size in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import Swin_V2_T_Weights
+from tqdm import tqdm
+
+from swinv2_backbone import SwinV2Classifier
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+CROPPED_BELOW = 384  # pixels
+SHOWN = 5  # classes
+
+
+class Accuracy(NamedTuple):
+    """Top-1 and top-5 accuracy in percent, and the number of images."""
+
+    top1: float
+    top5: float
+    images: int
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError if PyTorch cannot use the device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {error}") from error
+
+
+def preparation(image_size: int) -> transforms.Compose:
+    """Return the transform from an image to a tensor (3, S, S), S = ``image_size``."""
+    bicubic = transforms.InterpolationMode.BICUBIC
+    if image_size < CROPPED_BELOW:
+        resize = [
+            transforms.Resize(image_size * 256 // 224, bicubic),
+            transforms.CenterCrop(image_size),
+        ]
+    else:
+        resize = [transforms.Resize((image_size, image_size), bicubic)]
+    return transforms.Compose(
+        [*resize, transforms.ToTensor(), transforms.Normalize(MEAN, STD)],
+    )
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Read an image as RGB, upright by its EXIF orientation.
+
+    Raises:
+        ValueError: The file cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def class_names(path: Path | None, num_classes: int) -> list[str]:
+    """Return one name for each class: from a file, else ImageNet-1k's, else their numbers.
+
+    Raises:
+        ValueError: The file has another number of names.
+    """
+    if path is not None:
+        names = path.read_text(encoding="utf-8").splitlines()
+        if len(names) != num_classes:
+            raise ValueError(f"{path} has {len(names)} lines, the model {num_classes} classes")
+        return names
+    imagenet = Swin_V2_T_Weights.IMAGENET1K_V1.meta["categories"]
+    if len(imagenet) == num_classes:
+        return imagenet
+    return [f"class {index} (--classes FILE gives names)" for index in range(num_classes)]
+
+
+@torch.inference_mode()
+def most_probable(
+    model: SwinV2Classifier, image: Image.Image, image_size: int, device: str
+) -> list[tuple[float, int]]:
+    """Return the probability and index of the five most probable classes, at most."""
+    batch = preparation(image_size)(image)[None].to(device)
+    probabilities = model(batch).softmax(dim=1)[0]
+    values, indices = probabilities.topk(min(SHOWN, len(probabilities)))
+    return list(zip(values.tolist(), indices.tolist()))
+
+
+@torch.inference_mode()
+def accuracy(
+    model: SwinV2Classifier,
+    folder: Path,
+    image_size: int,
+    *,
+    batch_size: int,
+    workers: int,
+    device: str,
+) -> Accuracy:
+    """Measure the accuracy on a folder of images.
+
+    Raises:
+        ValueError: The folder does not have one folder for each class.
+    """
+    images = ImageFolder(str(folder), preparation(image_size), loader=read_image)
+    classes = model.head.out_features
+    if len(images.classes) != classes:
+        raise ValueError(
+            f"{folder} has {len(images.classes)} class folders, the model {classes} classes: class "
+            "n of the model is the n-th folder in order of their names"
+        )
+    loader = DataLoader(images, batch_size, num_workers=workers)
+    top1 = top5 = 0
+    with tqdm(total=len(images), unit="image", desc=str(folder)) as bar:
+        for batch, labels in loader:
+            ranked = model(batch.to(device)).topk(min(SHOWN, classes), dim=1).indices.cpu()
+            hits = ranked == labels[:, None]
+            top1 += int(hits[:, 0].sum())
+            top5 += int(hits.any(dim=1).sum())
+            bar.update(len(labels))
+    return Accuracy(100 * top1 / len(images), 100 * top5 / len(images), len(images))
