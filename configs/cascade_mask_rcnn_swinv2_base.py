@@ -3,7 +3,7 @@
 tools/lazyconfig_train_net.py --config-file configs/cascade_mask_rcnn_swinv2_base.py --num-gpus 8
 
 Recipe: derived. The one of cascade_mask_rcnn_swinv2_tiny, with the drop path of Swin V1-B (0.3).
-Weights of ImageNet-22k, pre-trained at window 12 (which normalises the position bias), used at
+Weights of ImageNet-22k, pre-trained at window 12 (which normalizes the position bias), used at
 window 16 as the smaller models are.
 
 Published: box AP 51.9, mask AP 45.0 by Microsoft's Swin V1-B from ImageNet-1k; 53.9 and 46.2 by

@@ -3,7 +3,7 @@
 tools/lazyconfig_train_net.py --config-file configs/mask_rcnn_swinv2_base.py --num-gpus 8
 
 Recipe: untrained. The one of mask_rcnn_swinv2, with the drop path of Swin V1-B in Cascade Mask
-R-CNN (0.3). Weights of ImageNet-22k, pre-trained at window 12 (which normalises the position bias),
+R-CNN (0.3). Weights of ImageNet-22k, pre-trained at window 12 (which normalizes the position bias),
 used at window 16 as the smaller models are.
 
 Published: nothing that we know of with Mask R-CNN and weights of ImageNet-22k, neither V1 nor V2.

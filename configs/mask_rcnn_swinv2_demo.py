@@ -10,7 +10,7 @@ Published: nothing.
 
 from detectron2.config import LazyCall as L
 
-from swinv2_backbone.d2.data.datasets.custom import register_coco
+from swinv2_backbone.d2 import register_coco
 
 from .common.schedule import cosine
 from .mask_rcnn_swinv2 import dataloader, model, optimizer, train

@@ -3,7 +3,7 @@
 tools/lazyconfig_train_net.py --config-file configs/retinanet_swinv2_base.py --num-gpus 8
 
 Recipe: untrained. The one of retinanet_swinv2_tiny, with drop path 0.3 as the other models with B.
-Weights of ImageNet-22k, pre-trained at window 12 (which normalises the position bias), used at
+Weights of ImageNet-22k, pre-trained at window 12 (which normalizes the position bias), used at
 window 16 as the smaller models are.
 
 Published: nothing that we know of with RetinaNet and Swin-B, neither V1 nor V2.

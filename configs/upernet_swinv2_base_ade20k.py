@@ -3,7 +3,7 @@
 tools/lazyconfig_train_net.py --config-file configs/upernet_swinv2_base_ade20k.py --num-gpus 8
 
 Recipe: derived. The one of upernet_swinv2_tiny_ade20k. Weights of ImageNet-22k, pre-trained at
-window 12 (which normalises the position bias), used at window 16 as the smaller models are.
+window 12 (which normalizes the position bias), used at window 16 as the smaller models are.
 
 Published: mIoU 48.1 by Microsoft's Swin V1-B from ImageNet-1k, single-scale.
 """

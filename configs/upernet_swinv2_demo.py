@@ -10,7 +10,7 @@ Published: nothing.
 
 from detectron2.config import LazyCall as L
 
-from swinv2_backbone.d2.data.datasets.custom import register_semantic
+from swinv2_backbone.d2 import register_semantic
 
 from .common.schedule import cosine
 from .upernet_swinv2_tiny_ade20k import dataloader, model, optimizer, train

@@ -6,9 +6,12 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
-from swinv2_backbone.d2.data.loading.loader import build_train_loader
-from swinv2_backbone.d2.data.loading.mapper import ColorAugmentation, DatasetMapper
-from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
+from swinv2_backbone.d2 import (
+    ColorAugmentation,
+    DatasetMapper,
+    build_evaluator,
+    build_train_loader,
+)
 
 
 def ade20k(size: int) -> dict:

@@ -4,9 +4,7 @@ import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 
-from swinv2_backbone.d2.data.loading.loader import build_train_loader
-from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
-from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
+from swinv2_backbone.d2 import DatasetMapper, build_evaluator, build_train_loader
 
 dataloader = dict(
     train=L(build_train_loader)(

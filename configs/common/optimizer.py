@@ -3,7 +3,7 @@
 import torch
 from detectron2.config import LazyCall as L
 
-from swinv2_backbone.d2.solver.optimizer import parameter_groups
+from swinv2_backbone.d2 import parameter_groups
 
 optimizer = L(torch.optim.AdamW)(
     params=L(parameter_groups)(lr=1e-4, weight_decay=0.05),

@@ -9,11 +9,11 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 
-from swinv2_backbone.d2 import SwinV2
+from swinv2_backbone.d2 import D2SwinV2
 
 model = L(RetinaNet)(
     backbone=L(FPN)(
-        bottom_up=L(SwinV2)(
+        bottom_up=L(D2SwinV2)(
             variant="swinv2_tiny_window8_256",
             window_size=16,
             drop_path_rate=0.2,

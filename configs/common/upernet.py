@@ -3,13 +3,11 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling import SemanticSegmentor
 
-from swinv2_backbone.d2 import SwinV2
-from swinv2_backbone.d2.modeling.backbone import feature_shapes
-from swinv2_backbone.d2.modeling.upernet import UPerNetHead
+from swinv2_backbone.d2 import D2SwinV2, UPerNetHead, feature_shapes
 
 model = L(SemanticSegmentor)(
-    backbone=L(SwinV2)(
-        variant="swinv2_tiny_window8_256",  # so the position bias is normalised by window 8
+    backbone=L(D2SwinV2)(
+        variant="swinv2_tiny_window8_256",  # so the pretrained window is 8
         embed_dim=None,
         window_size=16,
         drop_path_rate=0.3,
