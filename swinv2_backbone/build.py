@@ -126,7 +126,7 @@ def model_for(
     if pretrained_window_sizes is None:
         if pretrained is None:
             raise ValueError(
-                f"{checkpoint.path} does not say which windows it was trained with: give its "
+                f"{checkpoint.path} does not specify the windows it was trained with: give its "
                 "variant or its pretrained window sizes"
             )
         pretrained_window_sizes = pretrained.sizes

@@ -1,7 +1,8 @@
-"""Checkpoints: every published layout in, any layout out; see docs/CHECKPOINTS.md."""
+"""Checkpoints: weights of every published layout are read, and written in any of them."""
 
 from swinv2_backbone.checkpoints.load import load_checkpoint
+from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.report import LoadReport
 from swinv2_backbone.checkpoints.save import save_checkpoint
 
-__all__ = ["LoadReport", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "LoadReport", "load_checkpoint", "read_checkpoint", "save_checkpoint"]

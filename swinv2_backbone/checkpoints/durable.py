@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, whatever happens while they are written.
+"""Writing files that exist whole or not at all, even if the writing process is killed.
 
-A file is written beside its place, flushed to the disk, read back from there, compared with what
-was written, and only then renamed.  Until then, and if anything fails, what was there stays.
+A file is written under a temporary name, flushed to the disk, read back, compared with the written
+bytes, and only then renamed.  Until then, and if anything fails, the earlier file stays.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 BLOCK = 1 << 20
 PARTIAL = ".partial"
 
 
 class _DigestingFile:
-    """A binary file that knows the SHA-256 of what was written to it.
+    """A binary file that computes the SHA-256 of the bytes written to it.
 
-    What writes through it (torch's zip writer, in C++) may replace an error of the disk by one of
-    its own, so the first is kept.
+    It keeps the first OSError, because torch's zip writer (in C++) replaces it with an error of
+    its own.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: IO[bytes]):
         self.file, self.digest = file, hashlib.sha256()
         self.error: OSError | None = None
 
-    def write(self, data) -> int:
+    def write(self, data: bytes) -> int:
         try:
             written = self.file.write(data)
         except OSError as error:
@@ -41,25 +42,27 @@ class _DigestingFile:
 
 
 @contextlib.contextmanager
-def durable(path: Path) -> Iterator[_DigestingFile]:
-    """A file to write; it becomes ``path`` at the end of the block.
+def durable(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write, which becomes ``path`` at the end of the block.
+
+    The file has the methods ``write`` and ``flush`` alone.
 
     Raises:
-        OSError: it cannot be written, or what is on the disk is not what was written; then
-            ``path`` is as it was.
+        OSError: the file cannot be written, or the disk does not hold the written bytes; then
+            ``path`` is unchanged.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as raw:
             file = _DigestingFile(raw)
             try:
-                yield file
+                yield cast(IO[bytes], file)
             except Exception as error:
                 raise (file.error or error) from None
             raw.flush()
             os.fsync(raw.fileno())
         if digest_on_disk(partial) != file.digest.hexdigest():
-            raise OSError("what is on the disk is not what was written")
+            raise OSError("the disk does not hold what was written")
         _put_in_place(partial, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
@@ -68,27 +71,27 @@ def durable(path: Path) -> Iterator[_DigestingFile]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As :func:`durable`."""
+    """Write a text as :func:`durable` writes a file."""
     with durable(path) as file:
         file.write(text.encode())
 
 
 def _put_in_place(partial: Path, path: Path) -> None:
-    """Rename, so that the new name outlives a power cut."""
+    """Rename a file so that the new name survives a power failure."""
     os.replace(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some file systems cannot; the file is in place
+        with contextlib.suppress(OSError):  # not supported by every file system
             os.fsync(folder)
     finally:
         os.close(folder)
 
 
 def digest_on_disk(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read from the disk if the system allows to ask."""
+    """Return the SHA-256 of a file, read from the disk where the system can drop its cache."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):  # forget what of it is in memory
+        if hasattr(os, "posix_fadvise"):  # drop the file from the page cache
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while block := file.read(BLOCK):
             digest.update(block)
@@ -96,6 +99,6 @@ def digest_on_disk(path: Path) -> str:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half written.  Nobody else may be writing there."""
+    """Remove the partial files of killed processes; no other process may write to the folder."""
     for partial in folder.glob(f"*.[0-9]*{PARTIAL}"):
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Published weights by name: fetched once, checked against the hash in their names, kept."""
+"""Fetching published weights once, by name, and checking the hash in their file names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch.hub import tqdm  # the real one where it is installed, else a plain counter
+from torch.hub import tqdm  # tqdm's own where it is installed, else a plain counter
 
 from swinv2_backbone.checkpoints.files import DIGESTS
 from swinv2_backbone.variants import RELEASES, RELEASES_URL, variant_name
@@ -24,35 +24,35 @@ TIMEOUT = 60  # seconds without a byte
 
 
 def fetch(source: str | os.PathLike) -> Path:
-    """The local path of a source, downloaded into the cache if it is not there.
+    """Return the local path of a source; download it into the cache if it is not there.
 
     Args:
         source: ``swinv2://NAME`` with a key of ``VARIANTS`` or a seed name; an address
-            (https:// ...); or a path, which is returned as it is.
+            (https:// ...); or a path, which is returned unchanged.
 
     Raises:
-        ValueError: there are no published weights of that name, or the file fetched is not the
-            one its name promises.
-        ConnectionError: it cannot be fetched.
+        ValueError: no weights of that name are published, or the file does not have the hash in
+            its name.
+        ConnectionError: the file cannot be fetched.
     """
     source = os.fspath(source)
     if source.startswith(SCHEME):
         return download(published_url(source.removeprefix(SCHEME)), cache_folder())
     if re.match(r"https?://", source):
-        # A folder for each address, as many files in the world are called model.safetensors.
+        # One folder per address, because many files have the same name (model.safetensors).
         place = hashlib.sha256(source.encode()).hexdigest()[:8]
         return download(source, cache_folder() / place)
     return Path(os.path.expanduser(source))
 
 
 def check_source(source: str) -> None:
-    """Raise early for a source that cannot be there: an unknown name or a missing file.
+    """Check early that a name is published or a file exists.
 
-    An empty source, and schemes that are not ours, pass.
+    An empty source and schemes other than ``swinv2://`` are not checked.
 
     Raises:
-        ValueError: there are no published weights of that name.
-        FileNotFoundError: there is no such file or folder.
+        ValueError: no weights of that name are published.
+        FileNotFoundError: the file or folder does not exist.
     """
     if source.startswith(SCHEME):
         published_url(source.removeprefix(SCHEME))
@@ -61,10 +61,10 @@ def check_source(source: str) -> None:
 
 
 def published_url(name: str) -> str:
-    """Where the weights of a variant are published.
+    """Return the address of the published weights of a variant.
 
     Raises:
-        ValueError: the variant is unknown, or nobody has published it.
+        ValueError: the variant is unknown or not published.
     """
     variant = variant_name(name)
     if variant not in RELEASES:
@@ -73,19 +73,19 @@ def published_url(name: str) -> str:
 
 
 def cache_folder() -> Path:
-    """``$SWINV2_CACHE``, or where torch.hub keeps its checkpoints."""
+    """Return ``$SWINV2_CACHE``, or torch.hub's folder of checkpoints."""
     own = os.environ.get("SWINV2_CACHE")
     return Path(own).expanduser() if own else Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def download(url: str, folder: Path) -> Path:
-    """The file of an address in ``folder``, fetched if it is not there, with a progress bar.
+    """Return the file of an address in ``folder``; fetch it if it is not there.
 
-    The file appears whole, and with the hash that its name carries, or not at all.
+    The file appears complete and with the hash in its name, or not at all.
 
     Raises:
         ValueError: the file has another hash.
-        ConnectionError: it cannot be fetched.
+        ConnectionError: the file cannot be fetched.
     """
     name = Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)).name
     if not name:
@@ -93,14 +93,14 @@ def download(url: str, folder: Path) -> Path:
     path = folder / name
     if path.exists():
         return path
-    # Of this call alone, as other processes and machines may be fetching the same file.
+    # Unique to this call, because other processes and machines may be fetching the same file.
     partial = path.with_name(f"{name}.{uuid.uuid4().hex}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _transfer(url, partial, DIGESTS.get(name) or _hash_in_name(name))
         os.replace(partial, path)
     except urllib.error.HTTPError as error:
-        raise ConnectionError(f"{url}: the server says {error.code} {error.reason}") from error
+        raise ConnectionError(f"{url}: the server returned {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(
             f"{url} cannot be fetched: {error}; try again, or put the file into {folder} by hand"
@@ -129,12 +129,12 @@ def _transfer(url: str, target: Path, digest: str | None) -> None:
         raise ConnectionError(f"the connection broke after {received} of {total} bytes")
     if digest is not None and not sha256.hexdigest().startswith(digest):
         raise ValueError(
-            f"{url} is not the file that its name says: its SHA-256 starts with "
+            f"{url} does not have the hash in its name: its SHA-256 starts with "
             f"{sha256.hexdigest()[:8]}, not {digest}; it was not kept"
         )
 
 
 def _hash_in_name(name: str) -> str | None:
-    """The convention of torch.hub: name-0123abcd.pth carries the start of the SHA-256."""
+    """Return the start of the SHA-256 in a name such as name-0123abcd.pth, as in torch.hub."""
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
-    return match[1] if match and not match[1].isdecimal() else None  # digits alone: a date
+    return match[1] if match and not match[1].isdecimal() else None  # digits alone are a date

@@ -1,8 +1,8 @@
-"""Reading and writing weight files without ever running what is in them.
+"""Reading and writing weight files without executing code from them.
 
-Pickled files (.pth, .pt, .bin) are read by torch's restricted unpickler alone.  Classes that honest
-training scripts leave beside the weights (a config, numpy scalars) are replaced by inert stand-ins;
-everything else is refused.
+Pickled files (.pth, .pt, .bin) are only read by torch's restricted unpickler.  Classes that benign
+training scripts store beside the weights (a config, numpy scalars) are replaced by inert stand-ins;
+any other class is refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +25,8 @@ from swinv2_backbone.variants import RELEASES
 
 PICKLED = (".pth", ".pt", ".bin")
 SAFETENSORS = ".safetensors"
-METADATA = "swinv2_backbone"  # the key of our own notes in a file
-IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # what a Hugging Face folder holds
+METADATA = "swinv2_backbone"  # the key of our notes in a file
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Face folder
 
 # Name of a published file -> first digits of its SHA-256.
 DIGESTS = {
@@ -35,20 +36,20 @@ DIGESTS = {
 
 
 class _Inert:
-    """Stands for an object of no use here; takes any arguments and does nothing."""
+    """A stand-in for an unused object, which accepts any arguments and does nothing."""
 
-    def __new__(cls, *args) -> _Inert:
+    def __new__(cls, *args: Any) -> _Inert:
         return super().__new__(cls)
 
-    def __init__(self, *args):
+    def __init__(self, *args: Any):
         pass
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
-# What honest files hold beside tensors and plain data.  None of the named classes is ever called.
-HONEST_EXTRAS = [
+# Classes in benign files, beside tensors and plain data.  None of the named classes is ever called.
+HONEST_EXTRAS: list[Callable | tuple[Callable, str]] = [
     (OrderedDict, "yacs.config.CfgNode"),
     (OrderedDict, "fvcore.common.config.CfgNode"),
     (OrderedDict, "detectron2.config.config.CfgNode"),
@@ -68,22 +69,23 @@ HONEST_EXTRAS = [
 
 
 class Content(NamedTuple):
-    """What a file holds: the object itself and our own notes about it, if there are any."""
+    """The content of a file: the object itself, and our notes about it, if there are any."""
 
     value: Any
     metadata: dict[str, Any]
 
 
 def read_file(path: Path, extras: bool = True) -> Content:
-    """What a weight file holds.
+    """Read a weight file.
 
     Args:
-        extras: let honest extras pass, as inert objects.  False where everything in the file is
-            of use: then there must be nothing but tensors and plain data.
+        path: the file.
+        extras: accept the classes of benign files, as inert objects; False allows nothing but
+            tensors and plain data, for files of which everything is used.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, would run code, or is of an unknown kind.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, would run code, or is of an unknown kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
@@ -105,7 +107,7 @@ def _notes(found: Any) -> dict[str, Any]:
 
 
 def _check_digest(path: Path) -> None:
-    """Published files carry the start of their SHA-256 in their names."""
+    """Compare a published file with the start of its SHA-256 in its name."""
     expected = DIGESTS.get(path.name)
     if expected is None:
         return
@@ -118,7 +120,7 @@ def _check_digest(path: Path) -> None:
 
 
 def _read_pickled(path: Path, extras: bool) -> Any:
-    if torch.__version__ < (2, 10):  # a TorchVersion compares by number
+    if torch.__version__ < "2.10":  # TorchVersion compares numbers, not strings
         raise ValueError(
             f"{path}: PyTorch {torch.__version__} can be made to run code by a pickled file even "
             "with weights_only=True (CVE-2025-32434, CVE-2026-24747): update PyTorch to 2.10, or "
@@ -133,18 +135,18 @@ def _read_pickled(path: Path, extras: bool) -> Any:
             f"{path} is refused: it is no plain weight file, and reading it might run code "
             f"({_reason(error)})"
         ) from error
-    except Exception as error:  # whatever a damaged file makes the reader do
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 def check_archive(path: Path) -> None:
-    """Raise ValueError if a record of a file by torch.save differs from its checksum.
+    """Raise ValueError if a record of a file written by torch.save differs from its checksum.
 
-    It is a zip archive, which has one of every record; torch.load does not look at them.
+    Such a file is a zip archive with a checksum of each record, which torch.load does not check.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # the format before PyTorch 1.6 has none
+            return  # the format before PyTorch 1.6 has no checksums
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -155,9 +157,9 @@ def check_archive(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without torch's advice to switch the protection off.
+    """Return the reason of an error without torch's advice to switch the protection off.
 
-    That is the unpickler's own error, in whose handling torch raised the one with the advice.
+    torch raises the error with the advice while it handles the unpickler's own error.
     """
     if isinstance(error.__context__, pickle.UnpicklingError):
         error = error.__context__
@@ -167,7 +169,7 @@ def _reason(error: Exception) -> str:
     return text
 
 
-def _safetensors():
+def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ModuleNotFoundError as error:
@@ -193,17 +195,20 @@ def _read_safetensors(path: Path) -> Content:
 def write_file(
     path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any], overwrite: bool = False
 ) -> None:
-    """Write a dict of tensors (.safetensors) or whatever torch.save takes (.pth, .pt, .bin).
+    """Write a dict of tensors (.safetensors), or of anything that torch.save accepts.
 
     The file appears whole or not at all.
 
     Args:
-        metadata: our own notes; JSON can hold them.  They go into the header of a .safetensors
-            file; a pickled one takes them only where the content has a wrapper.
+        path: .safetensors, .pth, .pt or .bin.
+        content: the dict.
+        metadata: our notes, for the header of a .safetensors file; the caller puts those of a
+            pickled file into its content.
+        overwrite: replace an existing file.
 
     Raises:
-        ValueError: the suffix is none of those.
-        FileExistsError: the file exists and may not be overwritten.
+        ValueError: the suffix is unknown.
+        FileExistsError: the file exists and ``overwrite`` is False.
     """
     if path.suffix not in (*PICKLED, SAFETENSORS):
         raise ValueError(f"{path}: write to {', '.join((SAFETENSORS, *PICKLED))}")
@@ -229,5 +234,5 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
     for key in sorted(tensors):
         value = tensors[key].contiguous()
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

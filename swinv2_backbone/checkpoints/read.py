@@ -1,32 +1,34 @@
-"""A weight file under our names, whatever its layout: the half of loading that knows no model."""
+"""Reading a weight file of any layout into tensors under our names, independently of a model."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.checkpoints.architecture import Architecture
 from swinv2_backbone.checkpoints.files import IN_FOLDER, Content, read_file
 from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
 from swinv2_backbone.checkpoints.layouts.native import NATIVE
-from swinv2_backbone.checkpoints.pretrained_window import (
-    Architecture,
-    PretrainedWindows,
+from swinv2_backbone.checkpoints.pretrained_sources import (
     from_config,
     from_metadata,
     from_name,
     from_shapes,
     from_tables,
 )
+from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
 from swinv2_backbone.checkpoints.recognize import Found, recognize, unwrap
 
 TABLE = "relative_coords_table"
 
-# What files hold that no model needs, by the last part of its name.
+# Tensors that no model loads, by the last part of their names, each with the reason.
 DROPPED = {
     TABLE: "made from the window; the pretrained window is read from it",
     "relative_position_index": "made from the window",
@@ -37,21 +39,21 @@ DROPPED = {
 
 @dataclass
 class Checkpoint:
-    """The weights of a SwinV2, and of what is around it, as a file has them.
+    """The weights of a SwinV2 in a file, and those of a model around it.
 
     Attributes:
         path: the file.
-        layout: of the publisher.
-        tensors: of the backbone, by our names.
-        prefix: of the names of the backbone in the file.
-        keys: our name -> the key in the file.
+        layout: the publisher's layout.
+        prefix: the prefix of the backbone's names in the file.
+        tensors: the backbone's tensors, by our names.
+        keys: our name -> key in the file.
         head: ``weight`` and ``bias`` of the classifier, if there is one.
-        others: what belongs to something around the backbone, by the file's keys.
-        dropped: key in the file -> why nobody needs it.
-        unexpected: keys among the backbone's that the layout does not know.
-        architecture: the size of the backbone.
-        pretrained_windows: None if no source gives them.
-        wrapper: where the state dict stood in the file.
+        others: the tensors around the backbone, by the file's keys.
+        dropped: key in the file -> the reason why no model needs it.
+        unexpected: keys of the backbone that are not part of the layout, with shapes.
+        architecture: the size of the backbone; None if tensors that determine it are missing.
+        pretrained_windows: None if no source specifies them.
+        wrapper: the key of the state dict in the file; None if the file is the state dict.
     """
 
     path: Path
@@ -72,30 +74,24 @@ def read_checkpoint(path: str | Path, prefix: str | None = None) -> Checkpoint:
     """Read a weight file of any layout.
 
     Args:
-        path: the file, or a folder with the file of a Hugging Face model.
-        prefix: of the backbone's names, for a file with several backbones.
+        path: the file, or the folder of a Hugging Face model.
+        prefix: the prefix of the backbone's names, for a file with several backbones.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, unsafe, or holds no SwinV2 (or another family).
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or unsafe, or holds no SwinV2 (or another model family).
     """
     path = _in_folder(Path(path))
     return interpret(path, read_file(path), prefix)
 
 
 def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkpoint:
-    """:func:`read_checkpoint` for what has been read from ``path``."""
+    """Interpret the content of ``path``; see :func:`read_checkpoint`."""
     try:
         state, wrapper = unwrap(content.value)
         found = recognize([key for key in state if isinstance(key, str)], prefix)
         checkpoint = Checkpoint(path, found.layout, found.prefix, wrapper=wrapper)
-        tables: Tensors = {}
-        for key, tensor in state.items():
-            if not isinstance(tensor, Tensor) or not isinstance(key, str):
-                checkpoint.dropped[str(key)] = "not a tensor with a name"
-            else:
-                _check_plain(key, tensor)
-                _sort(checkpoint, found, key, tensor, tables)
+        tables = _sort(checkpoint, found, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     checkpoint.tensors = _with_final_norm(found.layout, found.layout.to_ours(checkpoint.tensors))
@@ -113,15 +109,32 @@ def _in_folder(path: Path) -> Path:
     raise FileNotFoundError(f"the folder {str(path)!r} has none of {', '.join(IN_FOLDER)}")
 
 
+def _sort(checkpoint: Checkpoint, found: Found, state: Mapping[Any, Any]) -> Tensors:
+    """Put the entries of a state dict into the fields of a checkpoint.
+
+    Returns:
+        The tables of offsets, by our names of the logit scales beside them.
+    """
+    tables: Tensors = {}
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor) or not isinstance(key, str):
+            checkpoint.dropped[str(key)] = "not a tensor with a name"
+        else:
+            _check_plain(key, tensor)
+            _sort_tensor(checkpoint, found, key, tensor, tables)
+    return tables
+
+
 def _check_plain(key: str, tensor: Tensor) -> None:
-    """Raise ValueError for a tensor that is not simply numbers in memory."""
+    """Raise ValueError for a tensor that is not a dense array of numbers in memory."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-        kind = "without data" if tensor.is_meta else "sparse, quantised or nested"
+        kind = "without data" if tensor.is_meta else "sparse, quantized or nested"
         raise ValueError(f"the tensor {key!r} is {kind}: only plain ones are read")
 
 
-def _sort(checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables: Tensors) -> None:
-    """Put one tensor of the file where it belongs."""
+def _sort_tensor(
+    checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables: Tensors
+) -> None:
     layout, last = found.layout, key.rpartition(".")[2]
     head = f"{found.outer}{layout.head}."
     inner = key.removeprefix(found.prefix)
@@ -132,7 +145,7 @@ def _sort(checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables
         checkpoint.others[key] = tensor
     elif last in DROPPED:
         checkpoint.dropped[key] = DROPPED[last]
-        # Under our name of the logit_scale beside it, which every layout has.
+        # Every layout has a logit_scale beside the table.
         ours = layout.ours(inner.removesuffix(TABLE) + "logit_scale") if last == TABLE else None
         if ours is not None:
             tables[ours] = tensor
@@ -143,8 +156,8 @@ def _sort(checkpoint: Checkpoint, found: Found, key: str, tensor: Tensor, tables
         checkpoint.unexpected.append(f"{key} {tuple(tensor.shape)}")
 
 
-def _stages(tensors: Tensors) -> dict[int, set[int]]:
-    """The numbers of the stages, and of the blocks in each."""
+def _blocks_of_stages(tensors: Tensors) -> dict[int, set[int]]:
+    """Return stage -> the numbers of its blocks."""
     found: dict[int, set[int]] = {}
     for name in tensors:
         if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
@@ -153,42 +166,57 @@ def _stages(tensors: Tensors) -> dict[int, set[int]]:
 
 
 def _with_final_norm(layout: Layout, tensors: Tensors) -> Tensors:
-    """A publisher's one norm is that of the last stage, which need not be the fourth."""
-    last = f"norms.{FEATURES[max(_stages(tensors), default=3)]}"
+    """Rename a publisher's only norm to that of the last stage, which need not be the fourth."""
+    last = f"norms.{FEATURES[max(_blocks_of_stages(tensors), default=3)]}"
     if len(layout.norms) > 1:
         return tensors
     return {name.replace("norms.res5", last): value for name, value in tensors.items()}
 
 
 def _architecture(tensors: Tensors) -> Architecture | None:
-    """The size that the tensors tell, if the tensors that tell it are there."""
-    stages = _stages(tensors)
+    """Return the size, or None if tensors that determine it are missing."""
+    stages = _blocks_of_stages(tensors)
     stem = tensors.get("patch_embed.proj.weight")
-    scales = [tensors.get(f"layers.{i}.blocks.0.attn.logit_scale") for i in range(len(stages))]
-    if stem is None or stem.ndim != 4 or any(s is None or s.ndim == 0 for s in scales):
+    heads = []
+    for i in range(len(stages)):
+        scale = tensors.get(f"layers.{i}.blocks.0.attn.logit_scale")
+        if scale is None or scale.ndim == 0:
+            return None
+        heads.append(scale.shape[0])
+    if stem is None or stem.ndim != 4:
         return None
     depths = tuple(len(stages.get(i, ())) for i in range(len(stages)))
-    return Architecture(stem.shape[0], depths, tuple(scale.shape[0] for scale in scales))
+    return Architecture(stem.shape[0], depths, tuple(heads))
 
 
 def _pretrained_windows(
-    checkpoint: Checkpoint, tables: Tensors, metadata: dict
+    checkpoint: Checkpoint, tables: Tensors, metadata: dict[str, Any]
 ) -> PretrainedWindows | None:
-    architecture, path = checkpoint.architecture, checkpoint.path
-    stages = len(_stages(checkpoint.tensors))
+    stages = len(_blocks_of_stages(checkpoint.tensors))
     try:
         found = from_tables(tables, stages) or from_metadata(metadata, stages)
-        # A file of one's own may have any pretrained windows, whatever its name and size.
-        if found is None and architecture is not None and checkpoint.layout is not NATIVE:
-            found = (
-                from_config(path.parent, checkpoint.layout.name, architecture)
-                or from_name(path, architecture)
-                or from_shapes(architecture)
-            )
+        return found or _published_windows(checkpoint)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
-        raise ValueError(
-            f"{path}: the pretrained windows cannot be read: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise _unreadable(checkpoint.path, reason) from error
     except ValueError as error:
-        raise ValueError(f"{path}: the pretrained windows cannot be read: {error}") from error
-    return found
+        raise _unreadable(checkpoint.path, str(error)) from error
+
+
+def _published_windows(checkpoint: Checkpoint) -> PretrainedWindows | None:
+    """Look beside a publisher's file, at its name and at its size.
+
+    A file of our own may have any pretrained windows, whatever its name and its size.
+    """
+    path, size = checkpoint.path, checkpoint.architecture
+    if size is None or checkpoint.layout is NATIVE:
+        return None
+    return (
+        from_config(path.parent, checkpoint.layout.name, size)
+        or from_name(path, size)
+        or from_shapes(size)
+    )
+
+
+def _unreadable(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path}: the pretrained windows cannot be read: {reason}")

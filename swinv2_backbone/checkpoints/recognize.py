@@ -1,4 +1,4 @@
-"""Which layout a file has, found out by its structure; other families are refused by name."""
+"""Recognizing the layout of a file by its structure, and other model families by their keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from swinv2_backbone.checkpoints.layouts.torchvision import TORCHVISION
 
 LAYOUTS = (NATIVE, TIMM, MICROSOFT, SIMMIM, HUGGING_FACE, MMPRETRAIN, TORCHVISION)
 
-# Where files keep their weights.  Averaged weights come first: they are those to be used.
+# Keys of the state dict in a file.  Averaged weights are preferred.
 WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
-# Other families, by a key that theirs have and SwinV2's do not.  The first that fits.
+# Other model families, by a pattern of a key that no SwinV2 has; the first match counts.
 FAMILIES = (
     (r"attn\.meta_mlp\.fc1\.", "timm's swinv2_cr, an independent model"),
     (r"(^|\.)cls_token$", "a plain Vision Transformer, or a relative of it"),
@@ -33,11 +33,17 @@ FAMILIES = (
 
 
 class Found(NamedTuple):
-    """Where the weights of a SwinV2 stand in a state dict."""
+    """The layout of a state dict, and the place of a SwinV2 in it.
+
+    Attributes:
+        layout: the publisher's layout.
+        prefix: the prefix of the backbone's names.
+        strangers: prefixes of other backbones within this prefix.
+    """
 
     layout: Layout
-    prefix: str  # of the names of the backbone
-    strangers: tuple[str, ...] = ()  # prefixes of other backbones in the same state dict
+    prefix: str
+    strangers: tuple[str, ...] = ()
 
     @property
     def outer(self) -> str:
@@ -45,22 +51,23 @@ class Found(NamedTuple):
         return self.prefix.removesuffix(self.layout.root)
 
     def has(self, key: str) -> bool:
-        """Whether a key is one of the backbone's."""
+        """Return True for a key of the backbone."""
         return key.startswith(self.prefix) and not key.startswith(self.strangers or "\0")
 
 
 def unwrap(content: Any) -> tuple[Mapping[str, Any], str | None]:
-    """The state dict in what a file holds, and the name under which it stood there.
+    """Return the state dict in the content of a file, and its key there.
 
-    Of several, the first that holds a SwinV2.
+    If there are several, return the first with a SwinV2, else the first.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no state dict.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"no state dict but {type(content).__name__}")
-    wrapped = [(content.get(wrapper), wrapper) for wrapper in WRAPPERS]
-    states = [(s, w) for s, w in (*wrapped, (content, None)) if _has_tensors(s)]
+    candidates: list[tuple[Any, str | None]] = [(content.get(key), key) for key in WRAPPERS]
+    candidates.append((content, None))
+    states = [(state, key) for state, key in candidates if _has_tensors(state)]
     if not states:
         names = ", ".join(map(str, list(content)[:5]))
         raise ValueError(f"no state dict: neither one of {WRAPPERS} nor a tensor, but {names}")
@@ -72,7 +79,7 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _prefixes(keys: Iterable[Any]) -> set[str]:
-    """What stands before the landmarks of all layouts."""
+    """Return the prefixes of the landmarks of all layouts."""
     return {
         key.removesuffix(layout.landmark)
         for layout in LAYOUTS
@@ -82,14 +89,14 @@ def _prefixes(keys: Iterable[Any]) -> set[str]:
 
 
 def recognize(keys: Iterable[str], prefix: str | None = None) -> Found:
-    """The layout of a state dict with these keys, and what stands before its names.
+    """Find the SwinV2 in a state dict.
 
     Args:
-        keys: of the whole state dict.
-        prefix: where to look, for a state dict with several backbones.
+        keys: all keys of the state dict.
+        prefix: the prefix of the backbone's names, for a state dict with several backbones.
 
     Raises:
-        ValueError: there is no SwinV2, another family, or more than one SwinV2.
+        ValueError: there is no SwinV2 (or another model family), or more than one.
     """
     keys = list(keys)
     prefixes = _prefixes(keys)
@@ -108,7 +115,7 @@ def recognize(keys: Iterable[str], prefix: str | None = None) -> Found:
 
 
 def _layout(keys: list[str]) -> Layout:
-    """The layout of keys without prefix.  Four share a landmark; structure tells them apart."""
+    """Return the layout of keys without prefix; structure tells those of one landmark apart."""
     fitting = [layout for layout in LAYOUTS if layout.landmark in keys]
     if NATIVE not in fitting:
         return fitting[0]

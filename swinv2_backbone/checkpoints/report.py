@@ -1,4 +1,4 @@
-"""What came of loading a checkpoint, for a reader in a hurry."""
+"""The report of loading a checkpoint, as a short table."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ SHOWN = 20  # names in a message; the rest are counted
 
 @dataclass
 class LoadReport:
-    """What a checkpoint gave to a model; printed, a short table.
+    """The tensors that were loaded from a checkpoint, and those that were not; printed as a table.
 
     Attributes:
         source: the file.
-        layout: the publisher whose names it has.
-        pretrained_windows: the pretrained window of each stage, and its source.
+        layout: the publisher of its layout.
+        pretrained_windows: the pretrained window of each stage, and their source.
         used: tensors of the model that were loaded.
         new: tensors that the file cannot have, and that keep their initial values: output norms,
-            and what is around the backbone.
-        missing: tensors that it should have, with ``partial=True``.
-        reshaped: tensors around the backbone that keep their initial values, as the file has other
-            shapes; with both shapes.
-        dropped: tensors of the file that were left on purpose, each with the reason.
-        unexpected: tensors of the file that nobody knows, with ``partial=True``.
-        notes: anything else worth knowing.
+            and tensors around the backbone.
+        missing: tensors that the file should have; only with ``partial=True``.
+        reshaped: tensors around the backbone that keep their initial values because the file's
+            have another shape, with both shapes.
+        dropped: tensors of the file that are not loaded on purpose, each with the reason.
+        unexpected: tensors of the file that match no tensor of a SwinV2; only with
+            ``partial=True``.
+        notes: remarks, such as a conversion of dtypes.
     """
 
     source: str
@@ -42,7 +43,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Every tensor of the model was loaded: it can be used without training."""
+        """True if every tensor of the model was loaded, so that it needs no training."""
         return not (self.new or self.missing or self.reshaped)
 
     def __str__(self) -> str:
@@ -66,19 +67,19 @@ class LoadReport:
 
 
 def some(names: list[str]) -> str:
-    """The first few of a list, and how many more there are."""
+    """Join the first names of a list, and count the rest."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def group(name: str) -> str:
-    """What a tensor belongs to: ``roi_heads.box_head.*``; itself, if that is nothing."""
+    """Return the module of a tensor as ``roi_heads.box_head.*``; its name if it has no module."""
     owners = name.split(".")[:-1][:2]
     return ".".join(owners).rstrip("0123456789.") + ".*" if owners else name
 
 
 def _new_groups(names: list[str]) -> list[str]:
-    """Output norms, and what is around the backbone, in a line each."""
+    """Describe new output norms and new tensors around the backbone, in a line each."""
     norms = [name for name in names if ".norms.res" in f".{name}"]
     outputs = sorted({name.split(".")[-2] for name in norms})
     others = Counter(group(name) for name in names if name not in norms)

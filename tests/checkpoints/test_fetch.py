@@ -126,7 +126,10 @@ def test_the_builder_takes_the_publishers_name(name, zoo):
 
 def test_another_hash_is_refused_and_not_kept(zoo, cache, monkeypatch):
     monkeypatch.setitem(files.DIGESTS, FILE, "00000000")
-    with pytest.raises(ValueError, match=f"{FILE} is not the file.*not 00000000; it was not kept"):
+    with pytest.raises(
+        ValueError,
+        match=f"{FILE} does not have the hash in its name.*not 00000000; it was not kept",
+    ):
         load_checkpoint(build_backbone(TINY), f"swinv2://{TINY}")
     assert left_behind(cache) == []
 
@@ -143,7 +146,7 @@ def test_a_file_damaged_in_the_cache_is_refused(zoo, cache):
 @pytest.mark.parametrize("length_known", [True, False])
 def test_a_broken_transfer_is_said_and_cleaned_up(length_known, zoo, cache):
     zoo.cut_after, zoo.length_known = 2_000_000, length_known
-    words = "broke after 2000000 of" if length_known else "is not the file that its name says"
+    words = "broke after 2000000 of" if length_known else "does not have the hash in its name"
     with pytest.raises((ConnectionError, ValueError), match=words):
         download.fetch(f"swinv2://{TINY}")
     assert left_behind(cache) == []
@@ -163,7 +166,7 @@ def test_an_interrupted_transfer_is_cleaned_up(zoo, cache, monkeypatch):
 
 def test_a_file_that_is_not_there_is_said(server, monkeypatch, cache):
     monkeypatch.setattr(download, "RELEASES_URL", server.url)
-    with pytest.raises(ConnectionError, match=f"{FILE}: the server says 404"):
+    with pytest.raises(ConnectionError, match=f"{FILE}: the server returned 404"):
         download.fetch(f"swinv2://{TINY}")
     assert left_behind(cache) == []
 

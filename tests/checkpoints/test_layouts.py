@@ -42,9 +42,9 @@ from swinv2_backbone import (
     save_checkpoint,
 )
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.checkpoints.convert import TARGETS
 from swinv2_backbone.checkpoints.layouts import hugging_face, mmpretrain, torchvision
 from swinv2_backbone.checkpoints.read import read_checkpoint
-from swinv2_backbone.checkpoints.save import TARGETS
 
 LAYOUTS = {
     "microsoft": "Microsoft",

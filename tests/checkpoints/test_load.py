@@ -135,14 +135,14 @@ def test_missing_tensors_are_listed_and_partial_loads_the_rest(state, tmp_path, 
 def test_unknown_tensors_are_listed(state, tmp_path):
     path = changed(state, lambda t: t.update({"layers.0.gamma": torch.zeros(3)}), tmp_path)
     model = small_classifier()
-    refused(model, path, r"1 tensors that this model does not know: layers.0.gamma \(3,\)")
+    refused(model, path, r"1 unexpected tensors: layers.0.gamma \(3,\)")
     assert load_checkpoint(model, path, partial=True).unexpected == ["layers.0.gamma (3,)"]
 
 
 def test_absolute_positions_are_not_forgotten(state, tmp_path):
     extra = {"absolute_pos_embed": torch.zeros(1, 4096, 32)}
     path = changed(state, lambda tensors: tensors.update(extra), tmp_path)
-    refused(small_classifier(), path, "does not know: absolute_pos_embed")
+    refused(small_classifier(), path, "unexpected tensors: absolute_pos_embed")
 
 
 def test_misshaped_tensors_are_named_with_both_shapes(state, tmp_path):
@@ -477,7 +477,7 @@ def test_the_unprefixed_of_two_backbones_can_be_chosen(state, tmp_path):
 def test_a_stray_block_is_unknown_and_builds_nothing(state, tmp_path):
     stray = {"layers.1.blocks.99999.norm1.weight": torch.ones(64)}
     path = changed(state, lambda tensors: tensors.update(stray), tmp_path)
-    refused(small_classifier(), path, "does not know: layers.1.blocks.99999.norm1.weight")
+    refused(small_classifier(), path, "unexpected tensors: layers.1.blocks.99999.norm1.weight")
     assert model_for(read_checkpoint(path)).backbone.layers[1].blocks[2:]  # three, not 100000
 
 

@@ -31,7 +31,8 @@ from swinv2_backbone import (
     load_checkpoint,
     save_checkpoint,
 )
-from swinv2_backbone.checkpoints.pretrained_window import Architecture, from_shapes
+from swinv2_backbone.checkpoints.architecture import Architecture
+from swinv2_backbone.checkpoints.pretrained_sources import from_shapes
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,10 @@ def own_size(name: str, **options) -> SwinV2:
 
 def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
     path = silent_file(TINY, tmp_path)
-    words = "does not say which windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
+    words = "does not specify the windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
     refused(own_size(TINY), path, words)
     report = load_checkpoint(own_size(TINY, pretrained_window_sizes=8), path)
-    assert report.pretrained_windows.source == "the model; the file does not say"
+    assert report.pretrained_windows.source == "the model; the file does not specify them"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_the_name_of_the_file_tells(file, expected, tmp_path):
 
 def test_the_name_of_another_size_tells_nothing(tmp_path):
     path = silent_file(TINY, tmp_path, "swinv2_base_window8_256.pth")
-    refused(own_size(TINY), path, "does not say")
+    refused(own_size(TINY), path, "does not specify")
 
 
 def test_shapes_tell_where_all_variants_agree():
@@ -142,7 +143,7 @@ def test_a_contradicting_setting_is_refused(state, tmp_path):
     refused(
         model,
         path,
-        r"by windows of 8, 8, 8, 8.*trained with 6, 6, 6, 3.*PRETRAINED_WINDOW_SIZES\) "
+        r"pretrained windows 8, 8, 8, 8.*trained with 6, 6, 6, 3.*PRETRAINED_WINDOW_SIZES\) "
         r"\(6, 6, 6, 3\)",
     )
 
@@ -186,7 +187,8 @@ def test_own_files_carry_their_pretrained_windows(tmp_path):
         model = small_backbone()
         assert model.pretrained_windows_assumed
         report = load_checkpoint(model, path)
-        assert model.pretrained_window_sizes == ((3, 5), (2, 2)) and not model.pretrained_windows_assumed
+        assert model.pretrained_window_sizes == ((3, 5), (2, 2))
+        assert not model.pretrained_windows_assumed
         assert "3x5, 2 per stage, from our notes in the file" in str(report)
 
 
@@ -201,8 +203,8 @@ def test_files_of_ones_own_may_have_any_pretrained_window(tmp_path):
     model = build_backbone(TINY, window_size=16, pretrained_window_sizes=16)
     path = write(model.state_dict(), tmp_path / "my_swinv2_tiny_window8_256.pth")
     report = load_checkpoint(model, path)
-    assert report.pretrained_windows.source == "the model; the file does not say"
-    refused(own_size(TINY), path, "does not say which windows")
+    assert report.pretrained_windows.source == "the model; the file does not specify them"
+    refused(own_size(TINY), path, "does not specify the windows")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_strange_notes_are_refused(notes, tmp_path):
 def test_notes_that_are_none_say_nothing(notes, tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(small_backbone().state_dict(), path, {"swinv2_backbone": notes})
-    refused(small_backbone(), path, "does not say which windows")
+    refused(small_backbone(), path, "does not specify the windows")
     load_checkpoint(small_backbone(pretrained_window_sizes=4), path)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarking.settings import Setting
 from swinv2_backbone import SwinV2
 from swinv2_backbone.backbone import FEATURES
-from swinv2_backbone.checkpoints.save import to_layout
+from swinv2_backbone.checkpoints.convert import to_layout
 
 Stages = Callable[[nn.Module, Tensor], list[Tensor]]  # (B, h, w, C) of each, before any norm
 
@@ -33,7 +33,7 @@ class Peer:
 
     Attributes:
         module: what must be installed; None: a file of the user's.
-        layout: under which names it has its weights, see ``save.TARGETS``.
+        layout: under which names it has its weights, see ``checkpoints.convert.TARGETS``.
         build: (setting, checkpointing, path of the file or None) -> the model, with any weights.
         stages: runs it.
         checkpoints: whether it has activation checkpointing.

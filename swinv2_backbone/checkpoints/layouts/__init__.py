@@ -1,0 +1,5 @@
+"""The layouts of weight files, one publisher a module: tables of names and pure functions."""
+
+from swinv2_backbone.checkpoints.layouts.layout import Layout
+
+__all__ = ["Layout"]

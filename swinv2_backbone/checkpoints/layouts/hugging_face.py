@@ -1,4 +1,4 @@
-"""Hugging Face transformers: query, key and value apart; merging ends a stage."""
+"""Hugging Face transformers: separate query, key and value; merging ends a stage."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
 
 
 def join_qkv(tensors: Tensors) -> Tensors:
-    """``attn.{q,k,v}.weight`` (D, D) -> ``attn.qkv.weight`` (3D, D); ``attn.q.bias`` -> ``q_bias``.
+    """Join ``attn.{q,k,v}.weight`` (D, D) to ``attn.qkv.weight`` (3D, D); rename the biases.
 
-    Parts that are not three of one shape stay as they are, under names that nobody expects.
+    Parts that are not three of one shape and dtype are left unchanged, under names that match no
+    tensor of a SwinV2.
     """
     out = dict(tensors)
     for name in tensors:
@@ -26,7 +27,7 @@ def join_qkv(tensors: Tensors) -> Tensors:
 
 
 def split_qkv(tensors: Tensors) -> Tensors:
-    """The inverse of :func:`join_qkv`."""
+    """Invert :func:`join_qkv`."""
     out = dict(tensors)
     for name in tensors:
         if name.endswith("attn.qkv.weight"):
@@ -53,7 +54,7 @@ HUGGING_FACE = Layout(
         "attn.k": "attention.self.key",
         "attn.v": "attention.self.value",
         "attn.proj": "attention.output.dense",
-        "norm1": "layernorm_before",  # it comes after the attention all the same
+        "norm1": "layernorm_before",  # applied after the attention despite its name
         "mlp.fc1": "intermediate.dense",
         "mlp.fc2": "output.dense",
         "norm2": "layernorm_after",

@@ -1,4 +1,4 @@
-"""What a publisher's file looks like: a table of names, and one pure function each way."""
+"""The layout of a publisher's file: a table of names, and one pure function each way."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """How a publisher names and arranges the weights of the ImageNet classifier.
+    """The names and the arrangement of the weights of a publisher's ImageNet classifier.
 
-    Tables go from our names to theirs; a name stands for itself and for all below it
-    (``norm1`` for ``norm1.weight`` and ``norm1.bias``).  In the templates ``{i}`` is the stage,
-    ``{before}`` is i - 1, ``{even}`` is 2 i and ``{odd}`` is 2 i + 1.
+    Tables map our names to the publisher's; a name also stands for all names below it (``norm1``
+    for ``norm1.weight`` and ``norm1.bias``).  In templates ``{i}`` is the stage, ``{before}`` is
+    i - 1, ``{even}`` is 2 i and ``{odd}`` is 2 i + 1.
 
     Attributes:
-        name: of the publisher.
-        stem: the patch embedding.
-        downsample: the merging that starts our stage i.
-        blocks: the blocks of stage i; ``.`` and the number of the block follow.
-        in_block: what is in a block.
-        norms: the output norms.
-        head: the linear head.
-        root: what stands before the names of the backbone, but not before the head's, in the
-            publisher's own classifier.
-        to_ours: from their tensors under our names to our tensors; the work that names cannot do.
+        name: the publisher.
+        stem: names of the patch embedding.
+        downsample: template of the merging at the start of our stage i.
+        blocks: template of the blocks of stage i; ``.`` and the number of the block follow.
+        in_block: names within a block.
+        norms: names of the output norms.
+        head: name of the linear head.
+        root: prefix of the backbone's names in the publisher's own classifier; the head has none.
+        to_ours: converts the publisher's tensors under our names to ours, where renaming is not
+            enough.
         from_ours: the inverse.
     """
 
@@ -47,18 +47,24 @@ class Layout:
 
     @property
     def landmark(self) -> str:
-        """The parameter that every file of this layout has, and no file of another family."""
-        return self.theirs("layers.0.blocks.0.attn.logit_scale")
+        """The name of a parameter in every file of this layout and in no other model family."""
+        return self.logit_scale(0, 0)
+
+    def logit_scale(self, stage: int, block: int) -> str:
+        """Return the publisher's name for the logit scale of a block, which every layout has."""
+        name = self.theirs(f"layers.{stage}.blocks.{block}.attn.logit_scale")
+        assert name is not None
+        return name
 
     def ours(self, key: str) -> str | None:
-        """Our name of one of their names (both without prefix), or None if there is none."""
+        """Return our name for one of the publisher's (both without prefix), or None."""
         outside = [(theirs, ours) for ours, theirs in self._outside_blocks()]
         blocks = [(theirs, ours) for ours, theirs in self._blocks()]
         inside = [(theirs, ours) for ours, theirs in self.in_block.items()]
         return _renamed(key, outside) or _renamed_in_block(key, blocks, inside)
 
     def theirs(self, key: str) -> str | None:
-        """Their name of one of our names, or None if there is none."""
+        """Return the publisher's name for one of ours, or None."""
         return _renamed(key, self._outside_blocks()) or _renamed_in_block(
             key, self._blocks(), self.in_block.items()
         )
@@ -96,7 +102,7 @@ def _renamed_in_block(
 
 
 def same(*names: str) -> dict[str, str]:
-    """A table of names that are the publisher's as much as ours."""
+    """Return a table of names that are equal in both layouts."""
     return {name: name for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Microsoft (and timm before 0.9): merging ends a stage.  SimMIM: the same, headless."""
+"""Microsoft (and timm before 0.9): merging ends a stage.  SimMIM: the same without a head."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ MICROSOFT = Layout(
     head="head",
 )
 
-# Files of SimMIM pre-training that predate the name cpb_mlp.
+# Files of SimMIM pre-training from before the name cpb_mlp.
 SIMMIM = replace(
     MICROSOFT,
     name="SimMIM",

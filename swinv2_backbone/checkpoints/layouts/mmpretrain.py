@@ -1,6 +1,8 @@
-"""mmpretrain (and mmdetection, mmsegmentation with it): merging takes its 2x2 by Unfold."""
+"""mmpretrain (and mmdetection, mmsegmentation): merging gathers 2x2 tokens by ``Unfold``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -10,10 +12,10 @@ REDUCTION = "downsample.reduction.weight"
 
 
 def from_unfold(tensors: Tensors) -> Tensors:
-    """The columns of the merging weights from Unfold's order to ours.
+    """Reorder the columns of the merging weights from Unfold's order to ours.
 
-    Unfold gives all four pixels of a channel, then the next channel: (C, [h0w0, h0w1, h1w0, h1w1]).
-    Ours are all channels of a pixel, then the next pixel: ([h0w0, h1w0, h0w1, h1w1], C).
+    Unfold yields the four pixels of a channel, then the next channel: (C, [h0w0, h0w1, h1w0,
+    h1w1]).  Ours are the channels of a pixel, then the next pixel: ([h0w0, h1w0, h0w1, h1w1], C).
     """
 
     def reorder(weight: Tensor) -> Tensor:  # (2C, 4C)
@@ -25,7 +27,7 @@ def from_unfold(tensors: Tensors) -> Tensors:
 
 
 def to_unfold(tensors: Tensors) -> Tensors:
-    """The inverse of :func:`from_unfold`."""
+    """Invert :func:`from_unfold`."""
 
     def reorder(weight: Tensor) -> Tensor:
         out, columns = weight.shape
@@ -35,8 +37,8 @@ def to_unfold(tensors: Tensors) -> Tensors:
     return {name: _merging(name, value, reorder) for name, value in tensors.items()}
 
 
-def _merging(name: str, value: Tensor, reorder) -> Tensor:
-    # A weight of an impossible shape is left for the shape check to name.
+def _merging(name: str, value: Tensor, reorder: Callable[[Tensor], Tensor]) -> Tensor:
+    # A weight of an impossible shape is left unchanged; the shape check reports it.
     possible = name.endswith(REDUCTION) and value.ndim == 2 and value.shape[1] % 4 == 0
     return reorder(value) if possible else value
 

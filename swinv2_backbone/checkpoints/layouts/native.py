@@ -1,4 +1,4 @@
-"""Our own files: backbone, classifier, or a whole detector around them."""
+"""Our own files: a backbone, a classifier, or a detector around one of them."""
 
 from swinv2_backbone.checkpoints.layouts.layout import BLOCK, STEM, Layout, same
 

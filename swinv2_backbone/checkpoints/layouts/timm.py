@@ -1,4 +1,4 @@
-"""timm since 0.9: Microsoft's names, but merging starts a stage, as ours does."""
+"""timm since 0.9: Microsoft's names, but merging starts a stage, as in ours."""
 
 from swinv2_backbone.checkpoints.layouts.layout import BLOCK, STEM, Layout
 

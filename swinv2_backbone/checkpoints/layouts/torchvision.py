@@ -1,4 +1,4 @@
-"""torchvision: stem, stages and merges in one sequence; one bias for q, k and v."""
+"""torchvision: stem, stages and merging in one sequence; one bias for q, k and v."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors, same
 
 
 def split_bias(tensors: Tensors) -> Tensors:
-    """``attn.qkv.bias`` (3D,) -> ``q_bias`` and ``v_bias`` (D,); k's third is never used there."""
+    """Split ``attn.qkv.bias`` (3D,) into ``q_bias`` and ``v_bias`` (D,); k's third is unused."""
     out = dict(tensors)
     for name, value in tensors.items():
         if name.endswith("attn.qkv.bias") and value.ndim == 1 and len(value) % 3 == 0:
@@ -19,7 +19,7 @@ def split_bias(tensors: Tensors) -> Tensors:
 
 
 def join_bias(tensors: Tensors) -> Tensors:
-    """The inverse of :func:`split_bias`, with zeros for k."""
+    """Invert :func:`split_bias`, with zeros for k."""
     out = dict(tensors)
     for name in tensors:
         if name.endswith("attn.q_bias"):

@@ -12,9 +12,10 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.files import METADATA, Content, read_file, write_file
-from swinv2_backbone.checkpoints.load import find_backbone, load_checkpoint, load_into
+from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.checkpoints.read import interpret
 from swinv2_backbone.checkpoints.save import notes_of
+from swinv2_backbone.checkpoints.target import find_backbone
 from swinv2_backbone.windows import Size
 
 TAG = "last_checkpoint"  # the file that names the last one, as Detectron2 has it

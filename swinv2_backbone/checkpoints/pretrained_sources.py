@@ -1,0 +1,174 @@
+"""The sources of the pretrained windows in and beside a weight file.
+
+In order of preference: the table of offsets in the file; our own notes in it; the config.json
+beside it; a published name in the file's own; the published variants of the same size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swinv2_backbone.checkpoints.architecture import Architecture, architecture_of
+from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
+from swinv2_backbone.position_bias import log_spaced_offsets
+from swinv2_backbone.variants import RELEASES, VARIANTS
+from swinv2_backbone.windows import Size
+
+LARGEST = 4096  # tokens of a window's side; a larger number is an error
+
+
+def from_tables(tables: Mapping[str, Tensor], stages: int) -> PretrainedWindows | None:
+    """Read the ``relative_coords_table`` buffers of all ``stages``, under our names.
+
+    Raises:
+        ValueError: a table does not hold log-spaced offsets, the tables of a stage disagree, or
+            some stages have no table.
+    """
+    found: dict[int, tuple[Size, Size]] = {}  # stage -> pretrained window, window
+    for name, table in tables.items():
+        stage = int(name.split(".")[1])
+        pair = _read_table(name, table)
+        if found.setdefault(stage, pair) != pair:
+            raise ValueError(f"{name} disagrees with another of its stage: {pair}, {found[stage]}")
+    if not found:
+        return None
+    if sorted(found) != list(range(stages)):
+        raise ValueError(f"relative_coords_table is there for stages {sorted(found)} of {stages}")
+    pretrained, windows = zip(*(found[stage] for stage in range(stages)))
+    return PretrainedWindows(pretrained, "relative_coords_table in the file", windows)
+
+
+def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
+    """Return (pretrained window p, window M) of a table (1, 2 Mh - 1, 2 Mw - 1, 2).
+
+    The largest coordinate of an axis is ``t = log2(1 + 8 (M - 1) / (p - 1)) / log2(8)``, so
+    ``p = 1 + 8 (M - 1) / (8 ** t - 1)``.
+    """
+    shape = tuple(table.shape)
+    if not table.is_floating_point():
+        raise ValueError(f"{name} is {table.dtype}")
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 2 or not shape[1] % 2 == shape[2] % 2 == 1:
+        raise ValueError(f"{name} must be (1, 2 Mh - 1, 2 Mw - 1, 2), got {shape}")
+    tolerance = 1e-4 if table.dtype in (torch.float32, torch.float64) else 1e-2
+    table = table.double()
+    window = (shape[1] + 1) // 2, (shape[2] + 1) // 2
+    largest = table[0, -1, -1].tolist()
+    if not all(0 < t < 10 or m == 1 for m, t in zip(window, largest)):
+        raise ValueError(f"{name} is no table of log-spaced offsets: its largest are {largest}")
+    ph, pw = (_pretrained_length(m, t) for m, t in zip(window, largest))
+    axes = [log_spaced_offsets(m, p, table.device, table.dtype) for m, p in zip(window, (ph, pw))]
+    expected = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1)
+    if not (table[0] - expected).abs().max() <= tolerance:
+        raise ValueError(f"{name} is no table of log-spaced offsets for any whole window")
+    return (ph, pw), window
+
+
+def _pretrained_length(length: int, largest: float) -> int:
+    """Return the pretrained window's side; 1 for a window of one token, with any of which it fits.
+
+    Args:
+        length: the window's side.
+        largest: the largest coordinate of the axis.
+    """
+    return 1 if length == 1 else round(1 + 8 * (length - 1) / (8**largest - 1))
+
+
+def from_metadata(metadata: Mapping[str, Any], stages: int) -> PretrainedWindows | None:
+    """Read the notes in a file of our own.
+
+    Raises:
+        ValueError: they are not one window for each of the ``stages``.
+    """
+    pretrained, windows = (metadata.get(k) for k in ("pretrained_window_sizes", "window_sizes"))
+    if pretrained is None:
+        return None
+    return PretrainedWindows(
+        _windows(pretrained, stages),
+        "our notes in the file",
+        None if windows is None else _windows(windows, stages),
+    )
+
+
+def _windows(given: Any, stages: int) -> tuple[Size, ...]:
+    """Return one (height, width) per stage from a number or a pair for each."""
+    pairs = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in given]
+    whole = all(type(m) is int and 1 <= m <= LARGEST for pair in pairs for m in pair)
+    if len(pairs) != stages or not whole or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"one window for each of {stages} stages is needed, got {given!r:.200}")
+    return tuple((h, w) for h, w in pairs)
+
+
+def from_config(folder: Path, layout: str, architecture: Architecture) -> PretrainedWindows | None:
+    """Read the config.json that Hugging Face and timm put beside their weights.
+
+    Raises:
+        ValueError: it is damaged, or belongs to another model.
+    """
+    path = folder / "config.json"
+    if layout not in ("Hugging Face", "timm") or not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if layout == "timm":
+        return _of_variant(str(config.get("architecture")), architecture, f"{path.name} beside it")
+    if config.get("model_type") != "swinv2":
+        return None
+    return _from_hugging_face(path, config, architecture)
+
+
+def _from_hugging_face(
+    path: Path, config: dict[str, Any], architecture: Architecture
+) -> PretrainedWindows:
+    for key, own in architecture._asdict().items():
+        if config.get(key) not in (None, own, list(own) if isinstance(own, tuple) else own):
+            raise ValueError(f"{path} is of another model: {key} {config[key]}, not {own}")
+    stages, side = len(architecture.depths), config["image_size"]
+    side = side if isinstance(side, int) else side[0]
+    # Hugging Face shrinks its one window to the map of the image size that the model is built for.
+    maps = [side // config["patch_size"] // 2**i for i in range(stages)]
+    windows = _windows([min(config["window_size"], m) for m in maps], stages)
+    pretrained = [p or m for p, (m, _) in zip(config["pretrained_window_sizes"], windows)]
+    return PretrainedWindows(_windows(pretrained, stages), f"{path.name} beside it", windows)
+
+
+def from_name(path: Path, architecture: Architecture) -> PretrainedWindows | None:
+    """Look for a published name in the file's own: timm's, Microsoft's or the seed's."""
+    stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
+    names = {name: name for name in VARIANTS}
+    names |= {release.seed_name.replace("-", "_"): name for name, release in RELEASES.items()}
+    for published, variant in names.items():
+        if re.search(rf"(?<![a-z0-9]){re.escape(published)}(?![a-z0-9])", stem):
+            return _of_variant(variant, architecture, f"its name ({variant})")
+    return None
+
+
+def from_shapes(architecture: Architecture) -> PretrainedWindows | None:
+    """Return the pretrained windows of the variants of this size, if all of them agree."""
+    fitting = [name for name in VARIANTS if architecture_of(name) == architecture]
+    found = {VARIANTS[name].pretrained_window_sizes for name in fitting}
+    if len(found) != 1:
+        return None
+    return PretrainedWindows(
+        tuple((p, p) for p in found.pop()), f"its shapes ({' or '.join(fitting)})"
+    )
+
+
+def _of_variant(name: str, architecture: Architecture, source: str) -> PretrainedWindows | None:
+    name = name.partition(".")[0]
+    if name not in VARIANTS or architecture_of(name) != architecture:
+        return None
+    variant = VARIANTS[name]
+    return PretrainedWindows(
+        tuple((p, p) for p in variant.pretrained_window_sizes),
+        source,
+        tuple((m, m) for m in variant.window_sizes),
+    )
