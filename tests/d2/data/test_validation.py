@@ -1,4 +1,4 @@
-"""Every fault of a COCO-format file is found, with its place; what can be mended is mended."""
+"""Every fault of a COCO-format file is found, with its place; what can be repaired is repaired."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pycocotools import mask as coco_mask
 
 from swinv2_backbone.d2.data.loading.images import Header
 from swinv2_backbone.d2.data.validation import annotations as coco_annotations
+from swinv2_backbone.d2.data.validation import boxes, ids
 from swinv2_backbone.d2.data.validation import coco as checks
 from swinv2_backbone.d2.data.validation import masks as coco_masks
 from swinv2_backbone.d2.data.validation.coco import check_coco
-from swinv2_backbone.d2.data.validation.masks import FaultError, mask_area, usable
-from swinv2_backbone.d2.data.validation.report import EXAMPLES, Fault, Report, for_each
+from swinv2_backbone.d2.data.validation.report import EXAMPLES, Fault
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 RLE = {"size": [8, 10], "counts": [9, 2, 69]}
@@ -52,10 +52,10 @@ def check(tmp_path):
         content = {"images": images, "annotations": list(annotations), "categories": categories}
         before = copy.deepcopy(content)
         how = {"masks": True, "mask_format": "polygon", "for_evaluation": False} | how
-        mended, report = check_coco(content, "some.json", str(folder), **how)
+        repaired, report = check_coco(content, "some.json", str(folder), **how)
         assert str(content) == str(before)  # as text, in which NaN equals itself
-        assert report.mended or mended is content
-        return mended, report
+        assert report.repaired or repaired is content
+        return repaired, report
 
     return run
 
@@ -63,8 +63,8 @@ def check(tmp_path):
 def test_a_file_without_faults_is_returned_as_it_is(check):
     for for_evaluation in (False, True):
         _, report = check(for_evaluation=for_evaluation)
-        assert not report.errors and not report.mended
-        assert "nothing wrong" in str(report)
+        assert not report.errors and not report.repaired
+        assert "no faults" in str(report)
 
 
 def without(key: str) -> dict:
@@ -72,21 +72,21 @@ def without(key: str) -> dict:
 
 
 FAULTY_ANNOTATIONS = [
-    ("text", coco_annotations.INCOMPLETE, "annotations[0] is no object"),
+    ("text", coco_annotations.INCOMPLETE, "annotations[0] is not an object"),
     (without("bbox"), coco_annotations.INCOMPLETE, "(id 31) has no bbox"),
-    (OBJECT | {"category_id": "9"}, coco_annotations.INCOMPLETE, "impossible category_id '9'"),
-    (OBJECT | {"image_id": [7]}, coco_annotations.INCOMPLETE, "impossible image_id [7]"),
+    (OBJECT | {"category_id": "9"}, coco_annotations.INCOMPLETE, "invalid category_id '9'"),
+    (OBJECT | {"image_id": [7]}, coco_annotations.INCOMPLETE, "invalid image_id [7]"),
     (OBJECT | {"category_id": 1}, coco_annotations.UNKNOWN_CATEGORY, "31 (category_id 1)"),
     (OBJECT | {"image_id": 9}, coco_annotations.UNKNOWN_IMAGE, "31 (image_id 9)"),
     (OBJECT | {"ignore": 1}, coco_annotations.IGNORED, "31 in a.png (ignore 1)"),
     (OBJECT | {"iscrowd": "0"}, coco_annotations.BAD_CROWD, "31 in a.png ('0')"),
-    (OBJECT | {"bbox": [1, 1, 4]}, coco_annotations.BAD_BOX, "[1, 1, 4]"),
-    (OBJECT | {"bbox": [1, 1, 4, math.nan]}, coco_annotations.BAD_BOX, "nan"),
-    (OBJECT | {"bbox": [1, 1, 4, math.inf]}, coco_annotations.BAD_BOX, "inf"),
-    (OBJECT | {"bbox": ["1", 1, 4, 4]}, coco_annotations.BAD_BOX, "'1'"),
-    (OBJECT | {"bbox": {"x": 1}}, coco_annotations.BAD_BOX, "{'x': 1}"),
-    (OBJECT | {"bbox": [10, 1, 4, 4]}, coco_annotations.BOX_OUTSIDE, "[10, 1, 4, 4]"),
-    (OBJECT | {"bbox": [1, -9, 4, 4]}, coco_annotations.BOX_OUTSIDE, "[1, -9, 4, 4]"),
+    (OBJECT | {"bbox": [1, 1, 4]}, boxes.BAD_BOX, "[1, 1, 4]"),
+    (OBJECT | {"bbox": [1, 1, 4, math.nan]}, boxes.BAD_BOX, "nan"),
+    (OBJECT | {"bbox": [1, 1, 4, math.inf]}, boxes.BAD_BOX, "inf"),
+    (OBJECT | {"bbox": ["1", 1, 4, 4]}, boxes.BAD_BOX, "'1'"),
+    (OBJECT | {"bbox": {"x": 1}}, boxes.BAD_BOX, "{'x': 1}"),
+    (OBJECT | {"bbox": [10, 1, 4, 4]}, boxes.BOX_OUTSIDE, "[10, 1, 4, 4]"),
+    (OBJECT | {"bbox": [1, -9, 4, 4]}, boxes.BOX_OUTSIDE, "[1, -9, 4, 4]"),
     (without("segmentation"), coco_annotations.NO_MASK, "31 in a.png"),
     (OBJECT | {"segmentation": []}, coco_annotations.NO_MASK, "31 in a.png"),
     (OBJECT | {"segmentation": RLE}, coco_annotations.RLE_FOR_POLYGONS, "31 in a.png"),
@@ -120,11 +120,11 @@ def test_a_faulty_annotation_is_named_with_its_fault(check, annotation, fault, w
     assert list(report.errors) == [fault]
     assert report.errors[fault].count == 1
     assert words in report.errors[fault].examples[0]
-    assert fault.remedy in str(report) and not report.mended
+    assert fault.remedy in str(report) and not report.repaired
 
 
 FAULTY_IMAGES = [
-    ([*IMAGES, 5], coco_annotations.INCOMPLETE, "images[2] is no object"),
+    ([*IMAGES, 5], coco_annotations.INCOMPLETE, "images[2] is not an object"),
     ([*IMAGES, {"id": 9, "height": 8, "width": 10}], coco_annotations.INCOMPLETE, "no file_name"),
     ([*IMAGES, IMAGES[0] | {"height": "8"}], coco_annotations.INCOMPLETE, "height '8'"),
     ([*IMAGES, IMAGES[1] | {"id": 7}], checks.IMAGE_ID_TWICE, "7 (b.png)"),
@@ -179,7 +179,7 @@ def test_empty_lists_are_errors(check):
     assert set(report.errors) == expected
 
 
-def test_training_needs_an_annotation_that_is_no_crowd(check):
+def test_training_needs_an_annotation_that_is_not_a_crowd(check):
     crowd = OBJECT | {"iscrowd": 1, "segmentation": RLE}
     assert set(check([crowd])[1].errors) == {checks.NOTHING_TO_LEARN}
     assert set(check([OBJECT | {"bbox": [1, 1, 0, 4]}])[1].errors) == {checks.NOTHING_TO_LEARN}
@@ -192,13 +192,13 @@ def test_a_missing_folder_is_one_error(check, tmp_path):
     assert list(report.errors) == [checks.NO_FOLDER]
 
 
-def test_an_unreadable_picture_is_named(check, tmp_path):
-    (tmp_path / "b.png").write_bytes(b"no picture")
+def test_an_unreadable_image_is_named(check, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"not an image")
     _, report = check()
     assert "b.png is damaged" in report.errors[checks.UNREADABLE].examples[0]
 
 
-def test_sizes_noted_before_the_exif_turn_are_told_from_other_wrong_sizes(check, tmp_path):
+def test_sizes_stated_before_the_exif_rotation_are_told_from_other_wrong_sizes(check, tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(np.zeros((8, 10), np.uint8)).save(tmp_path / "b.png", exif=exif)
@@ -215,18 +215,18 @@ def test_all_faults_are_collected_and_counted(check):
     counts = {fault: finding.count for fault, finding in report.errors.items()}
     assert counts == {
         coco_annotations.UNKNOWN_CATEGORY: 8,
-        coco_annotations.BAD_BOX: 9,
+        boxes.BAD_BOX: 9,
         coco_masks.POLYGON: 1,
     }
     examples = report.errors[coco_annotations.UNKNOWN_CATEGORY].examples
     assert len(examples) == EXAMPLES and "annotation 5 " in examples[4]
 
 
-def mended_of(check, annotations: list[dict], fault: Fault, **how) -> list[dict]:
-    """The annotations after the check, which must mend this fault alone."""
+def repaired_in(check, annotations: list[dict], fault: Fault, **how) -> list[dict]:
+    """The annotations after the check, which must repair this fault alone."""
     content, report = check(annotations, **how)
     assert not report.errors
-    assert list(report.mended) == [fault]
+    assert list(report.repaired) == [fault]
     return content["annotations"]
 
 
@@ -240,38 +240,38 @@ def mended_of(check, annotations: list[dict], fault: Fault, **how) -> list[dict]
     ],
 )
 def test_boxes_partly_outside_are_clipped(check, box, clipped):
-    fault = coco_annotations.CLIPPED
-    assert mended_of(check, [OBJECT | {"bbox": box}], fault) == [OBJECT | {"bbox": clipped}]
+    fault = boxes.CLIPPED
+    assert repaired_in(check, [OBJECT | {"bbox": box}], fault) == [OBJECT | {"bbox": clipped}]
 
 
 def test_rounding_at_the_border_is_no_fault(check):
     content, report = check([OBJECT | {"bbox": [6.01, 1, 4, 7.01]}])
-    assert not report.mended and content["annotations"][0]["bbox"] == [6.01, 1, 4, 7.01]
+    assert not report.repaired and content["annotations"][0]["bbox"] == [6.01, 1, 4, 7.01]
 
 
 def test_boxes_without_an_area_are_left_out(check):
     empty = [OBJECT | {"id": 1, "bbox": [1, 1, 0, 4]}, OBJECT | {"id": 2, "bbox": [5, 5, 2, -1]}]
-    fault = coco_annotations.EMPTY_BOX
-    assert mended_of(check, [*empty, OBJECT], fault) == [OBJECT]
+    fault = boxes.EMPTY_BOX
+    assert repaired_in(check, [*empty, OBJECT], fault) == [OBJECT]
 
 
 def test_polygons_of_two_points_are_left_out(check):
     annotation = OBJECT | {"segmentation": [[1, 1, 3, 3], SQUARE, []]}
-    assert mended_of(check, [annotation], coco_annotations.SHORT) == [OBJECT]
+    assert repaired_in(check, [annotation], coco_annotations.SHORT) == [OBJECT]
 
 
 def test_an_annotation_without_a_whole_polygon_is_left_out_if_masks_are_needed(check):
     short = OBJECT | {"id": 1, "segmentation": [[1, 1, 3, 3]]}
     for for_evaluation in (False, True):
         how = {"for_evaluation": for_evaluation}
-        assert mended_of(check, [short, OBJECT], coco_annotations.EMPTY_MASK, **how) == [OBJECT]
-    kept = mended_of(check, [short, OBJECT], coco_annotations.SHORT, masks=False)
+        assert repaired_in(check, [short, OBJECT], coco_annotations.EMPTY_MASK, **how) == [OBJECT]
+    kept = repaired_in(check, [short, OBJECT], coco_annotations.SHORT, masks=False)
     assert kept == [short | {"segmentation": []}, OBJECT]
 
 
 def test_faulty_masks_do_not_hinder_a_model_without_masks(check):
     faulty = OBJECT | {"segmentation": RLE | {"size": [10, 8]}}
-    kept = mended_of(check, [faulty], coco_annotations.UNUSED_MASK, masks=False)
+    kept = repaired_in(check, [faulty], coco_annotations.UNUSED_MASK, masks=False)
     assert kept == [OBJECT | {"segmentation": []}]
     assert not check([without("segmentation")], masks=False)[1].errors
 
@@ -279,24 +279,24 @@ def test_faulty_masks_do_not_hinder_a_model_without_masks(check):
 def test_ids_become_distinct_and_those_that_are_good_stay(check):
     unnumbered = without("id")
     annotations = [OBJECT, OBJECT, unnumbered, OBJECT | {"id": "x"}, OBJECT | {"id": 2}]
-    kept = mended_of(check, annotations, coco_annotations.NEW_ID)
+    kept = repaired_in(check, annotations, ids.NEW_ID)
     assert [annotation["id"] for annotation in kept] == [31, 32, 33, 34, 2]
 
 
 def test_id_zero_is_replaced_for_evaluation_alone(check):
-    assert not check([OBJECT | {"id": 0}])[1].mended
+    assert not check([OBJECT | {"id": 0}])[1].repaired
     how = {"for_evaluation": True}
-    (annotation,) = mended_of(check, [OBJECT | {"id": 0}], coco_annotations.NEW_ID, **how)
+    (annotation,) = repaired_in(check, [OBJECT | {"id": 0}], ids.NEW_ID, **how)
     assert annotation["id"] == 1
 
 
 def test_iscrowd_is_added_where_it_is_read(check):
     how = {"for_evaluation": True}
-    assert mended_of(check, [without("iscrowd")], coco_annotations.NEW_CROWD, **how) == [OBJECT]
-    assert not check([without("iscrowd")])[1].mended
+    assert repaired_in(check, [without("iscrowd")], coco_annotations.NEW_CROWD, **how) == [OBJECT]
+    assert not check([without("iscrowd")])[1].repaired
     # Detectron2 takes null for a crowd.
     null = OBJECT | {"iscrowd": None}
-    assert mended_of(check, [null], coco_annotations.NEW_CROWD) == [OBJECT]
+    assert repaired_in(check, [null], coco_annotations.NEW_CROWD) == [OBJECT]
 
 
 @pytest.mark.parametrize(
@@ -311,15 +311,15 @@ def test_iscrowd_is_added_where_it_is_read(check):
 def test_areas_are_added_for_evaluation(check, annotation, area):
     masks = bool(annotation["segmentation"])
     how = {"for_evaluation": True, "masks": masks}
-    (kept,) = mended_of(check, [annotation], coco_annotations.NEW_AREA, **how)
+    (kept,) = repaired_in(check, [annotation], coco_annotations.NEW_AREA, **how)
     assert kept["area"] == area
-    assert not check([annotation], masks=masks, mask_format="bitmask")[1].mended
+    assert not check([annotation], masks=masks, mask_format="bitmask")[1].repaired
 
 
 def test_no_area_is_computed_from_a_faulty_mask(check):
     faulty = without("area") | {"segmentation": RLE | {"counts": "damaged"}}
     _, report = check([faulty], for_evaluation=True)
-    assert list(report.errors) == [coco_masks.RLE_COUNTS] and not report.mended
+    assert list(report.errors) == [coco_masks.RLE_COUNTS] and not report.repaired
 
 
 def test_crowds_may_be_rle_beside_polygons(check):
@@ -331,7 +331,7 @@ def test_crowds_may_be_rle_beside_polygons(check):
     ]
     for for_evaluation in (False, True):
         _, report = check([OBJECT, *crowds], for_evaluation=for_evaluation)
-        assert not report.errors and not report.mended
+        assert not report.errors and not report.repaired
 
 
 def test_crowds_need_a_mask_for_evaluation_alone(check):
@@ -339,35 +339,6 @@ def test_crowds_need_a_mask_for_evaluation_alone(check):
     assert not check([OBJECT, crowd])[1].errors
     _, report = check([OBJECT, crowd], for_evaluation=True)
     assert list(report.errors) == [coco_annotations.NO_MASK]
-
-
-def random_mask(rng: np.random.Generator, height: int, width: int) -> dict:
-    """A mask compressed by pycocotools, from nearly empty to nearly full."""
-    mask = rng.random((height, width)) < rng.random()
-    encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [height, width], "counts": encoded["counts"].decode()}
-
-
-def test_compressed_masks_of_any_size_are_understood():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        height, width = rng.integers(1, 80, 2).tolist()
-        rle = random_mask(rng, height, width)
-        assert usable(rle, height, width) is rle
-        assert mask_area(rle, height, width) == coco_mask.decode(rle).sum()
-        with pytest.raises(FaultError, match="instead of"):
-            usable(rle, height, width + 1)
-        text = rle["counts"]
-        for damaged in (text[:-1], text + "P", text[:-1] + chr(ord(text[-1]) + 64)):
-            with pytest.raises(FaultError):
-                usable(rle | {"counts": damaged}, height, width)
-
-
-def test_polygon_areas_are_those_of_the_union_of_their_pixels():
-    polygons = [[1, 1, 5, 1, 5, 5, 1, 5], [3, 3, 8, 3, 8, 8, 3, 8]]
-    canvas = np.zeros((10, 10), bool)
-    canvas[1:5, 1:5] = canvas[3:8, 3:8] = True
-    assert mask_area(polygons, 10, 10) == canvas.sum()
 
 
 @pytest.mark.slow
@@ -384,30 +355,6 @@ def test_a_hundred_thousand_annotations_take_seconds(check):
     )
     assert time.process_time() - start < 10
     assert list(report.errors) == [checks.NO_FOLDER]
-
-
-def test_work_in_threads_keeps_its_order_and_shows_a_bar_only_if_long(capsys):
-    assert for_each(lambda number: number * 2, range(700), "short") == list(range(0, 1400, 2))
-    assert "short" not in capsys.readouterr().err
-    assert for_each(str, range(1001), "long") == [str(number) for number in range(1001)]
-    assert "long" in capsys.readouterr().err
-
-
-def test_a_report_shows_counts_examples_and_remedies():
-    report = Report("some.json")
-    for number in range(EXAMPLES + 2):
-        report.error(Fault("worms in figs", "wash them"), f"fig {number}")
-    report.mend(Fault("dust on dates", "wiped off"), "date 1")
-    assert str(report).splitlines() == [
-        "some.json cannot be used:",
-        "       7  worms in figs: fig 0, fig 1, fig 2, fig 3, fig 4, ...",
-        "          -> wash them",
-        "some.json, what could be mended in a copy:",
-        "       1  dust on dates: date 1",
-        "          -> wiped off",
-    ]
-    with pytest.raises(ValueError, match="worms in figs"):
-        report.raise_errors()
 
 
 # ---- Anything at all
@@ -449,10 +396,10 @@ def test_whatever_is_in_a_file_it_is_reported_or_usable(
     check, annotations, for_evaluation, masks, mask_format
 ):
     how = {"for_evaluation": for_evaluation, "masks": masks, "mask_format": mask_format}
-    mended, report = check(annotations=annotations, **how)
+    repaired, report = check(annotations=annotations, **how)
     if report.errors:
         assert str(report)
         return
-    for one in mended["annotations"]:
+    for one in repaired["annotations"]:
         assert one["image_id"] in (7, 8) and one["category_id"] in (9, 4)
         assert all(math.isfinite(number) for number in one["bbox"])

@@ -1,4 +1,4 @@
-"""Names in Detectron2's catalogs: free, ours of the same source, or another dataset's."""
+"""Names in Detectron2's catalogs, kept from being taken over from another dataset."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 def require_free(name: str, *source: str) -> None:
-    """Raise ValueError if ``name`` is that of a dataset of another source than these files."""
+    """Raise ValueError if ``name`` belongs to a dataset from other files than ``source``."""
     if name in DatasetCatalog and MetadataCatalog.get(name).get("source") != source:
         raise ValueError(f"NAME {name!r} is the name of another dataset; choose a new one")
 
 
 def claim(name: str, *source: str) -> None:
-    """Make ``name`` free for a dataset of this source, whose earlier registration is dropped.
+    """Reserve ``name`` for a dataset from the files ``source``; drop its earlier registration.
 
     Raises:
-        ValueError: it is the name of another dataset.
+        ValueError: the name belongs to another dataset.
     """
     require_free(name, *source)
     if name in DatasetCatalog:

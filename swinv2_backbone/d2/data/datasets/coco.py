@@ -1,4 +1,4 @@
-"""A user's own COCO-format dataset: checked, mended in a copy where that is needed, registered."""
+"""A user's own COCO-format dataset, registered in Detectron2 after a check and repairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
 from swinv2_backbone.d2.data.validation.coco import check_coco
 
 PARTS = ("images", "annotations", "categories")
-# The first key of a mended copy, by which we know that a file is ours to replace.
+# The first key of a repaired copy, which tells our files from those of the user.
 MARK = "mended_copy_of"
 
 
@@ -33,21 +33,23 @@ def register_coco(
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
 
-    What has an obvious remedy is mended in a copy, ``output_dir/datasets/NAME.json``, which is
-    then registered instead of ``json_file``; what was mended is logged.  Again under the same
-    name, the same files are read and registered anew.
+    Faults with one obvious remedy are repaired in a copy, ``output_dir/datasets/NAME.json``, which
+    is registered instead of ``json_file``; every repair is logged. A second call with the same name
+    and files reads and registers them again.
 
     Args:
-        images: the folder that the file names in ``json_file`` start from.
-        masks: a model that learns masks will use it.
-        mask_format: "polygon" or "bitmask", which also takes RLE; as in ``INPUT.MASK_FORMAT``.
-        output_dir: where a copy may be written; without it, what would be mended is an error.
-        for_evaluation: it is for evaluation, which needs more of the file than training.
+        name: name for the registration.
+        json_file: the annotations, in COCO's format.
+        images: the folder that the file names in ``json_file`` are relative to.
+        masks: a model with masks will use the dataset.
+        mask_format: "polygon" or "bitmask", which also accepts RLE; as in ``INPUT.MASK_FORMAT``.
+        output_dir: folder for a repaired copy; without it, a fault to repair is an error.
+        for_evaluation: the dataset is for evaluation, which needs more keys than training.
         images_outside: file names may lead out of the folder of images.
 
     Raises:
-        ValueError: the files cannot be used, with everything that is wrong with them; or ``name``
-            belongs to another dataset.
+        ValueError: the files cannot be used; the message lists every fault. Or ``name`` belongs to
+            another dataset.
     """
     if mask_format not in ("polygon", "bitmask"):
         raise ValueError(f"mask_format must be polygon or bitmask, got {mask_format!r}")
@@ -64,12 +66,13 @@ def register_coco(
     )
     report.raise_errors()
     registered = json_file
-    if report.mended:
+    if report.repaired:
         if output_dir is None:
             raise ValueError(
-                f"{report}\nNo copy was written: say where, by output_dir (datasets.*.output_dir)"
+                f"{report}\nNo copy was written: give its folder as output_dir "
+                "(datasets.*.output_dir)"
             )
-        registered = str(_write_mended(content, name, json_file, output_dir))
+        registered = str(_write_repaired(content, name, json_file, output_dir))
         if comm.is_main_process():
             logging.getLogger(__name__).warning(f"{report}\nThe copy is {registered}")
     claim(name, json_file, images)
@@ -78,7 +81,7 @@ def register_coco(
 
 
 def read_coco(json_file: str) -> dict:
-    """The content of a COCO-format file; of its parts, only that they are there is checked."""
+    """Read a COCO-format file; raise ValueError unless it has the three lists of the format."""
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except OSError as error:
@@ -96,16 +99,16 @@ def read_coco(json_file: str) -> dict:
 
 
 def class_names_of(content: dict) -> list[str]:
-    """Class names in the order of the category ids, which is that of the model's outputs."""
+    """Return class names in the order of the category ids, which the model's outputs follow."""
     by_id = sorted(content["categories"], key=lambda category: category["id"])
     return [category["name"] for category in by_id]
 
 
-def _write_mended(content: dict, name: str, json_file: str, output_dir: str) -> Path:
-    """Write the mended copy; several processes may do so at once, with equal content.
+def _write_repaired(content: dict, name: str, json_file: str, output_dir: str) -> Path:
+    """Write the repaired copy; several processes may do so at once, with equal content.
 
     Raises:
-        ValueError: another file is in the way.
+        ValueError: a file of the user is in the way.
     """
     target = Path(output_dir, "datasets", f"{name}.json")
     start = f'{{"{MARK}": '
@@ -113,8 +116,8 @@ def _write_mended(content: dict, name: str, json_file: str, output_dir: str) -> 
         with target.open(encoding="utf-8", errors="replace") as file:
             if file.read(len(start)) != start:
                 raise ValueError(
-                    f"{target} is in the way, where the mended copy of {json_file} shall be: "
-                    "move it, or choose another OUTPUT_DIR"
+                    f"{target} is in the way of the repaired copy of {json_file}: move it, or "
+                    "choose another OUTPUT_DIR (output_dir)"
                 )
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")

@@ -1,4 +1,4 @@
-"""The datasets that a config selects by name: are they known, and are their files there?"""
+"""Datasets that a config selects by name: are they registered, and do their files exist?"""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from swinv2_backbone.d2.data.datasets.ade20k import check_ade20k
+from swinv2_backbone.d2.data.validation.ade20k import check_ade20k
 
 FILES = ("json_file", "image_root", "sem_seg_root", "panoptic_json", "panoptic_root")
 
 
 def check_datasets(names: Sequence[str]) -> None:
-    """Raise ValueError if a dataset could not be trained or tested on.
+    """Raise ValueError if a dataset cannot be used for training or testing.
 
     Args:
-        names: as in ``DATASETS.TRAIN``.
+        names: names of datasets, as in ``DATASETS.TRAIN``.
 
     Raises:
         ValueError: a name is unknown, files are missing, or the labels of ADE20K are not prepared.
@@ -35,7 +35,8 @@ def check_same_classes(names: Sequence[str], kind: str) -> None:
     """Raise ValueError if the datasets do not have the same classes in the same order.
 
     Args:
-        kind: "thing_classes" or "stuff_classes"; datasets that do not know any are passed over.
+        names: names of registered datasets; those without classes are skipped.
+        kind: "thing_classes" or "stuff_classes".
     """
     known = {name: list(MetadataCatalog.get(name).get(kind, ())) for name in names}
     known = {name: classes for name, classes in known.items() if classes}
@@ -51,12 +52,12 @@ def check_same_classes(names: Sequence[str], kind: str) -> None:
 def _check_files(name: str) -> None:
     metadata = MetadataCatalog.get(name)
     if name.startswith("ade20k_sem_seg"):
-        return  # it has a check of its own, which knows the command that makes them
+        return  # check_ade20k names the command that makes the files
     for key in FILES:
         path = metadata.get(key)
         if path and not Path(path).exists():
             raise ValueError(
-                f"dataset {name}: {path} is not there; set the environment variable "
+                f"dataset {name}: {path} does not exist; set the environment variable "
                 "DETECTRON2_DATASETS to the folder that holds Detectron2's datasets"
             )
 

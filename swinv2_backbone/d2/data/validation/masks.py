@@ -1,7 +1,7 @@
-"""One ``segmentation`` of a COCO-format file: what is wrong with it, and its area.
+"""The ``segmentation`` of an annotation in a COCO-format file: checked, and its area.
 
-Legend: H, W the height and width of the image in pixels. A polygon is [x, y, x, y, ...]; RLE is
-run lengths of 0 and 1 by turns, down the columns, as a list or compressed to a text.
+Legend: H, W are the height and width of the image in pixels. A polygon is [x, y, x, y, ...]. RLE is
+alternating run lengths of 0 and 1 in column-major order, as a list or compressed to a string.
 """
 
 from __future__ import annotations
@@ -10,41 +10,36 @@ from math import isfinite
 
 from pycocotools import mask as coco_mask
 
-from swinv2_backbone.d2.data.validation.report import Fault
+from swinv2_backbone.d2.data.validation.report import Fault, FaultError
 
 KIND = Fault(
     "segmentations that are neither polygons [[x, y, ...], ...] nor RLE {size, counts}",
     "write them as one of the two, or remove them",
 )
 POLYGON = Fault(
-    "polygons with an odd number of coordinates, or with one that is no finite number",
-    "draw them anew, or remove these annotations",
+    "polygons with an odd number of coordinates, or a coordinate that is not a finite number",
+    "draw them again, or remove these annotations",
 )
 FAR_POLYGON = Fault(
-    "polygons that reach farther beyond their image than the image is long",
+    "polygons that exceed their image by more than its longer side",
     "check the coordinates: x, y in pixels",
 )
 RLE_SIZE = Fault(
     "RLE masks of another size than their image", "encode them at the image's size, [height, width]"
 )
 RLE_COUNTS = Fault(
-    "RLE masks whose counts are damaged or do not add up to the image", "encode them anew"
+    "RLE masks whose counts are damaged or do not add up to the image", "encode them again"
 )
 
 
-class FaultError(Exception):
-    """A fault in one annotation; ``detail`` may say what was found."""
-
-    def __init__(self, fault: Fault, detail: str = ""):
-        super().__init__(fault, detail)
-        self.fault, self.detail = fault, detail
-
-
 def usable(segmentation: object, height: int, width: int) -> dict | list:
-    """The segmentation without polygons of fewer than 3 points; the same object if there are none.
+    """Return a segmentation without polygons of fewer than 3 points.
+
+    Returns:
+        The same object if there are no such polygons.
 
     Raises:
-        FaultError: training or evaluation would fail on it, or take it for another mask.
+        FaultError: training or evaluation would fail on it, or read another mask.
     """
     if isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys():
         _check_rle(segmentation, height, width)
@@ -59,7 +54,7 @@ def usable(segmentation: object, height: int, width: int) -> dict | list:
 
 
 def mask_area(segmentation: dict | list, height: int, width: int) -> float:
-    """Pixels of a usable mask, counted as COCO's evaluation counts those of predictions."""
+    """Return the pixels of a usable mask, counted as COCO's evaluation counts predicted ones."""
     if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
         return float(coco_mask.area(segmentation))
     parts = coco_mask.frPyObjects(segmentation, height, width)
@@ -75,7 +70,7 @@ def _check_polygon(polygon: list, longest: int) -> None:
         raise FaultError(POLYGON, "not finite")
     if len(polygon) % 2:
         raise FaultError(POLYGON, f"{len(polygon)} coordinates")
-    # Beside being wrong, such a polygon takes time and memory by its length.
+    # Rasterizing such a polygon would take time and memory in proportion to its length.
     if polygon and (max(polygon) > 2 * longest or min(polygon) < -longest):
         raise FaultError(FAR_POLYGON, f"{min(polygon)} to {max(polygon)}")
 
@@ -92,11 +87,11 @@ def _check_rle(rle: dict, height: int, width: int) -> None:
 
 
 def _runs(counts: str) -> list[int] | None:
-    """The run lengths of COCO's compressed text; None if it is damaged.
+    """Decode the run lengths of COCO's compressed RLE; None if the string is damaged.
 
-    pycocotools reads past the end of some damaged texts, and fills up those that are too short.
-    A character holds 5 bits, lowest first, above which one more says that the number goes on.
-    Numbers are signed, and from the fourth on differences to the last but one.
+    pycocotools reads past the end of some damaged strings, and pads those that are too short.
+    A character holds 5 bits, lowest first; one more bit is set if the number continues. Numbers are
+    signed, and from the fourth on they are differences to the last but one.
     """
     runs: list[int] = []
     number = shift = 0

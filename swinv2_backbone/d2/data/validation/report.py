@@ -1,4 +1,4 @@
-"""What a check of a dataset found: faults that stop, faults that were mended, with examples."""
+"""The report of a dataset check: faults that stop a training, faults repaired, with examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 EXAMPLES = 5  # of each fault
 THREADS = 8
-CHUNK = 64  # files a thread takes at once
+CHUNK = 64  # files that a thread takes at once
 BAR_FROM = 1000  # files; with fewer the wait is too short for a progress bar
 
 Item = TypeVar("Item")
@@ -20,15 +20,23 @@ Result = TypeVar("Result")
 
 
 class Fault(NamedTuple):
-    """A kind of fault, and what to do about it (or what was done)."""
+    """A kind of fault, and its remedy (or the repair that was made)."""
 
     name: str
     remedy: str
 
 
+class FaultError(Exception):
+    """A fault in one annotation; ``detail`` may hold the offending value."""
+
+    def __init__(self, fault: Fault, detail: str = ""):
+        super().__init__(fault, detail)
+        self.fault, self.detail = fault, detail
+
+
 @dataclass
 class Finding:
-    """How often a fault was met, and the first places."""
+    """The number of occurrences of a fault, and the first places."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -49,16 +57,18 @@ class Report:
     def __init__(self, source: str):
         self.source = source
         self.errors: dict[Fault, Finding] = {}
-        self.mended: dict[Fault, Finding] = {}
+        self.repaired: dict[Fault, Finding] = {}
 
     def error(self, fault: Fault, example: str) -> None:
+        """Note a fault that makes the dataset unusable."""
         self.errors.setdefault(fault, Finding()).add(example)
 
-    def mend(self, fault: Fault, example: str) -> None:
-        self.mended.setdefault(fault, Finding()).add(example)
+    def repair(self, fault: Fault, example: str) -> None:
+        """Note a fault that is repaired in a copy."""
+        self.repaired.setdefault(fault, Finding()).add(example)
 
     def raise_errors(self) -> None:
-        """Raise ValueError with the whole report if there is an error in it."""
+        """Raise ValueError with the whole report if it has an error."""
         if self.errors:
             raise ValueError(str(self))
 
@@ -66,10 +76,10 @@ class Report:
         lines = []
         if self.errors:
             lines += [f"{self.source} cannot be used:", *_lines(self.errors)]
-        if self.mended:
-            done = "what could be mended" if self.errors else "mended"
-            lines += [f"{self.source}, {done} in a copy:", *_lines(self.mended)]
-        return "\n".join(lines) or f"{self.source}: nothing wrong"
+        if self.repaired:
+            done = "faults that can be repaired" if self.errors else "faults repaired"
+            lines += [f"{self.source}, {done} in a copy:", *_lines(self.repaired)]
+        return "\n".join(lines) or f"{self.source}: no faults"
 
 
 def _lines(findings: dict[Fault, Finding]) -> list[str]:
@@ -84,9 +94,10 @@ def _lines(findings: dict[Fault, Finding]) -> list[str]:
 def for_each(
     function: Callable[[Item], Result], items: Sequence[Item], description: str
 ) -> list[Result]:
-    """``[function(item) for item in items]``, in threads, with a progress bar if there are many.
+    """Return ``[function(item) for item in items]``, computed in threads.
 
-    For work that waits for files.  An error of ``function`` ends it.
+    Meant for functions that read files. Shows a progress bar if there are many items. An exception
+    of ``function`` ends the loop.
     """
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     results: list[Result] = []
