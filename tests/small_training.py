@@ -18,8 +18,9 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from small_configs import lazy_config, yaml_config
 
-from swinv2_backbone.d2.engine import lazy
+from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.engine.training import Training
 
 NAME = "small_training"
 SIZES = [(61, 83), (83, 61), (64, 96)]
@@ -112,11 +113,11 @@ def train(cfg, resume: bool = False, stop_before: int | None = None) -> dict[int
     torch.manual_seed(7 + comm.get_rank())  # each process draws its own weights
     np.random.seed(7)
     if is_lazy:
-        trainer = lazy.LazyTrainer(cfg, resume)
+        trainer = Training(plan_from_lazy(cfg))
         loop = trainer.step
     else:
         trainer = loop = Trainer(cfg)
-        trainer.resume_or_load(resume)
+    trainer.resume_or_load(resume)
     recorder = Recorder()
     loop.register_hooks([recorder, *([_BreakOff(stop_before)] if stop_before else [])])
     with contextlib.suppress(BrokenOffError):

@@ -98,8 +98,7 @@ def _config(
     for split, short in (("TRAIN", "train"), ("TEST", "val")):
         node = cfg.DATASETS.CUSTOM[split]
         node.JSON, node.IMAGES = str(folder / f"demo/{short}.json"), str(folder / f"demo/{short}")
-    register_custom_datasets(cfg)
-    return cfg
+    return register_custom_datasets(cfg)
 
 
 def _train(cfg: CfgNode, prepare: Callable[[SwinV2], None]) -> nn.Module:

@@ -1,176 +1,280 @@
-"""LazyConfigs: their keys, loaded and checked; what ``config.py`` is for yacs.
+"""The LazyConfig dialect: its keys, loaded from a file and overrides, and translated to a plan.
 
 A LazyConfig has ``model``, ``dataloader.{train,test,evaluator}``, ``optimizer`` and
-``lr_multiplier``, as Detectron2's own have, and ``train``, of which ``TRAIN`` has the keys and
-defaults.  ``datasets.{train,test}`` may register own datasets (``register_coco``,
-``register_semantic``).
+``lr_multiplier``, as Detectron2's own have, and ``train``, whose keys and defaults are the options
+of the plan. ``datasets.{train,test}`` may register datasets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import difflib
+import inspect
+import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from detectron2.config import LazyConfig
-from detectron2.data import MetadataCatalog
+from detectron2.config import LazyConfig, instantiate
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from swinv2_backbone.d2.config.yacs import check_precision
-from swinv2_backbone.d2.data.datasets.selected import check_same_classes
-from swinv2_backbone.d2.engine.parallel import SHARDING
-from swinv2_backbone.d2.solver.clipping import CLIPPING
+from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.lazy_parts import augmentation, clipping, schedule, target_name
+from swinv2_backbone.d2.config.options import Dialect, plain
+from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
+from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
+from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
+from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
 
-TRAIN = {
-    "output_dir": "output",
-    "init_checkpoint": "",  # of any layout; see docs/CHECKPOINTS.md
-    "partial_weights": False,
-    "max_iter": 90000,
-    "amp": {"enabled": False, "dtype": "bfloat16"},
-    "clip": None,  # or {"kind": "full_model", "value": 1.0, "norm_type": 2.0}; see step.py
-    "accumulate": 1,  # a step's total_batch_size images go through the model in so many parts
-    "sharding": "none",  # or "optimizer" or "all"; see parallel.py
-    "max_nonfinite_steps": 0,  # to be passed over
-    "ema": {"enabled": False, "decay": 0.9999},
-    "best_metric": "",
-    "checkpointer": {"period": 5000, "max_to_keep": 100},
-    "eval_period": 5000,
-    "log_period": 20,
-    "test_aug": {
-        "enabled": False,
-        "min_sizes": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],
-        "max_size": 4000,
-        "flip": True,
-    },
-    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False},
-    "device": "cuda",
-    "seed": -1,
-    "cudnn_benchmark": False,
-}
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+BACKBONES = ("D2SwinV2", "SwinV2")
+
+
+def train_defaults() -> dict[str, Any]:
+    """Return the keys under ``train`` with their defaults, nested."""
+    found: dict[str, Any] = {"clip": None}
+    for option in OPTIONS.values():
+        head, *path = option.lazy.split(".")
+        if head == "train" and path[0] != "clip":
+            node = found
+            for part in path[:-1]:
+                node = node.setdefault(part, {})
+            node[path[-1]] = option.lazy_default
+    return found
 
 
 def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
-    """A LazyConfig from a .py file and overrides ``key=value``, checked, its ``train`` complete.
+    """Load a LazyConfig from a .py file and overrides ``key=value``; checked, ``train`` complete.
 
     Raises:
-        ValueError: a part is missing, or a key or value is unknown or not possible here.
+        ConfigError: a part is missing, or keys or values are unknown or not possible here; a
+            ValueError that names all.
     """
     if not Path(config_file).is_file():
-        raise ValueError(f"--config-file {config_file!r} is not there")
+        raise ConfigError([f"--config-file {config_file!r} does not exist"])
     opts = [opt for opt in opts if opt != "--"]
     wrong = [opt for opt in opts if "=" not in opt]
     if wrong:
-        raise ValueError(f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}")
+        raise ConfigError([f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}"])
     cfg = LazyConfig.load(str(config_file))
     absent = [part for part in PARTS if part not in cfg]
     if absent:
-        raise ValueError(f"{config_file} has no {', '.join(absent)}")
-    _check_keys(cfg.train, TRAIN, "train")
-    cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN), cfg.train)
-    _check_overrides(cfg, opts)
+        raise ConfigError([f"{config_file} has no {', '.join(absent)}"])
+    faults = _complete(cfg)
+    known = []
+    for opt in opts:
+        fault = _unknown_override(cfg, opt)
+        faults += fault
+        known += [] if fault else [opt]
     try:
-        cfg = LazyConfig.apply_overrides(cfg, opts)
+        cfg = LazyConfig.apply_overrides(cfg, known)
     except (HydraException, OmegaConfBaseException, KeyError) as error:
-        raise ValueError(f"{error} (in {config_file}, {' '.join(opts)})") from error
-    _check_keys(cfg.train, TRAIN, "train")
-    _check_values(cfg)
+        raise ConfigError([*faults, f"{error} (in {config_file}, {' '.join(opts)})"]) from error
+    faults += [fault for fault in _complete(cfg) if fault not in faults]
+    validate(plan_from_lazy(cfg, unreadable=faults))
     return cfg
 
 
-def train_datasets(cfg: DictConfig) -> list[str]:
-    """The names of the datasets to train on."""
-    return _names(cfg.dataloader.train.dataset.names)
+def _complete(cfg: DictConfig) -> list[str]:
+    """Add the defaults to ``train``; returns the faults of its keys, which are left out."""
+    faults: list[str] = []
+    known = train_defaults()
+    given = OmegaConf.to_container(cfg.train) if OmegaConf.is_dict(cfg.train) else cfg.train
+    given = _known_part(given, known, "train", faults)
+    cfg.train = OmegaConf.merge(OmegaConf.create(known), OmegaConf.create(given))
+    return faults
 
 
-def test_datasets(cfg: DictConfig) -> list[str]:
-    """The names of the datasets to test on."""
-    return _names(cfg.dataloader.test.dataset.names)
+def _known_part(given: Any, known: dict, path: str, faults: list[str]) -> dict:
+    """Return the keys of ``given`` that ``known`` has; the others become faults."""
+    if not isinstance(given, dict):
+        faults.append(f"{path} is {given!r}, not a dict of {', '.join(known)}")
+        return {}
+    found = {}
+    for key, value in given.items():
+        if key not in known:
+            faults.append(no_such_key(f"{path}.{key}", list(known)))
+        elif isinstance(known[key], dict):
+            found[key] = _known_part(value, known[key], f"{path}.{key}", faults)
+        else:
+            found[key] = value
+    return found
 
 
-def _names(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def target_name(node: DictConfig) -> str:
-    """The name of what a LazyCall calls, without its module."""
-    target = node._target_
-    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
-
-
-def check_class_counts(cfg: DictConfig, datasets: Sequence[str]) -> None:
-    """Raise ValueError unless the heads have as many classes as the datasets."""
-    model = cfg.model
-    for part, key, names in (
-        (model.get("roi_heads"), "model.roi_heads.num_classes", "thing_classes"),
-        (model if "roi_heads" not in model else None, "model.num_classes", "thing_classes"),
-        (model.get("sem_seg_head"), "model.sem_seg_head.num_classes", "stuff_classes"),
-    ):
-        if part is None or "num_classes" not in part:
-            continue
-        check_same_classes(datasets, names)
-        for dataset in datasets:
-            classes = MetadataCatalog.get(dataset).get(names)
-            if classes and len(classes) != part.num_classes:
-                raise ValueError(
-                    f"{key} is {part.num_classes}, but {dataset} has {len(classes)} classes: "
-                    f"set {key}={len(classes)}"
-                )
-
-
-def _check_overrides(cfg: DictConfig, opts: Sequence[str]) -> None:
-    """Raise ValueError for an override of something that the config does not have.
+def _unknown_override(cfg: DictConfig, opt: str) -> list[str]:
+    """Report an override of something that the config does not have.
 
     The last part of a name may be new: an argument that was left at its default.
     """
-    for opt in opts:
-        parent = opt.split("=")[0].lstrip("+~").rpartition(".")[0]
-        name = parent or opt.split("=")[0].lstrip("+~")
-        if OmegaConf.select(cfg, name) is None:
-            raise ValueError(f"{opt}: the config has no {name}")
+    name = opt.split("=")[0].lstrip("+~")
+    path = name.split(".")
+    for depth in range(1, max(len(path), 2)):
+        part = ".".join(path[:depth])
+        if OmegaConf.select(cfg, part) is None:
+            parent = OmegaConf.select(cfg, ".".join(path[: depth - 1])) if depth > 1 else cfg
+            keys = [str(key) for key in parent] if OmegaConf.is_dict(parent) else []
+            near = difflib.get_close_matches(path[depth - 1], keys, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return [f"{opt}: the config has no {part}{hint}"]
+    return []
 
 
-def _check_keys(given: DictConfig, known: dict, where: str) -> None:
-    """Raise ValueError for a key that nothing would read."""
-    if not isinstance(given, DictConfig):
-        raise ValueError(f"{where} is {given!r}, not a dict of {', '.join(known)}")
-    for key, value in given.items():
-        if key not in known:
-            raise ValueError(f"{where}.{key} is no key: there are {', '.join(known)}")
-        if isinstance(known[key], dict):
-            _check_keys(value, known[key], f"{where}.{key}")
+def calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield each LazyCall of a config, with its path."""
+    if OmegaConf.is_dict(node):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_interpolation(node, key):
+                yield from calls(node._get_node(key), f"{path}.{key}")
+    elif OmegaConf.is_list(node):
+        for index in range(len(node)):
+            yield from calls(node._get_node(index), f"{path}.{index}")
 
 
-def _check_values(cfg: DictConfig) -> None:
-    train, batch = cfg.train, cfg.dataloader.train.total_batch_size
-    check_precision(
-        train.device, train.amp.enabled, train.amp.dtype, "train.device", "train.amp.dtype"
+def _unknown_arguments(cfg: DictConfig) -> list[str]:
+    """Report arguments of LazyCalls that what they call does not take."""
+    faults = []
+    for part in (part for part in ("datasets", *PARTS) if cfg.get(part) is not None):
+        for path, call in calls(cfg[part], part):
+            target = call["_target_"]
+            try:
+                target = get_object(target) if isinstance(target, str) else target
+                parameters = inspect.signature(target).parameters
+            except (HydraException, ImportError, TypeError, ValueError):
+                continue  # found out when it is called
+            if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+                continue
+            given = [str(key) for key in call if not str(key).startswith("_")]
+            names = list(parameters)
+            faults += [no_such_key(f"{path}.{key}", names) for key in given if key not in names]
+    return faults
+
+
+def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingPlan:
+    """Translate a config; it is copied, not changed.
+
+    Args:
+        unreadable: faults that loading has found.
+    """
+    config, places = Dialect.LAZY.copy(cfg), _places(cfg)
+    values: dict[str, Any] = {}
+    for name, option in OPTIONS.items():
+        key = option.lazy.format_map(places)
+        found = option.lazy_default
+        if key and not key.startswith(".") and "[" not in key:  # a key, no part of a call
+            found = _value(config, key, found)
+        values[name] = plain(found)
+    faults = [*unreadable, *_unknown_arguments(config)]
+    for read in (_model, _optimizer, schedule, clipping, augmentation, _data):
+        values.update(read(config, faults))
+    return TrainingPlan(
+        **sections_from(values),
+        dialect=Dialect.LAZY,
+        config=config,
+        translate=plan_from_lazy,
+        places=places,
+        factories=_factories(config),
+        unreadable=tuple(dict.fromkeys(faults)),
     )
-    if train.accumulate < 1 or batch % train.accumulate:
-        raise ValueError(
-            f"train.accumulate {train.accumulate} must divide "
-            f"dataloader.train.total_batch_size {batch}"
-        )
-    if train.sharding not in SHARDING:
-        raise ValueError(
-            f"train.sharding must be one of {', '.join(SHARDING)}, got {train.sharding!r}"
-        )
-    if train.max_nonfinite_steps < 0:
-        raise ValueError(
-            f"train.max_nonfinite_steps must not be negative: {train.max_nonfinite_steps}"
-        )
-    if not 0 <= train.ema.decay < 1:
-        raise ValueError(f"train.ema.decay must be in [0, 1), got {train.ema.decay}")
-    if train.clip is not None:
-        _check_keys(train.clip, dict.fromkeys(("kind", "value", "norm_type")), "train.clip")
-        if train.clip.get("kind") not in CLIPPING or "value" not in train.clip:
-            raise ValueError(
-                f"train.clip needs a kind, one of {', '.join(CLIPPING)}, and a value; got "
-                f"{dict(train.clip)}"
-            )
-    architecture = target_name(cfg.model)
-    if train.test_aug.enabled and architecture not in ("GeneralizedRCNN", "SemanticSegmentor"):
-        raise ValueError(
-            f"train.test_aug is for GeneralizedRCNN and SemanticSegmentor, not for {architecture}"
-        )
+
+
+def _value(config: DictConfig, key: str, default: Any) -> Any:
+    """Return the value of a key that may be absent; calls and dicts are read elsewhere."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not OmegaConf.is_dict(node) or last not in node or OmegaConf.is_dict(node[last]):
+        return default
+    return node[last]
+
+
+def _places(cfg: DictConfig) -> dict[str, str]:
+    """Find the backbone and the numbers of classes in the model."""
+    model = cfg.model
+    backbones = [path for path, call in calls(model, "model") if target_name(call) in BACKBONES]
+    things = "model.roi_heads.num_classes" if "roi_heads" in model else ""
+    if not things and "num_classes" in model:
+        things = "model.num_classes"
+    stuff = "model.sem_seg_head.num_classes" if "sem_seg_head" in model else ""
+    return {"backbone": backbones[0] if backbones else "", "things": things, "stuff": stuff}
+
+
+def _model(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    heads = config.model.get("roi_heads", {})
+    backbone = _places(config)["backbone"]
+    features = OmegaConf.select(config, f"{backbone}.out_features") if backbone else None
+    return {
+        "backbone.out_features": plain(features or FEATURES),
+        "model.architecture": target_name(config.model),
+        "model.masks": "mask_head" in heads,
+        "model.keypoints": "keypoint_head" in heads,
+    }
+
+
+def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    name = target_name(config.optimizer)
+    found = {"optimizer.name": {"AdamW": "ADAMW"}.get(name, name)}
+    if name == "SGD" and "momentum" not in config.optimizer:
+        found["optimizer.momentum"] = 0.0  # torch's default
+    return found
+
+
+def _data(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"run.output_dir": os.path.normpath(str(config.train.output_dir))}
+    for split in ("train", "test"):
+        names = OmegaConf.select(config, f"dataloader.{split}.dataset.names")
+        found[f"data.{split}"] = (names,) if isinstance(names, str) else tuple(names or ())
+    own = config.get("datasets") or {}
+    faults += [no_such_key(f"datasets.{s}", ["train", "test"]) for s in own if s not in _SPLITS]
+    return found
+
+
+_SPLITS = ("train", "test")
+
+
+def _factories(config: DictConfig) -> Factories:
+    """Return builders of the nodes of the config, which are called and never changed."""
+    loader = config.dataloader
+
+    def optimizer(model: Any) -> Any:
+        node = copy.deepcopy(config.optimizer)
+        node.params.model = model
+        return instantiate(node)
+
+    def train_loader() -> Any:
+        node = copy.deepcopy(loader.train)
+        node.total_batch_size //= config.train.accumulate
+        return instantiate(node)
+
+    def test_loader(name: str, own_size: bool) -> Any:
+        node = copy.deepcopy(loader.test)
+        if "names" in node.get("dataset", {}):
+            node.dataset.names = name
+        if own_size:
+            node.mapper.augmentations = []
+        return undisturbed_by_signals(instantiate(node))
+
+    def evaluator(name: str, folder: Path) -> Any:
+        node = copy.deepcopy(loader.evaluator)
+        for key, value in (("dataset_name", name), ("output_folder", str(folder))):
+            if key in node:
+                node[key] = value
+        return instantiate(node)
+
+    def model() -> Any:
+        built = instantiate(config.model).to(config.train.device)
+        logging.getLogger(__name__).info(f"Model:\n{built}")
+        return built
+
+    return Factories(
+        model=model,
+        optimizer=optimizer,
+        schedule=lambda _: instantiate(config.lr_multiplier),
+        train_loader=train_loader,
+        test_loader=test_loader,
+        evaluator=evaluator,
+    )

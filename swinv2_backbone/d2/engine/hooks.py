@@ -1,4 +1,4 @@
-"""What happens around a step of training: evaluation, checkpoints, and ending well."""
+"""Hooks around a training step: evaluation, checkpoints, and an orderly end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer, save_weights
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.parallel import gathered, model_state
 from swinv2_backbone.d2.engine.rng import undisturbed_rng
-from swinv2_backbone.d2.engine.signals import exit_code
+from swinv2_backbone.d2.engine.signals import TIME_IS_UP, TrainingEnded, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
 
 BEST = "model_best"
@@ -38,9 +38,13 @@ class Evaluate(hooks.EvalHook):
     Args:
         period: in iterations; 0: only after the last.
         evaluate: returns the results, as ``inference_on_dataset`` nests them.
-        step: what knows of the wish to stop.
+        step: training step, whose stop request is polled during evaluation.
         best_metric: such as "bbox/AP"; "" keeps nothing.
-        model: what ``evaluate`` evaluates.
+        model: model that ``evaluate`` evaluates.
+
+    Attributes:
+        results: results of the last evaluation, nested as ``evaluate`` returns them.
+        evaluated: iterations that were done at the last evaluation; -1: there was none.
     """
 
     def __init__(
@@ -57,6 +61,13 @@ class Evaluate(hooks.EvalHook):
         self.step, self.best_metric, self.model = step, best_metric, model
         self.record = Path(output_dir, f"{BEST}.json")
         self.best = -math.inf
+        self.results: dict = {}
+        self.evaluated = -1
+
+    def run(self) -> None:
+        """Evaluate now, unless that was done after this iteration."""
+        if self.evaluated != self.trainer.iter + 1:
+            self._do_eval()
 
     def before_train(self) -> None:
         if not (self.best_metric and comm.is_main_process()):
@@ -72,7 +83,7 @@ class Evaluate(hooks.EvalHook):
         if sys.exc_info()[1] is not None:  # the training was stopped, or failed
             return
         super().after_train()
-        if self.step.stopping:
+        if self.step.stopping and self.step.stopping != TIME_IS_UP:  # here time is up anyway
             raise SystemExit(exit_code(self.step.stopping))
 
     def _do_eval(self) -> None:
@@ -83,6 +94,7 @@ class Evaluate(hooks.EvalHook):
             # A training that is resumed has no evaluation before its next step.
             with undisturbed_rng(), gathered(self.model):
                 super()._do_eval()
+            self.results, self.evaluated = results, self.trainer.iter + 1
             if self.best_metric:
                 self._keep_best(flatten_results_dict(results))
         except _AbandonedError:
@@ -94,7 +106,7 @@ class Evaluate(hooks.EvalHook):
 
     def _look_for_signal(self, model: nn.Module, inputs: tuple) -> None:
         # Several processes finish it, as they wait for each other at its end.
-        if self.step.stop_request.signal and comm.get_world_size() == 1:
+        if self.step.stop_request.signal not in (0, TIME_IS_UP) and comm.get_world_size() == 1:
             raise _AbandonedError
 
     def _keep_best(self, results: dict[str, float]) -> None:
@@ -104,8 +116,7 @@ class Evaluate(hooks.EvalHook):
         better, absent, names = comm.all_gather((value > self.best, absent, list(results)))[0]
         if absent:
             raise ValueError(
-                f"TEST.BEST_METRIC {self.best_metric!r} is not among the results: "
-                f"{', '.join(names)}"
+                f"the best metric {self.best_metric!r} is not among the results: {', '.join(names)}"
             )
         if not better:  # also if it is not a number
             return
@@ -167,9 +178,13 @@ class SaveCheckpoints(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done >= self.trainer.max_iter:
-            self._save("model_final")
+            self.save_final()
         elif done % self.period == 0:
             self.save()
+
+    def save_final(self) -> None:
+        """Save this iteration as the final one."""
+        self._save("model_final")
 
     def save(self) -> None:
         """Save this iteration, unless it is saved.
@@ -213,20 +228,53 @@ class PeriodicWriter(hooks.PeriodicWriter):
 
 
 class Stop(HookBase):
-    """Ends the training if a signal asked for it, with everything saved; the last of the hooks."""
+    """Ends the training, with everything saved, if there is a reason to; the last of the hooks.
 
-    def __init__(self, step: TrainingStep, checkpoints: SaveCheckpoints):
+    After a signal a checkpoint is saved. After a time limit there is also an evaluation, and after
+    early stopping the checkpoint is the final one.
+
+    Args:
+        augmented: evaluate again at an early stop, as only the last evaluation is augmented.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        checkpoints: SaveCheckpoints,
+        evaluate: Evaluate,
+        augmented: bool = False,
+    ):
         self.step, self.checkpoints = step, checkpoints
+        self.evaluate, self.augmented = evaluate, augmented
+
+    def before_train(self) -> None:
+        if self.step.ending:  # a training that had ended is resumed
+            raise TrainingEnded(self.step.ending)
 
     def after_step(self) -> None:
-        if not self.step.stopping:
+        if self.step.stopping and self.step.stopping != TIME_IS_UP:
+            self.checkpoints.save()
+            name = signal.Signals(self.step.stopping).name
+            logging.getLogger(__name__).warning(
+                f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume "
+                "goes on"
+            )
+            raise SystemExit(exit_code(self.step.stopping))
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
             return
-        self.checkpoints.save()
-        name = signal.Signals(self.step.stopping).name
-        logging.getLogger(__name__).warning(
-            f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume goes on"
-        )
-        raise SystemExit(exit_code(self.step.stopping))
+        if self.step.ending:
+            self.checkpoints.save_final()
+            if self.augmented:
+                self.evaluate.evaluated = -1
+            self.evaluate.run()
+            raise TrainingEnded(self.step.ending)
+        if self.step.stopping:
+            self.checkpoints.save()
+            self.evaluate.run()
+            raise TrainingEnded(
+                f"The time is up: stopped after iteration {self.trainer.iter}, which is saved; "
+                "--resume goes on"
+            )
 
 
 class EndOfData(HookBase):
@@ -263,8 +311,15 @@ def standard_hooks(
     max_to_keep: int | None = None,
     log_period: int = 20,
     lr_scheduler: hooks.LRScheduler | None = None,
+    early_ends: Sequence[HookBase] = (),
+    augmented: bool = False,
 ) -> list[HookBase]:
-    """The hooks of a training, in the order in which they depend on each other."""
+    """Return the hooks of a training in the order in which they depend on each other.
+
+    Args:
+        early_ends: hooks that may ask the step to end the training.
+        augmented: only the last evaluation is augmented.
+    """
     found = [hooks.IterationTimer(), lr_scheduler or hooks.LRScheduler()]
     if average is not None:
         found.append(AverageWeights(average))
@@ -272,4 +327,4 @@ def standard_hooks(
     found += [EndOfData(step, output_dir), checkpoints, evaluate]
     if comm.is_main_process():
         found.append(PeriodicWriter(writers, log_period))
-    return [*found, Stop(step, checkpoints)]
+    return [*found, *early_ends, Stop(step, checkpoints, evaluate, augmented)]

@@ -1,46 +1,52 @@
-"""A rehearsal of a run: a few iterations, and everything that comes after them, in a minute."""
+"""A rehearsal: a few iterations and everything that follows them, in a minute."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import TrainingPlan
 
 ITERATIONS = 4
 IMAGES = 8
-FOLDER = "fast_dev_run"  # of OUTPUT_DIR
+FOLDER = "fast_dev_run"  # in the output folder
 
 
-def shorten(cfg: CfgNode) -> None:
-    """Make ``cfg`` a rehearsal, in the :func:`rehearsal_folder` that is its OUTPUT_DIR by now.
+def shorten(plan: TrainingPlan) -> TrainingPlan:
+    """Return the rehearsal of a plan, whose output folder is :func:`rehearsal_folder` by now.
 
     It trains, writes checkpoints in between, evaluates the first images of each test dataset with
-    all that the config asks for, and keeps the best.  What it measures means nothing.
+    everything that the plan asks for, and keeps the best. Its numbers mean nothing.
     """
-    cfg.SOLVER.MAX_ITER = ITERATIONS
-    cfg.SOLVER.WARMUP_ITERS = 1
-    cfg.SOLVER.STEPS = ()
-    cfg.SOLVER.CHECKPOINT_PERIOD = ITERATIONS // 2
-    cfg.TEST.EVAL_PERIOD = ITERATIONS // 2
-    cfg.TEST.EXPECTED_RESULTS = []
-    cfg.DATASETS.TEST = tuple(first_images(name, cfg.OUTPUT_DIR) for name in cfg.DATASETS.TEST)
+    test = tuple(first_images(name, plan.run.output_dir) for name in plan.data.test)
+    values = {
+        "schedule.max_iter": ITERATIONS,
+        "run.checkpoint_period": ITERATIONS // 2,
+        "run.log_period": 1,
+        "evaluation.period": ITERATIONS // 2,
+        "evaluation.expected_results": [],
+        "data.test": test,
+    }
+    if plan.dialect is Dialect.YACS:  # in a LazyConfig these are relative to the length
+        values |= {"schedule.warmup_iters": 1, "schedule.steps": ()}
+    return plan.replaced(values)
 
 
 def rehearsal_folder(output_dir: str) -> str:
-    """A folder of its own, so that a rehearsal touches nothing of a real run."""
+    """Return a folder for a rehearsal, so that it touches nothing of a real run."""
     return str(Path(output_dir, FOLDER))
 
 
 def first_images(name: str, folder: str, count: int = IMAGES) -> str:
-    """Register the first images of a dataset as one of its own, and return that one's name.
+    """Register the first images of a dataset as another dataset; returns the name of that.
 
-    Of datasets whose evaluator reads files of its own (Cityscapes, Pascal VOC, LVIS) the whole is
-    taken.
+    A dataset whose evaluator reads files of its own (Cityscapes, Pascal VOC, LVIS) is taken whole.
 
     Args:
-        folder: for the annotation files that evaluators read.
+        folder: where the annotation files go that evaluators read.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") not in ("coco", "sem_seg", "coco_panoptic_seg"):
@@ -60,7 +66,7 @@ def first_images(name: str, folder: str, count: int = IMAGES) -> str:
 
 
 def _cut(source: Path, records: list[dict], target: Path) -> str:
-    """Write what a COCO-format file says of the images of ``records``."""
+    """Write the part of a COCO-format file that concerns the images of ``records``."""
     kept = {record["image_id"] for record in records}
     content = json.loads(source.read_text())
     content["images"] = [image for image in content["images"] if image["id"] in kept]

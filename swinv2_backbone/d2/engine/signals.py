@@ -8,6 +8,11 @@ import threading
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TIME_IS_UP = 14  # stands for a time limit where a signal's number is expected: that of SIGALRM
+
+
+class TrainingEnded(SystemExit):
+    """The end of a training before its last iteration, with everything saved."""
 
 
 class StopRequest:

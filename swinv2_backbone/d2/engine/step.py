@@ -68,7 +68,8 @@ class TrainingStep(SimpleTrainer):
 
     Attributes:
         stop_request: of signals that should end the training.
-        stopping: the signal by which all processes are to stop after this step, or 0.
+        stopping: signal by which all processes stop after this step, or 0.
+        ending: why the training ends after this step, for hooks to set; "" if it goes on.
         broken: file -> what is wrong with it, of all processes' images that were passed over.
         nonfinite: steps passed over.
     """
@@ -93,7 +94,7 @@ class TrainingStep(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scaled)
         self.max_nonfinite, self.output_dir = max_nonfinite, output_dir
         self.stop_request = StopRequest(launched=dist.is_initialized())
-        self.stopping, self.nonfinite = 0, 0
+        self.stopping, self.nonfinite, self.ending = 0, 0, ""
         self.broken: dict[str, str] = {}
         self._norms: deque[tuple[int, float]] = deque(maxlen=NORMS_KEPT)
         self._resumed_rng: dict[str, Any] | None = None

@@ -1,11 +1,12 @@
-"""Training and evaluation by a yacs config: Detectron2's trainer, as SwinV2 needs it."""
+"""Detectron2's ``DefaultTrainer`` over a :class:`Training`: a facade that users may subclass."""
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
-from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -13,92 +14,72 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from swinv2_backbone.d2.config.yacs import check_accumulation
+from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
+from swinv2_backbone.d2.config.rules import validate
+from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
 from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
 from swinv2_backbone.d2.data.loading.loader import TrainLoader
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
-from swinv2_backbone.d2.engine.checkpoint import Checkpointer
-from swinv2_backbone.d2.engine.ema import WeightAverage
-from swinv2_backbone.d2.engine.hooks import Evaluate, PreciseBN, standard_hooks
-from swinv2_backbone.d2.engine.parallel import (
-    check_sharding,
-    parallel_model,
-    shard_model,
-    shard_optimizer,
+from swinv2_backbone.d2.engine.training import (
+    INFERENCE,
+    Training,
+    evaluate_augmented,
+    evaluate_once,
 )
-from swinv2_backbone.d2.engine.step import TrainingStep
-from swinv2_backbone.d2.engine.summary import summarise_config
-from swinv2_backbone.d2.evaluation.evaluators import build_evaluator, write_results
-from swinv2_backbone.d2.evaluation.tta import with_augmentation
+from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
 from swinv2_backbone.d2.solver.optimizer import build_lr_scheduler, build_optimizer
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's ``DefaultTrainer`` over :class:`TrainingStep`; a drop-in for train_net scripts.
+    """A drop-in for ``DefaultTrainer`` in train_net scripts; its ``build_*`` methods are honored.
 
     Args:
-        cfg: a config from :func:`swinv2_backbone.d2.config.yacs.load_config`.
+        cfg: config with the keys of :func:`swinv2_backbone.d2.load_config`; it is not changed.
+
+    Attributes:
+        training: the training that the config describes, built.
+
+    Raises:
+        ConfigError: the config cannot work; a ValueError that names all faults.
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)  # DefaultTrainer's own insists on a GPU for mixed precision
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        check_accumulation(cfg)  # which the line above may have changed
-        model = self.build_model(cfg)
-        sharding, ema, amp = cfg.SOLVER.SHARDING, cfg.SOLVER.EMA, cfg.SOLVER.AMP
-        check_sharding(
-            sharding,
-            averaged=ema.ENABLED,
-            float16=amp.ENABLED and amp.DTYPE == "float16",
-            key="SOLVER.SHARDING",
-            average_key="SOLVER.EMA.ENABLED",
-        )
-        shard_model(model, sharding)
-        optimizer = shard_optimizer(self.build_optimizer(cfg, model), sharding)
-        loader = self.build_train_loader(cfg)
-        self.average = WeightAverage(model, ema.DECAY) if ema.ENABLED else None
-        self.evaluated = self.average.averaged if self.average else model
-        model = parallel_model(model, sharding, broadcast_buffers=False)
-        self._trainer = build_step(cfg, model, loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(
-            model,
-            cfg.OUTPUT_DIR,
-            partial=cfg.MODEL.SWINV2.PARTIAL_WEIGHTS,
-            evaluated=self.evaluated,
-            trainer=weakref.proxy(self),
-            **({"average": self.average} if self.average else {}),
-        )
-        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        own = weakref.proxy(self)
+        plan = validate(plan_from_yacs(cfg, lambda config: _factories(own, config)))
+        self.training = training = Training(plan, loop=own, evaluate=self._evaluate)
+        self._trainer, self.scheduler = training.step, training.scheduler
+        self.checkpointer, self.average = training.checkpointer, training.average
+        self.evaluated = training.evaluated
+        self.start_iter, self.max_iter, self.cfg = 0, plan.schedule.max_iter, cfg
         self.register_hooks(self.build_hooks())
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if self.checkpointer.resumed:
-            self.start_iter = self.iter + 1  # it is of an iteration that was finished
-        if self.average:
-            self.average.start()
-        if comm.is_main_process():
-            summary = summarise_config(
-                self.cfg, self.checkpointer.model, self.checkpointer, self.start_iter
-            )
-            logging.getLogger(__name__).info(f"\n{summary}")
+    @classmethod
+    def plan_of(cls, cfg: CfgNode) -> TrainingPlan:
+        """Translate a config to a plan whose parts the ``build_*`` methods of this class build."""
+        return plan_from_yacs(cfg, lambda config: _factories(cls, config))
 
-    def train(self) -> OrderedDict | None:
+    def resume_or_load(self, resume: bool = True) -> None:
+        self.training.resume_or_load(resume)
+        self.start_iter = self.training.start_iter
+
+    def train(self) -> dict | None:
         """Train to the end, or until SIGTERM or Ctrl-C.
 
         Raises:
-            SystemExit: it was stopped, after saving a checkpoint; the code is 128 + the signal.
+            SystemExit: a signal stopped it, after a checkpoint; the code is 128 + the signal.
         """
-        with self._trainer.stop_request:
-            return super().train()
+        self.training.run(super().train)
+        return getattr(self, "_last_eval_results", None)
 
     def state_dict(self) -> dict:
-        """With that of the step (optimizer, gradient scaler), which Detectron2 0.6 forgets."""
+        """Add the state of the step (optimizer, gradient scaler), which Detectron2 0.6 omits."""
         return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -110,21 +91,24 @@ class Trainer(DefaultTrainer):
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
 
+    def build_hooks(self) -> list[HookBase]:
+        return self.training.hooks(self.build_writers() if comm.is_main_process() else [])
+
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Batches of the images that go through the model at once."""
+        """Return batches of the images that go through the model at once."""
         return train_loader_from_config(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         mapper = DatasetMapper(cfg, is_train=False)
         return undisturbed_by_signals(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
@@ -132,94 +116,74 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        return build_evaluator(dataset_name, output_folder or _inference_folder(cfg))
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, INFERENCE)
+        return build_evaluator(dataset_name, folder)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Detectron2's, and the results as JSON in ``OUTPUT_DIR/inference/results.json``."""
-        results = super().test(cfg, model, evaluators)
-        if comm.is_main_process() and evaluators is None:
-            write_results(results, _inference_folder(cfg))
-        return results
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict:
+        """Evaluate as it is; the results are also in ``OUTPUT_DIR/inference/results.json``."""
+        if evaluators is not None:
+            return super().test(cfg, model, evaluators)
+        return evaluate_once(cls.plan_of(cfg), model)
 
     @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """Evaluate with test-time augmentation (``cfg.TEST.AUG``)."""
-        node, folder = cfg.TEST.AUG, os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        model = with_augmentation(model, node.MIN_SIZES, node.MAX_SIZE, node.FLIP)
-        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.INPUT.MIN_SIZE_TEST = 0  # the original sizes, so that pixels are resized once
-        results = cls.test(cfg, model, evaluators)
-        if comm.is_main_process():
-            write_results(results, folder)
-        return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
+        return evaluate_augmented(cls.plan_of(cfg), model)
 
     @classmethod
-    def evaluate(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
-        """Everything that the config asks for: as it is, then with augmentation."""
-        results = OrderedDict(cls.test(cfg, model))
+    def evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """Evaluate as it is, then with augmentation if the config asks for it."""
+        results = cls.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(cls.test_with_TTA(cfg, model))
         return results
 
-    def build_hooks(self) -> list[HookBase]:
-        cfg = self.cfg
-        found = standard_hooks(
-            step=self._trainer,
-            output_dir=cfg.OUTPUT_DIR,
-            checkpointer=self.checkpointer,
-            average=self.average,
-            checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
-            evaluate=Evaluate(
-                cfg.TEST.EVAL_PERIOD,
-                self._evaluate,
-                step=self._trainer,
-                best_metric=cfg.TEST.BEST_METRIC,
-                model=self.evaluated,
-                output_dir=cfg.OUTPUT_DIR,
-            ),
-            # Each process has all hooks but those that write.
-            writers=self.build_writers() if comm.is_main_process() else (),
-        )
-        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            found.insert(2, self._precise_bn())
-        return found
-
-    def _evaluate(self) -> OrderedDict:
-        # Augmentation multiplies the time: only at the end.
-        last = self.iter + 1 >= self.max_iter
-        evaluate = self.evaluate if last else self.test
-        self._last_eval_results = evaluate(self.cfg, self.evaluated)
+    def _evaluate(self, model: nn.Module, last: bool) -> dict:
+        self._last_eval_results = (self.evaluate if last else self.test)(self.cfg, model)
         return self._last_eval_results
 
-    def _precise_bn(self) -> HookBase:
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.DATALOADER.NUM_WORKERS = 0  # it is seldom used
-        test, loader = cfg.TEST, self.build_train_loader(cfg)
-        return PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
 
+def _factories(trainer: Any, cfg: CfgNode) -> Factories:
+    """Return builders that call the ``build_*`` methods of a Trainer or of its class."""
 
-def _inference_folder(cfg: CfgNode) -> str:
-    return os.path.join(cfg.OUTPUT_DIR, "inference")
+    def test_loader(name: str, own_size: bool) -> Any:
+        node = cfg.clone()
+        if own_size:
+            node.defrost()
+            node.INPUT.MIN_SIZE_TEST = 0
+        return trainer.build_test_loader(node, name)
 
+    def evaluator(name: str, folder: Path) -> Any:
+        # Overrides of build_evaluator often take no folder.
+        other = [] if folder == Path(cfg.OUTPUT_DIR, INFERENCE) else [str(folder)]
+        return trainer.build_evaluator(cfg, name, *other)
 
-def build_step(
-    cfg: CfgNode, model: nn.Module, data_loader, optimizer: torch.optim.Optimizer
-) -> TrainingStep:
-    """The :class:`TrainingStep` that ``cfg.SOLVER`` describes."""
-    amp, clip = cfg.SOLVER.AMP, cfg.SOLVER.CLIP_GRADIENTS
-    return TrainingStep(
-        model,
-        data_loader,
-        optimizer,
-        amp_dtype=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
-        clip={"kind": clip.CLIP_TYPE, "value": clip.CLIP_VALUE, "norm_type": clip.NORM_TYPE}
-        if clip.ENABLED
-        else None,
-        accumulate=cfg.SOLVER.ACCUMULATE,
-        max_nonfinite=cfg.SOLVER.MAX_NONFINITE_STEPS,
-        output_dir=cfg.OUTPUT_DIR,
+    return Factories(
+        model=lambda: trainer.build_model(cfg),
+        optimizer=lambda model: trainer.build_optimizer(cfg, model),
+        schedule=lambda optimizer: trainer.build_lr_scheduler(cfg, optimizer),
+        train_loader=lambda: trainer.build_train_loader(cfg),
+        test_loader=test_loader,
+        evaluator=evaluator,
     )
+
+
+def load_plan(config_file: str, opts: Sequence[str] = ()) -> TrainingPlan:
+    """Load a config of either dialect, told by its suffix, as a validated plan.
+
+    Args:
+        config_file: a YAML file, or a LazyConfig (.py).
+        opts: overrides, ``KEY VALUE ...`` or ``key=value ...``.
+
+    Raises:
+        ConfigError: the config cannot work; a ValueError that names all faults.
+    """
+    if config_file.endswith(".py"):
+        return plan_from_lazy(load_lazy_config(config_file, opts))
+    return Trainer.plan_of(load_config(config_file, opts))
+
+
+def build_trainer(plan: TrainingPlan) -> Trainer | Training:
+    """Build what trains a plan: it has ``resume_or_load(resume)`` and ``train()``."""
+    return Trainer(plan.config) if plan.dialect is Dialect.YACS else Training(plan)

@@ -1,22 +1,30 @@
-"""What can be exported of a Detectron2 model: its backbone, with an FPN, or all of it."""
+"""The exportable parts of a Detectron2 model: the backbone, with an FPN, or the whole model."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import instantiate
-from detectron2.modeling import FPN, SemanticSegmentor, build_model
+from detectron2.modeling import (
+    FPN,
+    Backbone,
+    GeneralizedRCNN,
+    RetinaNet,
+    SemanticSegmentor,
+    build_model,
+)
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.engine import lazy
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.training import factories_of
 from swinv2_backbone.d2.export.detector import (
     GraphDetector,
     check_detector,
@@ -24,95 +32,36 @@ from swinv2_backbone.d2.export.detector import (
     detector_format,
     detector_outputs,
 )
+from swinv2_backbone.d2.export.graph import GraphSegmentor, PaddedBackbone
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2
-from swinv2_backbone.d2.modeling.upernet import PyramidPooling, UPerNetHead
 from swinv2_backbone.export.exportable import Exportable, feature_outputs
+from swinv2_backbone.export.formats import Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
 
-
-class PaddedBackbone(nn.Module):
-    """What a :class:`D2SwinV2` gives for images that Detectron2 pads to multiples of ``divisor``.
-
-    (B, C_in, H, W), normalised and not padded -> features of the padded images.
-    """
-
-    def __init__(self, backbone: D2SwinV2, divisor: int):
-        super().__init__()
-        self.graph = GraphBackbone(backbone.swinv2)
-        self.strides = dict(backbone.swinv2.strides)
-        self.mask_padding = backbone.mask_padding
-        self.divisor = max(divisor, 1)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        height, width = (self._padded(length) for length in images.shape[-2:])
-        if not self.mask_padding:
-            return self.graph(_pad_end(images, height, width))
-        features = self.graph(images)
-        if self.divisor > 1:  # a multiple of all strides
-            for name, stride in self.strides.items():
-                features[name] = _pad_end(features[name], height // stride, width // stride)
-        return features
-
-    def _padded(self, length: int) -> int:
-        return (length + self.divisor - 1) // self.divisor * self.divisor
-
-
-class GraphPooling(nn.Module):
-    """``PyramidPooling`` for a graph: averages as products, as cells depend on the size."""
-
-    def __init__(self, pooling: PyramidPooling):
-        super().__init__()
-        self.scales, self.convs, self.bottleneck = (
-            *(pooling.scales, pooling.convs, pooling.bottleneck),
-        )
-
-    def forward(self, feature: Tensor) -> Tensor:
-        batch, channels, height, width = feature.shape
-        maps, pooled = feature.view(batch * channels, height, width), [feature]
-        for scale, conv in zip(self.scales, self.convs, strict=True):
-            rows, columns = (
-                _averages(n, scale, feature).expand(batch * channels, scale, n)
-                for n in (height, width)
-            )
-            cells = torch.bmm(torch.bmm(rows, maps), columns.mT)
-            cells = conv(cells.view(batch, channels, scale, scale))
-            pooled.append(F.interpolate(cells, (height, width), mode="bilinear"))
-        return self.bottleneck(torch.cat(pooled, dim=1))
-
-
-class GraphSegmentor(nn.Module):
-    """(B, C_in, H, W), normalised -> {"logits": (B, K, H, W)}."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module):
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        logits, _ = self.head(self.backbone(images))
-        # A slice would ask whether the logits are as large as the image.
-        for axis in (2, 3):
-            inside = torch.arange(images.shape[axis], device=images.device)
-            logits = logits.index_select(axis, inside)
-        return {"logits": logits}
+# Detectron2's models with a backbone.
+MetaArchitecture: TypeAlias = GeneralizedRCNN | RetinaNet | SemanticSegmentor
 
 
 def load_model(
     config_file: str, weights: str | None, opts: Sequence[str] = ()
-) -> tuple[nn.Module, str, Path]:
-    """The model of a config on the CPU, the order of its channels, and the file of its weights.
+) -> tuple[MetaArchitecture, str, Path]:
+    """Build the model of a config on the CPU and load its weights.
 
     Args:
         config_file: a yacs config or a LazyConfig (.py).
-        weights: instead of the config's own.
+        weights: the file of the weights; default: the config's.
         opts: changes of config keys.
 
+    Returns:
+        The model, its image format ("RGB" or "BGR"), and the local file of its weights.
+
     Raises:
-        ValueError, OSError: there are no weights, or they do not fit.
+        ValueError, OSError: no weights are given, or they do not fit the model.
     """
     if Path(config_file).suffix == ".py":
         cfg = load_lazy_config(config_file, [*opts, "train.device=cpu", "train.amp.enabled=false"])
         weights, key = weights or cfg.train.init_checkpoint, "train.init_checkpoint"
-        model = lazy.build_model(cfg)
+        model = factories_of(plan_from_lazy(cfg)).model()
         image_format = instantiate(cfg.dataloader.test.mapper).image_format
     else:
         on_cpu = ("MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False")
@@ -127,12 +76,13 @@ def load_model(
     return model.eval(), image_format, checkpointer.local_path(weights)
 
 
-def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportable:
-    """A part of a Detectron2 model.
+def exportable_part(model: MetaArchitecture, what: str, image_format: str) -> Exportable:
+    """Return a part of a Detectron2 model in exportable form.
 
     Args:
-        model: with ``backbone``, ``pixel_mean`` and ``pixel_std``.
+        model: a meta-architecture with ``backbone``, ``pixel_mean`` and ``pixel_std``.
         what: a key of ``PARTS``.
+        image_format: "RGB" or "BGR", the order of the channels.
 
     Raises:
         ValueError: the model has no such part, or it cannot be exported.
@@ -144,26 +94,34 @@ def exportable_part(model: nn.Module, what: str, image_format: str) -> Exportabl
         raise ValueError(f"the backbone is a {type(bottom_up).__name__}, not a SwinV2")
     graph, run, outputs = PARTS[what](model, bottom_up)
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
-    graph, numbers = FromPixels(graph, mean, std), (image_format, mean, std)
+    found = Exportable(
+        model=FromPixels(graph, mean, std),
+        expected=run,
+        backbone=bottom_up.swinv2,
+        image_format=image_format,
+        mean=mean,
+        std=std,
+        outputs=outputs,
+    )
     if what == "detector":
-        one = dict(format_of=detector_format, one_image=True)
-        return Exportable(graph, run, bottom_up.swinv2, *numbers, outputs, **one)
-    return Exportable(graph, run, bottom_up.swinv2, *numbers, outputs)
+        return replace(found, format_of=detector_format, one_image=True)
+    return found
 
 
-Part = tuple[nn.Module, Callable[[Tensor], dict[str, Tensor]], dict[str, str]]
+# The graph for normalized images, the original model from pixels, and a description of the outputs.
+Part = tuple[nn.Module, Run, dict[str, str]]
 
 
-def _backbone(model: nn.Module, bottom_up: D2SwinV2) -> Part:
+def _backbone(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     graph = GraphBackbone(bottom_up.swinv2)
     return (
         graph,
-        lambda images: bottom_up(_normalised(model, images)),
+        lambda images: bottom_up(_normalized(model, images)),
         feature_outputs(bottom_up.swinv2),
     )
 
 
-def _fpn(model: nn.Module, bottom_up: D2SwinV2) -> Part:
+def _fpn(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     if not isinstance(model.backbone, FPN):
         raise ValueError(
             f"there is no FPN on the backbone of a {type(model).__name__}: take --what backbone"
@@ -177,30 +135,27 @@ def _fpn(model: nn.Module, bottom_up: D2SwinV2) -> Part:
     return _graph_of(model.backbone), lambda images: model.backbone(_batch(model, images)), outputs
 
 
-def _semantic(model: nn.Module, bottom_up: D2SwinV2) -> Part:
+def _semantic(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     if not isinstance(model, SemanticSegmentor):
         raise ValueError(
             f"--what semantic is for a SemanticSegmentor, not a {type(model).__name__}"
         )
-    head, replaced = model.sem_seg_head, {}
-    if isinstance(head, UPerNetHead):
-        replaced[id(head.pooling)] = GraphPooling(head.pooling)
 
     def run(images: Tensor) -> dict[str, Tensor]:
         found = model([{"image": image} for image in images])
         return {"logits": torch.stack([one["sem_seg"] for one in found])}
 
-    graph = GraphSegmentor(_graph_of(model.backbone), copy.deepcopy(head, replaced))
+    graph = GraphSegmentor(_graph_of(model.backbone), model.sem_seg_head)
     return graph, run, {"logits": "(batch, classes, height, width); the class is the argmax"}
 
 
-def _detector(model: nn.Module, bottom_up: D2SwinV2) -> Part:
+def _detector(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     check_detector(model)
     graph = GraphDetector(_graph_of(model.backbone), model)
     return graph, lambda images: detect(model, images), detector_outputs(model)
 
 
-PARTS: dict[str, Callable[[nn.Module, D2SwinV2], Part]] = {
+PARTS: dict[str, Callable[[MetaArchitecture, D2SwinV2], Part]] = {
     "backbone": _backbone,
     "backbone+fpn": _fpn,
     "semantic": _semantic,
@@ -208,8 +163,8 @@ PARTS: dict[str, Callable[[nn.Module, D2SwinV2], Part]] = {
 }
 
 
-def _graph_of(backbone: nn.Module) -> nn.Module:
-    """The backbone of a detector, an FPN's with the FPN, for images that are not padded."""
+def _graph_of(backbone: Backbone) -> nn.Module:
+    """Return the backbone of a detector, with its FPN, for images that are not padded."""
     if getattr(backbone, "padding_constraints", {}).get("square_size", 0):
         raise ValueError("an FPN that pads images to squares (square_pad) cannot be exported")
     if isinstance(backbone, D2SwinV2):
@@ -218,25 +173,11 @@ def _graph_of(backbone: nn.Module) -> nn.Module:
     return copy.deepcopy(backbone, {id(backbone.bottom_up): bottom_up})
 
 
-def _normalised(model: nn.Module, images: Tensor) -> Tensor:
+def _normalized(model: MetaArchitecture, images: Tensor) -> Tensor:
     return (images - model.pixel_mean) / model.pixel_std
 
 
-def _batch(model: nn.Module, images: Tensor) -> Tensor:
-    """What Detectron2 gives its backbones: normalised images, padded."""
-    images = [_normalised(model, image) for image in images]
-    return ImageList.from_tensors(images, model.backbone.size_divisibility).tensor
-
-
-def _pad_end(x: Tensor, height: int, width: int) -> Tensor:
-    return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
-
-
-def _averages(length: int, cells: int, like: Tensor) -> Tensor:
-    """(cells, length): by what an axis is multiplied for the averages of adaptive pooling."""
-    places = torch.arange(length, device=like.device)
-    length = torch.scalar_tensor(length, dtype=torch.int64, device=like.device)
-    cell = torch.arange(cells, device=like.device)[:, None]
-    start, end = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-    inside = (places >= start) & (places < end)
-    return inside.to(like.dtype) / (end - start)
+def _batch(model: MetaArchitecture, images: Tensor) -> Tensor:
+    """Normalize and pad a batch as Detectron2 does."""
+    normalized = [_normalized(model, image) for image in images]
+    return ImageList.from_tensors(normalized, model.backbone.size_divisibility).tensor

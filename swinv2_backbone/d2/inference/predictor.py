@@ -22,11 +22,12 @@ from detectron2.utils.visualizer import Visualizer
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from swinv2_backbone.d2.config.lazy import load_lazy_config, test_datasets
+from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import class_names
-from swinv2_backbone.d2.engine import lazy
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.prepare import register_datasets
+from swinv2_backbone.d2.engine.training import factories_of
 
 LINE_HEIGHT = 400  # pixels; a smaller picture is enlarged before it is drawn on
 
@@ -196,15 +197,16 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
 def _from_lazy(cfg, confidence: float) -> Predictor:
     if not cfg.train.init_checkpoint:
         raise ValueError("there are no weights: add train.init_checkpoint=output/model_final.pth")
-    (dataset,) = test_datasets(cfg) or (None,)
-    if dataset is None:
+    plan = plan_from_lazy(cfg)
+    if not plan.data.test:
         raise ValueError("the class names are not known: give dataloader.test.dataset.names")
+    dataset = plan.data.test[0]
     if dataset not in DatasetCatalog:
-        lazy.register_datasets(cfg, ("test",))
+        register_datasets(plan, ("test",))
     metadata = MetadataCatalog.get(dataset)
     mapper = instantiate(cfg.dataloader.test.mapper)
     return Predictor(
-        _loaded(lazy.build_model(cfg), cfg.train.init_checkpoint),
+        _loaded(factories_of(plan).model(), cfg.train.init_checkpoint),
         Classes(metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())),
         mapper.augmentations.augs[0],
         mapper.image_format,

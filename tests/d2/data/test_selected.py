@@ -3,9 +3,10 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.data.datasets.custom import check_selected_classes
+from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
 from swinv2_backbone.d2.data.datasets.selected import check_datasets
+from swinv2_backbone.d2.engine.prepare import class_faults
 
 NAMES = ("selected_one", "selected_other")
 
@@ -25,7 +26,9 @@ def register(tmp_path):
 
 
 def check(train: str, test: str, *opts: str) -> None:
-    check_selected_classes(load_config("", ["MODEL.DEVICE", "cpu", *opts]), [train, test])
+    plan = plan_from_yacs(load_config("", ["MODEL.DEVICE", "cpu", *opts]))
+    if faults := list(class_faults(plan, [train, test])):
+        raise ConfigError(faults)
 
 
 def test_files_that_are_there_are_accepted(register, tmp_path):
@@ -36,7 +39,7 @@ def test_files_that_are_there_are_accepted(register, tmp_path):
 @pytest.mark.parametrize("key", ["json_file", "image_root", "sem_seg_root", "panoptic_json"])
 def test_files_that_are_missing_are_named_with_the_remedy(register, tmp_path, key):
     name = register(NAMES[0], **{key: str(tmp_path / "nowhere")})
-    with pytest.raises(ValueError, match=f"{name}: .*nowhere is not there.*DETECTRON2_DATASETS"):
+    with pytest.raises(ValueError, match=f"{name}: .*nowhere does not exist.*DETECTRON2_DATASETS"):
         check_datasets([name])
 
 

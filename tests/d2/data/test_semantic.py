@@ -23,15 +23,15 @@ LABELS = np.array([[0, 1, 2, 255], [2, 2, 1, 0]], np.uint8)
 
 @pytest.fixture
 def dataset(tmp_path) -> Path:
-    """Two pictures, one of them in a subfolder, with labels and names."""
-    for picture, label in (("a.jpg", "a.png"), ("sub/b.png", "sub/b.png")):
-        write_picture(tmp_path / "images" / picture)
+    """Two images, one of them in a subfolder, with labels and names."""
+    for image, label in (("a.jpg", "a.png"), ("sub/b.png", "sub/b.png")):
+        write_image(tmp_path / "images" / image)
         write_labels(tmp_path / "labels" / label, LABELS)
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
     return tmp_path
 
 
-def write_picture(path: Path, size: tuple[int, int] = (2, 4)) -> None:
+def write_image(path: Path, size: tuple[int, int] = (2, 4)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
 
@@ -108,11 +108,11 @@ def test_records_of_one_call_do_not_change_the_next(register):
 
 def test_config_keys_register_and_select(dataset, name):
     cfg = config(dataset, name, "DATASETS.TEST", "('coco_2017_val',)")
-    register_custom_datasets(cfg)
+    cfg = register_custom_datasets(cfg)
     assert [(name,), ()] == [cfg.DATASETS.TRAIN, cfg.DATASETS.TEST]
     assert cfg.DATASETS.CUSTOM.CLASSES == NAMES
     assert MetadataCatalog.get(name).ignore_label == 255
-    register_custom_datasets(cfg)  # again is no error
+    cfg = register_custom_datasets(cfg)  # again is no error
     assert class_names(cfg) == NAMES
 
 
@@ -120,7 +120,7 @@ def test_both_splits_share_the_names(dataset, name):
     test = "DATASETS.CUSTOM.TEST"
     opts = [f"{test}.NAME", f"{name}_TEST", f"{test}.IMAGES", str(dataset / "images")]
     cfg = config(dataset, name, *opts, f"{test}.LABELS", str(dataset / "labels"))
-    register_custom_datasets(cfg)
+    cfg = register_custom_datasets(cfg)
     assert ((name,), (f"{name}_TEST",)) == (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     assert len(build_detection_test_loader(cfg, f"{name}_TEST", mapper=dict)) == 2
 
@@ -129,7 +129,7 @@ def test_the_ignore_value_comes_from_the_config(dataset, name):
     write_labels(dataset / "labels" / "a.png", np.where(LABELS == 255, 99, LABELS))
     cfg = config(dataset, name, "MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "99")
     with pytest.raises(ValueError, match="values beyond the 3 classes, 255: sub/b.png"):
-        register_custom_datasets(cfg)
+        cfg = register_custom_datasets(cfg)
 
 
 def test_another_class_count_is_refused_with_the_key_to_set(dataset, name):
@@ -194,17 +194,17 @@ def test_faulty_names_are_refused(tmp_path, content, words):
         read_names(tmp_path / "names.txt")
 
 
-def test_pictures_and_labels_without_the_other_are_named(register, dataset):
-    write_picture(dataset / "images" / "c.jpg")
+def test_images_and_labels_without_the_other_are_named(register, dataset):
+    write_image(dataset / "images" / "c.jpg")
     write_labels(dataset / "labels" / "sub" / "d.png", LABELS)
-    without_label = "1  pictures without a label image: c.jpg"
-    refused(register, without_label, "1  label images without a picture: sub/d.png")
+    without_label = "1  images without a label image: c.jpg"
+    refused(register, without_label, "1  label images without an image: sub/d.png")
 
 
-def test_folders_without_pictures_are_refused(register, dataset):
+def test_folders_without_images_are_refused(register, dataset):
     for path in (dataset / "images").rglob("*.*"):
         path.unlink()
-    refused(register, "no pictures (.bmp, ", "2  label images without a picture")
+    refused(register, "no images (.bmp, ", "2  label images without an image")
 
 
 def test_folders_within_each_other_are_refused(dataset, name):
@@ -212,9 +212,9 @@ def test_folders_within_each_other_are_refused(dataset, name):
         register_semantic(name, dataset, dataset / "labels", dataset / "names.txt")
 
 
-def test_two_pictures_of_one_name_are_refused(register, dataset):
-    write_picture(dataset / "images" / "a.PNG")
-    refused(register, "files that differ only in their ending: a.PNG and a.jpg")
+def test_two_images_of_one_name_are_refused(register, dataset):
+    write_image(dataset / "images" / "a.PNG")
+    refused(register, "files that differ only in their extension: a.PNG and a.jpg")
 
 
 def test_hidden_and_other_files_are_left_out(register, dataset):
@@ -224,20 +224,20 @@ def test_hidden_and_other_files_are_left_out(register, dataset):
 
 
 def test_labels_of_another_size_are_refused(register, dataset):
-    write_picture(dataset / "images" / "a.jpg", size=(4, 2))
+    write_image(dataset / "images" / "a.jpg", size=(4, 2))
     refused(register, "another size", "a.png (2x4, not 4x2)")
 
 
 def test_damaged_files_are_refused(register, dataset):
-    (dataset / "images" / "a.jpg").write_bytes(b"no picture")
+    (dataset / "images" / "a.jpg").write_bytes(b"not an image")
     path = dataset / "labels" / "sub" / "b.png"
     path.write_bytes(path.read_bytes()[:50])
     refused(register, "2  files that are damaged", "a.jpg", "b.png")
 
 
-def test_labels_with_colours_are_refused(register, dataset):
-    write_picture(dataset / "labels" / "a.png")
-    refused(register, "label images with colours", "a.png")
+def test_labels_with_colors_are_refused(register, dataset):
+    write_image(dataset / "labels" / "a.png")
+    refused(register, "label images with colors", "a.png")
 
 
 def test_labels_that_the_evaluation_would_misread_are_refused(register, dataset):
@@ -246,7 +246,7 @@ def test_labels_that_the_evaluation_would_misread_are_refused(register, dataset)
     Image.fromarray(LABELS).save(dataset / "labels" / "a.png", exif=exif)
     four_bits = Image.fromarray(np.array([[0, 17, 34, 0], [17, 0, 0, 0]], np.uint8))
     four_bits.save(dataset / "labels" / "sub" / "b.png", bits=4)
-    refused(register, "2  label images of 2 or 4 bit grey, or with a turn", "8 bit PNG")
+    refused(register, "2  label images of 2- or 4-bit gray, or with an EXIF rotation", "8-bit PNG")
 
 
 def test_labels_may_have_a_palette_and_sixteen_bits(register, dataset):
@@ -264,13 +264,13 @@ def test_unknown_values_are_named_with_their_files(register, dataset):
     refused(register, found, "name them in NAMES")  # not: shifted by one
 
 
-def test_labels_that_start_at_one_are_recognised(register, dataset):
+def test_labels_that_start_at_one_are_recognized(register, dataset):
     for label in ("a.png", "sub/b.png"):
         write_labels(dataset / "labels" / label, np.where(LABELS == 255, 255, LABELS + 1))
     refused(register, "values beyond the 3 classes, 3", "shifted by one")
 
 
-def test_data_without_any_labelled_pixel_are_refused(register, dataset):
+def test_data_without_any_labeled_pixel_are_refused(register, dataset):
     for label in ("a.png", "sub/b.png"):
         write_labels(dataset / "labels" / label, np.full_like(LABELS, 255))
     refused(register, "no pixel with a class: 255 everywhere")

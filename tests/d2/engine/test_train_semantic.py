@@ -80,7 +80,7 @@ def lazy(dataset) -> list[str]:
 
 def run(kind: str, opts: list[str], output: Path, *flags: str) -> dict:
     """Run the tool of a config system; returns its results."""
-    name = {"yacs": "train_net", "lazy": "lazyconfig_train_net"}[kind]
+    name = "train_net"
     suffix = {"yacs": "yaml", "lazy": "py"}[kind]
     where = {"yacs": ["OUTPUT_DIR", str(output)], "lazy": [f"train.output_dir={output}"]}[kind]
     config = str(CONFIGS / f"upernet_swinv2_demo.{suffix}")
@@ -180,7 +180,7 @@ def test_wider_windows_at_test_time_are_told(system, opts, trained, tmp_path):
     run(system, [*opts, *wider, *given], tmp_path / "eval", "--eval-only")
     log = (tmp_path / "eval" / "log.txt").read_text()
     assert "16, 16, 16, 16 (per stage, tokens); the weights were trained with 8, 8, 8, 8" in log
-    assert "normalisers  8, 8, 8, 8" in log
+    assert "pretrained   windows 8, 8, 8, 8" in log
 
 
 def test_predict_writes_class_numbers(yacs, dataset, tmp_path, monkeypatch):
@@ -204,13 +204,16 @@ def test_predict_writes_class_numbers(yacs, dataset, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["train.accumulat=2"], "train.accumulat is no key.*accumulate"),
+        (["train.accumulat=2"], "train.accumulat: did you mean accumulate"),
         (["model.sem_seg_head.num_classes=5"], "has 6 classes.*sem_seg_head.num_classes=6"),
         (["trian.max_iter=5"], "trian.max_iter=5: the config has no trian"),
         (["datasets.trian.name=x"], "the config has no datasets.trian"),
         (["train.ema=True"], "train.ema is True, not a dict of enabled, decay"),
-        (["train.clip={kind: bogus, value: 1}"], "train.clip needs a kind, one of value, norm"),
-        (["train.clip={knd: value}"], "train.clip.knd is no key"),
+        (
+            ["train.clip={kind: bogus, value: 1}"],
+            "train.clip.kind must be one of value, norm, full_model, got 'bogus'",
+        ),
+        (["train.clip={knd: value}"], "train.clip must be None or a dict with kind, value.*knd"),
         (["train.max_iter={"], "train.max_iter="),
         (["train.accumulate=3"], "train.accumulate 3 must divide.*total_batch_size 4"),
         (["train.device=cuda"], "add: train.device=cpu"),

@@ -17,17 +17,19 @@ from detectron2.utils.events import get_event_storage
 from scripts import ROOT, tool
 from torch import Tensor, nn
 
-from swinv2_backbone.d2.config.lazy import load_lazy_config
-from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.config import lazy
+from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.data.datasets.coco import register_coco
-from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
-from swinv2_backbone.d2.engine import lazy, parallel
+from swinv2_backbone.d2.engine import parallel
 from swinv2_backbone.d2.engine import step as step_module
+from swinv2_backbone.d2.engine import trainer as engine
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import first_images, shorten
 from swinv2_backbone.d2.engine.step import TrainingStep
-from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.engine.trainer import Trainer, load_plan
+from swinv2_backbone.d2.engine.training import Training, evaluate_plan
 from swinv2_backbone.d2.evaluation.tta import SemanticSegmentorWithTTA
 
 CONFIGS = {
@@ -119,27 +121,19 @@ def opts(system, dataset) -> list[str]:
     return found
 
 
-def configure(system: str, opts: list[str], folder: Path):
-    if system == "yacs":
-        cfg = load_config(CONFIGS[system], [*opts, "OUTPUT_DIR", str(folder)])
-        register_custom_datasets(cfg)
-    else:
-        cfg = load_lazy_config(CONFIGS[system], [*opts, f"train.output_dir={folder}"])
-        lazy.prepare(cfg, eval_only=False, resume=False)
-    return cfg
+def configure(system: str, opts: list[str], folder: Path) -> TrainingPlan:
+    output = {"yacs": ["OUTPUT_DIR", str(folder)], "lazy": [f"train.output_dir={folder}"]}[system]
+    return prepare(load_plan(CONFIGS[system], [*opts, *output]))
 
 
 def build_trainer(system: str, opts: list[str], folder: Path, resume: bool = False):
-    cfg = configure(system, opts, folder)
-    if system == "lazy":
-        return lazy.LazyTrainer(cfg, resume)
-    trainer = Trainer(cfg)
+    trainer = engine.build_trainer(configure(system, opts, folder))
     trainer.resume_or_load(resume)
     return trainer
 
 
 def step_of(trainer) -> TrainingStep:
-    return trainer.step if isinstance(trainer, lazy.LazyTrainer) else trainer._trainer
+    return trainer.step if isinstance(trainer, Training) else trainer._trainer
 
 
 def average_of(trainer):
@@ -322,7 +316,7 @@ def test_augmentation_has_the_sizes_and_flips_of_the_config(
     system, opts, flip, tmp_path, monkeypatch
 ):
     on = {"yacs": ["TEST.AUG.ENABLED", "True"], "lazy": ["train.test_aug.enabled=True"]}[system]
-    cfg = configure(system, [*opts, *on, *FLIP[system].format(flip).split()], tmp_path)
+    plan = configure(system, [*opts, *on, *FLIP[system].format(flip).split()], tmp_path)
     seen, forward = [], SemanticSegmentor.forward
 
     def spied(model, inputs):
@@ -331,9 +325,9 @@ def test_augmentation_has_the_sizes_and_flips_of_the_config(
 
     monkeypatch.setattr(SemanticSegmentor, "forward", spied)
     if system == "yacs":
-        results = Trainer.evaluate(cfg, Trainer.build_model(cfg))
+        results = Trainer.evaluate(plan.config, Trainer.build_model(plan.config))
     else:
-        results = lazy.evaluate(cfg, lazy.build_model(cfg), augmented=True)
+        results = evaluate_plan(plan, plan.factories.model())
     assert seen[:IMAGES] == [TEST] * IMAGES
     assert sorted(seen[IMAGES:]) == sorted(SIDES * IMAGES * (2 if flip else 1))
     assert list(results) == ["sem_seg", "sem_seg_TTA"]
@@ -517,16 +511,14 @@ def test_a_rehearsals_annotations_are_those_of_its_images(dataset, tmp_path):
 
 def test_a_rehearsal_expects_no_results():
     expected = "[['bbox', 'AP', 40.0, 0.5]]"
-    cfg = load_config("", ["MODEL.DEVICE", "cpu", "TEST.EXPECTED_RESULTS", expected])
-    cfg.DATASETS.TEST = ()
-    shorten(cfg)
-    assert cfg.TEST.EXPECTED_RESULTS == []
+    opts = ["MODEL.DEVICE", "cpu", "DATASETS.TEST", "()", "TEST.EXPECTED_RESULTS", expected]
+    plan = shorten(load_plan("", opts))
+    assert plan.evaluation.expected_results == ()
 
 
 def start_tool(system: str, opts: list[str], folder: Path, *flags: str):
-    name = {"yacs": "train_net", "lazy": "lazyconfig_train_net"}[system]
     where = {"yacs": ["OUTPUT_DIR", str(folder)], "lazy": [f"train.output_dir={folder}"]}[system]
-    found = tool(name)
+    found = tool("train_net")
     return found.main(
         found.parser().parse_args(["--config-file", CONFIGS[system], *flags, *opts, *where])
     )
@@ -539,15 +531,15 @@ def test_a_metric_that_never_comes_is_refused_before_the_model_is_built(
         raise AssertionError("the model was built")
 
     monkeypatch.setattr(Trainer, "build_model", built)
-    monkeypatch.setattr(lazy, "build_model", built)
+    monkeypatch.setattr(lazy, "instantiate", built)
     wrong = {"yacs": ["TEST.BEST_METRIC", "bbox/AP"], "lazy": ["train.best_metric=bbox/AP"]}
-    with pytest.raises(SystemExit, match="'bbox/AP' must be one of sem_seg/mIoU"):
+    with pytest.raises(SystemExit, match="'bbox/AP' is not .* must be one of sem_seg/mIoU"):
         start_tool(system, [*opts, *wrong[system]], tmp_path)
 
 
 @pytest.mark.parametrize("system", ["yacs"], scope="module")  # a LazyConfig expects no results
 def test_an_evaluation_exits_if_its_results_are_not_those_expected(system, opts, tmp_path):
-    cfg = configure(system, opts, tmp_path)
+    cfg = configure(system, opts, tmp_path).config
     Checkpointer(Trainer.build_model(cfg), str(tmp_path)).save("weights")
     opts = [*opts, "MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "TEST.EXPECTED_RESULTS"]
     right, wrong = "[['sem_seg', 'mIoU', 50, 60]]", "[['sem_seg', 'mIoU', 200, 60]]"

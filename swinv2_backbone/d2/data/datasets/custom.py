@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from swinv2_backbone.d2.data.datasets.coco import class_names_of, read_coco, register_coco
-from swinv2_backbone.d2.data.datasets.selected import check_same_classes
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
@@ -16,8 +13,13 @@ SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from L
 HEADS = {"RetinaNet": "RETINANET", SEMANTIC: "SEM_SEG_HEAD"}
 
 
-def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
-    """Check and register what ``cfg.DATASETS.CUSTOM`` describes, and select it in ``cfg``.
+def register_custom_datasets(
+    cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")
+) -> CfgNode:
+    """Check and register the datasets of ``cfg.DATASETS.CUSTOM``.
+
+    Returns:
+        A copy of ``cfg`` that selects them.
 
     A split is either COCO-format (``JSON`` and ``IMAGES``) or semantic (``LABELS`` and ``IMAGES``,
     with ``DATASETS.CUSTOM.NAMES``).  ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the names of
@@ -29,9 +31,11 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
             another kind of data or has another number of classes, or training and test disagree
             about the classes.
     """
+    cfg = cfg.clone()
+    cfg.defrost()
     custom = cfg.DATASETS.CUSTOM
     if not any([_is_given(cfg, split) for split in splits]):  # all of them checked
-        return
+        return cfg
     known: tuple[str, list[str]] | None = None
     for split in splits:
         node = custom[split]
@@ -47,7 +51,9 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
             )
         known = (source, classes)
         cfg.DATASETS[split] = (node.NAME,)
+    assert known is not None  # a split is given
     custom.CLASSES = known[1]
+    return cfg
 
 
 def _is_given(cfg: CfgNode, split: str) -> bool:
@@ -126,21 +132,6 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
             f"{', ...' if len(classes) > 10 else ''}); "
             f"set MODEL.{node}.NUM_CLASSES {len(classes)}"
         )
-
-
-def check_selected_classes(cfg: CfgNode, names: Sequence[str]) -> None:
-    """Raise ValueError unless the model has the classes of the datasets of these names.
-
-    A model of another kind than Detectron2's is passed over, as its config may be another too.
-    """
-    if cfg.MODEL.META_ARCHITECTURE not in (*HEADS, "GeneralizedRCNN", "PanopticFPN"):
-        return
-    kind = "stuff_classes" if cfg.MODEL.META_ARCHITECTURE == SEMANTIC else "thing_classes"
-    check_same_classes(names, kind)
-    for name in names:
-        classes = MetadataCatalog.get(name).get(kind)
-        if classes:
-            check_class_count(cfg, list(classes), name)
 
 
 def class_names(cfg: CfgNode) -> list[str]:

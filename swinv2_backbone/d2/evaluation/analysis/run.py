@@ -66,8 +66,7 @@ def open_run(
     Raises:
         ValueError: something is missing or does not fit; the message says what to do.
     """
-    cfg = load_config(config_file, [*opts, *ON_THE_CPU])
-    register_custom_datasets(cfg, ("TEST",))
+    cfg = register_custom_datasets(load_config(config_file, [*opts, *ON_THE_CPU]), ("TEST",))
     name = _choose_dataset(cfg, dataset, predictions is not None)
     kinds = _kinds_of(name)
     if predictions is None:

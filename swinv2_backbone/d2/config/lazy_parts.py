@@ -1,0 +1,96 @@
+"""The parts of a LazyConfig that are calls, read as the values that the YAML dialect gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from swinv2_backbone.d2.config.options import plain
+
+SCHEDULES = {
+    "MultiStepParamScheduler": "WarmupMultiStepLR",
+    "CosineParamScheduler": "WarmupCosineLR",
+    "PolynomialDecayParamScheduler": "WarmupPolyLR",
+}
+CLIP = ("kind", "value", "norm_type")
+
+
+def target_name(node: DictConfig) -> str:
+    """Return the name of the class or function that a LazyCall calls, without its module."""
+    target = node["_target_"]
+    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+
+
+def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    """Read ``lr_multiplier``."""
+    node, found = config.lr_multiplier, {}
+    if "scheduler" in node:  # of a warm-up
+        length = node.get("warmup_length", 0) * config.train.max_iter
+        found["schedule.warmup_iters"] = round(length)
+        node = node.scheduler
+    name = target_name(node)
+    found["schedule.name"] = SCHEDULES.get(name, name)
+    if name == "MultiStepParamScheduler":
+        found["schedule.steps"] = plain(node.get("milestones", ()))
+        if len(node["values"]) > 1:
+            found["schedule.gamma"] = round(node["values"][1] / node["values"][0], 12)
+    if "power" in node:
+        found["schedule.poly_power"] = node.power
+    return found
+
+
+def clipping(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    """Read ``train.clip``: None, or a dict."""
+    node = config.train.clip
+    if node is None:
+        return {"clipping.enabled": False}
+    if not OmegaConf.is_dict(node) or not {"kind", "value"} <= set(node) <= set(CLIP):
+        faults.append(
+            f"train.clip must be None or a dict with kind, value and perhaps norm_type, got {node}"
+        )
+        return {"clipping.enabled": False}
+    return {"clipping.enabled": True, **{f"clipping.{key}": node[key] for key in node}}
+
+
+def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
+    """Read the augmentations of the mappers of ``dataloader``; those of users have no option."""
+    found: dict[str, Any] = {"augmentation.flip": "none"}
+    for call in _augmentations(config, "train"):
+        name, get = target_name(call), call.get
+        if name == "ResizeShortestEdge":
+            sizes = plain(get("short_edge_length"))
+            found["augmentation.min_size"] = sizes if isinstance(sizes, tuple) else (sizes,)
+            found["augmentation.max_size"] = get("max_size", 2**63 - 1)
+            found["augmentation.sample_style"] = get("sample_style", "range")
+        elif name == "ResizeScale":
+            found["augmentation.lsj"] = True
+            found["augmentation.lsj_size"] = get("target_height")
+            found["augmentation.lsj_min_scale"] = get("min_scale")
+            found["augmentation.lsj_max_scale"] = get("max_scale")
+        elif name in ("RandomCrop", "RandomCrop_CategoryAreaConstraint"):
+            found["augmentation.crop"] = True
+            found["augmentation.crop_type"] = get("crop_type")
+            found["augmentation.crop_size"] = plain(get("crop_size"))
+            found["augmentation.crop_single_category"] = get("single_category_max_area", 1.0)
+        elif name == "ColorAugmentation":
+            found["augmentation.color"] = True
+        elif name == "RandomFlip":
+            vertical = get("vertical", False)
+            found["augmentation.flip"] = "vertical" if vertical else "horizontal"
+    for call in _augmentations(config, "test"):
+        if target_name(call) == "ResizeShortestEdge":
+            sizes = plain(get_first(call.get("short_edge_length")))
+            found["augmentation.test_min_size"] = sizes
+            found["augmentation.test_max_size"] = call.get("max_size", 2**63 - 1)
+    return found
+
+
+def get_first(value: Any) -> Any:
+    """Return the first of several sizes, or the only one."""
+    return value if isinstance(value, int) else value[0]
+
+
+def _augmentations(config: DictConfig, split: str) -> list[DictConfig]:
+    found = OmegaConf.select(config, f"dataloader.{split}.mapper.augmentations") or []
+    return [call for call in found if OmegaConf.is_dict(call) and "_target_" in call]

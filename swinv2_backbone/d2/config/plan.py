@@ -1,0 +1,126 @@
+"""The description of a whole training, in either config dialect.
+
+A config is translated once (``plan_from_yacs``, ``plan_from_lazy``), checked once (``validate``)
+and built once (:mod:`swinv2_backbone.d2.engine.training`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn, optim
+
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.sections import (
+    OPTIONS,
+    Augmentation,
+    Backbone,
+    Clipping,
+    Data,
+    Evaluation,
+    Model,
+    Optimizer,
+    Precision,
+    Run,
+    Schedule,
+    Step,
+    UPerNet,
+)
+
+_REPLACED_BY_JITTER = tuple(
+    f"augmentation.{name}" for name in ("min_size", "max_size", "sample_style", "crop")
+)
+
+
+class Factories(NamedTuple):
+    """Functions that build the parts of a training for which a config names a class or function."""
+
+    model: Callable[[], nn.Module]
+    optimizer: Callable[[nn.Module], optim.Optimizer]
+    schedule: Callable[[optim.Optimizer], Any]  # returns an LRScheduler or fvcore's ParamScheduler
+    train_loader: Callable[[], Iterable]  # batches of the images that go through the model at once
+    test_loader: Callable[[str, bool], Iterable]  # (dataset, images at their own size?)
+    evaluator: Callable[[str, Path], Any]  # (dataset, folder for its results)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """A whole training, as a config of either dialect describes it.
+
+    Two plans are equal if they describe the same training, whichever dialect they come from:
+    options without effect, such as the size of a crop that is switched off, do not count.
+
+    Attributes:
+        dialect: dialect of the config, in which messages name its keys.
+        config: private copy of the config.
+        translate: function that makes a plan of another config of this dialect.
+        places: the text for each pair of braces in a key, such as the path of the backbone.
+        factories: builders of what the config describes by code.
+        unreadable: faults found by the translation, one message each.
+    """
+
+    backbone: Backbone = Backbone()
+    upernet: UPerNet = UPerNet()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    precision: Precision = Precision()
+    clipping: Clipping = Clipping()
+    step: Step = Step()
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    evaluation: Evaluation = Evaluation()
+    run: Run = Run()
+    dialect: Dialect = field(default=Dialect.YACS)
+    config: Any = field(default=None, repr=False)
+    translate: Callable[[Any], TrainingPlan] | None = field(default=None, repr=False)
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
+    factories: Factories | None = field(default=None, repr=False)
+    unreadable: tuple[str, ...] = field(default=(), repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of an option by its dotted name."""
+        section, _, last = name.partition(".")
+        return getattr(getattr(self, section), last)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TrainingPlan) and self.effective() == other.effective()
+
+    __hash__ = None  # type: ignore[assignment]  # plans hold tuples of anything
+
+    def effective(self) -> dict[str, Any]:
+        """Return the options that take effect, by their dotted names."""
+        off = ["backbone."] if not self.places.get("backbone", "") else []
+        off += ["upernet."] if self.model.architecture != "SemanticSegmentor" else []
+        off += ["clipping."] if not self.clipping.enabled else []
+        off += ["augmentation.lsj_"] if not self.augmentation.lsj else [*_REPLACED_BY_JITTER]
+        off += ["augmentation.crop_"] if not self.augmentation.crop else []
+        off += ["optimizer.momentum", "optimizer.nesterov"] if self.optimizer.name != "SGD" else []
+        name = self.schedule.name
+        off += ["schedule.steps", "schedule.gamma"] if name != "WarmupMultiStepLR" else []
+        off += ["schedule.poly_power"] if name != "WarmupPolyLR" else []
+        off.append("data.class_names")  # follow from the data
+        return {name: self[name] for name in OPTIONS if not name.startswith(tuple(off))}
+
+    def key(self, name: str) -> str:
+        """Return the key of an option as the user of this dialect writes it."""
+        return OPTIONS[name].key(self.dialect).format_map(self.places)
+
+    def setting(self, name: str, value: Any) -> str:
+        """Write an override of an option as the user of this dialect does."""
+        return self.dialect.setting(self.key(name), value)
+
+    def replaced(self, values: Mapping[str, Any]) -> TrainingPlan:
+        """Return the plan of a copy of the config in which some options have other values."""
+        assert self.translate is not None
+        config = self.dialect.copy(self.config)
+        for name, value in values.items():
+            *path, last = self.key(name).split(".")
+            node = config
+            for part in path:
+                node = node[part]
+            node[last] = list(value) if isinstance(node.get(last), list) else value
+        return self.translate(config)

@@ -1,0 +1,189 @@
+"""The one check of a plan: each value, then what must hold between options.
+
+All faults are reported at once, each with the key that the user of this dialect writes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from detectron2.utils import comm
+
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.config.sections import OPTIONS
+
+Rule = Callable[[TrainingPlan], Iterator[str]]
+AUGMENTED = ("GeneralizedRCNN", "SemanticSegmentor")  # architectures with test-time augmentation
+
+
+class ConfigError(ValueError):
+    """A config that cannot work; its message lists every fault.
+
+    Attributes:
+        faults: one message each.
+    """
+
+    def __init__(self, faults: Sequence[str]):
+        self.faults = list(faults)
+        text = self.faults[0] if len(self.faults) == 1 else ""
+        super().__init__(
+            text or f"{len(self.faults)} faults in the config:\n- " + "\n- ".join(self.faults)
+        )
+
+
+def validate(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan if it can be carried out.
+
+    Raises:
+        ConfigError: it cannot; the message has all faults, in the dialect of the plan's config.
+    """
+    wrong = {
+        name: f"{plan.key(name)} must be {expected}, got {plan[name]!r}"
+        for name, option in OPTIONS.items()
+        if (expected := option.check(plan[name]))
+    }
+    faults = [*plan.unreadable, *wrong.values()]
+    for options, rule in RULES:
+        if not wrong.keys() & set(options):  # a rule may rely on the values that it compares
+            faults += rule(plan)
+    if faults:
+        raise ConfigError(faults)
+    return plan
+
+
+def validate_processes(plan: TrainingPlan) -> None:
+    """Raise ConfigError if the processes of this training cannot carry out the plan.
+
+    A config that several processes trained by may be loaded in one to predict.
+    """
+    if faults := list(_several_processes(plan)):
+        raise ConfigError(faults)
+
+
+def no_such_key(key: str, known: Sequence[str]) -> str:
+    """Report a key that does not exist, with the nearest that does."""
+    path, _, last = key.rpartition(".")
+    near = difflib.get_close_matches(last, known, n=1)
+    near = near or difflib.get_close_matches(last.upper(), known, n=1)
+    if near:
+        return f"{key}: did you mean {near[0]}?"
+    return f"{key}: no such key; {path or 'the config'} has {', '.join(map(str, known)) or 'none'}"
+
+
+# ---- Rules: options that they read, and a function that yields a message for each fault
+
+
+def _optimizer(plan: TrainingPlan) -> Iterator[str]:
+    if plan.dialect is Dialect.YACS and plan.optimizer.name not in ("ADAMW", "SGD"):
+        key, got = plan.key("optimizer.name"), plan.optimizer.name
+        yield f"{key} must be one of ADAMW, SGD, got {got!r}"
+
+
+def _device(plan: TrainingPlan) -> Iterator[str]:
+    device, amp, dtype = plan.precision.device, plan.precision.amp, plan.precision.amp_dtype
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        yield f"{plan.key('precision.device')} {device!r}: {error}"
+        return
+    if kind == "cuda" and not torch.cuda.is_available():
+        yield (
+            f"{plan.key('precision.device')} is {device!r}, but PyTorch finds no GPU; "
+            f"to run on the CPU, add: {plan.setting('precision.device', 'cpu')}"
+        )
+    if amp and kind == "cpu" and dtype == "float16":
+        yield (
+            f"{plan.setting('precision.amp_dtype', dtype)} trains on a GPU only; "
+            f"on the CPU, use {plan.setting('precision.amp_dtype', 'bfloat16')}"
+        )
+
+
+def _accumulation(plan: TrainingPlan) -> Iterator[str]:
+    parts, batch = plan.step.accumulate, plan.step.batch_size
+    if batch % parts:
+        key = plan.key("step.accumulate")
+        yield f"{key} {parts} must divide {plan.key('step.batch_size')} {batch}"
+
+
+def _sharding(plan: TrainingPlan) -> Iterator[str]:
+    sharding, key = plan.step.sharding, plan.key("step.sharding")
+    if sharding == "all" and plan.step.ema:
+        off = plan.setting("step.ema", False)
+        yield (
+            f'{key} "all" keeps no average of the weights: set {off}, or '
+            f"{plan.setting('step.sharding', 'optimizer')}"
+        )
+    if sharding == "all" and plan.precision.amp and plan.precision.amp_dtype == "float16":
+        yield (
+            f'{key} "all" does not scale gradients: set '
+            f"{plan.setting('precision.amp_dtype', 'bfloat16')}, or "
+            f"{plan.setting('step.sharding', 'none')}"
+        )
+
+
+def _average(plan: TrainingPlan) -> Iterator[str]:
+    if plan.step.ema and plan.evaluation.precise_bn:
+        yield (
+            f"{plan.key('evaluation.precise_bn')} measures the weights in training, not their "
+            f"average: set {plan.setting('step.ema', False)} or "
+            f"{plan.setting('evaluation.precise_bn', False)}"
+        )
+
+
+def _proposals(plan: TrainingPlan) -> Iterator[str]:
+    if plan.model.load_proposals and not plan.data.unsafe_proposals:
+        yield (
+            f"{plan.key('model.load_proposals')} reads pickles, which run code: set it False, or, "
+            f"if you trust their source, {plan.setting('data.unsafe_proposals', True)}"
+        )
+
+
+def _jitter(plan: TrainingPlan) -> Iterator[str]:
+    node = plan.augmentation
+    if not node.lsj:
+        return
+    if node.lsj_min_scale > node.lsj_max_scale:
+        yield (
+            f"{plan.key('augmentation.lsj_min_scale')} {node.lsj_min_scale} must not exceed "
+            f"{plan.key('augmentation.lsj_max_scale')} {node.lsj_max_scale}"
+        )
+    if node.crop and plan.dialect is Dialect.YACS:  # a LazyConfig lists its augmentations in order
+        off = plan.setting("augmentation.crop", False)
+        yield f"{plan.key('augmentation.lsj')} crops already: set {off}"
+
+
+def _augmented_test(plan: TrainingPlan) -> Iterator[str]:
+    if not plan.evaluation.augmented:
+        return
+    key, name = plan.key("evaluation.augmented"), plan.model.architecture
+    if name not in AUGMENTED:
+        yield (
+            f"{key} is for {' and '.join(AUGMENTED)}, not for "
+            f"{plan.key('model.architecture')} {name}"
+        )
+    if plan.model.keypoints:
+        off = plan.setting("evaluation.augmented", False)
+        yield f"{key} has no keypoints: set {off}"
+
+
+def _several_processes(plan: TrainingPlan) -> Iterator[str]:
+    if plan.step.sharding != "none" and comm.get_world_size() == 1:
+        yield (
+            f"{plan.key('step.sharding')} {plan.step.sharding!r} needs several processes: set "
+            f"{plan.setting('step.sharding', 'none')}"
+        )
+
+
+RULES: list[tuple[Sequence[str], Rule]] = [
+    (["optimizer.name"], _optimizer),
+    (["precision.device", "precision.amp", "precision.amp_dtype"], _device),
+    (["step.accumulate", "step.batch_size"], _accumulation),
+    (["step.sharding", "step.ema", "precision.amp", "precision.amp_dtype"], _sharding),
+    (["step.ema", "evaluation.precise_bn"], _average),
+    (["model.load_proposals", "data.unsafe_proposals"], _proposals),
+    (["augmentation.lsj", "augmentation.lsj_min_scale", "augmentation.lsj_max_scale"], _jitter),
+    (["evaluation.augmented", "model.architecture", "model.keypoints"], _augmented_test),
+]

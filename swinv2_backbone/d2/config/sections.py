@@ -1,0 +1,424 @@
+"""The sections of a training plan: each option once, with its keys, default, check and meaning.
+
+To add an option, declare it here and use it where it takes effect. The keys that are added to a
+config, its translation, the checks and the tables in docs/ follow from the declaration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swinv2_backbone.d2.config.options import (
+    Option,
+    anything,
+    either,
+    factor,
+    flag,
+    integer,
+    not_negative,
+    number,
+    one_of,
+    option,
+    optional,
+    options_of,
+    positive,
+    sequence,
+    share,
+    text,
+)
+from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.d2.solver.clipping import CLIPPING
+
+SHARDING = ("none", "optimizer", "all")
+WINDOWS = optional(either(integer(1), sequence(either(integer(1), sequence(integer(1), least=2)))))
+_TRAIN, _TEST = "dataloader.train.mapper.augmentations", "dataloader.test.mapper.augmentations"
+# The augmentations of a LazyConfig are named by their classes in its lists.
+RESIZE, TEST_RESIZE = f"{_TRAIN}[ResizeShortestEdge]", f"{_TEST}[ResizeShortestEdge]"
+JITTER, CROP = f"{_TRAIN}[ResizeScale]", f"{_TRAIN}[RandomCrop]"
+COLOR, FLIP = f"{_TRAIN}[ColorAugmentation]", f"{_TRAIN}[RandomFlip]"
+
+
+def _backbone(default: Any, name: str, check: Callable[[Any], str], doc: str) -> Any:
+    return option(default, f"MODEL.SWINV2.{name.upper()}", f"{{backbone}}.{name}", check, doc)
+
+
+# One option takes two or three lines: keys and default, then its meaning.
+# fmt: off
+@dataclass(frozen=True)
+class Backbone:
+    """SwinV2."""
+
+    variant: str | None = _backbone(None, "variant", optional(text),
+        "Published architecture ([MODELS.md](MODELS.md)), by its name or its seed name.")
+    embed_dim: int | None = _backbone(None, "embed_dim", optional(integer(1)),
+        "Channels of the first stage, for a size of your own.")
+    depths: tuple | None = _backbone(None, "depths", optional(sequence(integer(1))),
+        "Blocks of each stage, for a size of your own.")
+    num_heads: tuple | None = _backbone(None, "num_heads", optional(sequence(integer(1))),
+        "Attention heads of each stage, for a size of your own.")
+    window_size: Any = _backbone(None, "window_size", WINDOWS,
+        "Window in tokens: `16`, `(16, 16, 16, 8)` per stage, or `((12, 16), ...)` as (height, "
+        "width). None: the variant's.")
+    pretrained_window_sizes: Any = _backbone(None, "pretrained_window_sizes", WINDOWS,
+        "Windows that the weights were trained with, which normalize the position bias. None: the "
+        "variant's, or the weights'.")
+    drop_path_rate: float = _backbone(0.0, "drop_path_rate", share,
+        "Drop path rate of the last block; it rises linearly from 0.")
+    out_features: tuple | None = _backbone(None, "out_features", optional(sequence(text)),
+        "Features to return. None: those that the FPN or head takes. Stages after the last are "
+        "not built.")
+    frozen_stages: int = _backbone(-1, "frozen_stages", integer(-1),
+        "0: freeze the patch embedding; k: also the first k stages; -1: nothing.")
+    activation_checkpointing: bool = _backbone(False, "activation_checkpointing", flag,
+        "Less memory, more time.")
+    kernel: str = _backbone("auto", "kernel", text,
+        "How blocks are computed, with the same result ([SPEED.md](SPEED.md#which-kernel-runs)).")
+    mask_padding: bool = _backbone(True, "mask_padding", flag,
+        "Leave the zero padding of a batch out of the attention; needs a `PIXEL_MEAN` that no "
+        "pixel equals.")
+
+
+@dataclass(frozen=True)
+class UPerNet:
+    """UPerNet's head."""
+
+    pool_scales: tuple = option((1, 2, 3, 6), "MODEL.UPERNET.POOL_SCALES",
+        "model.sem_seg_head.pool_scales", sequence(integer(1), least=1),
+        "Grids of the pyramid pooling.")
+    dropout: float = option(0.1, "MODEL.UPERNET.DROPOUT", "model.sem_seg_head.dropout", share,
+        "Share of channels dropped before a classifier.")
+    aux_in_feature: str | None = option("res4", "MODEL.UPERNET.AUX_IN_FEATURE",
+        "model.sem_seg_head.aux_in_feature", optional(text),
+        "Feature of the auxiliary classifier in training; None: no auxiliary classifier.")
+    aux_channels: int = option(256, "MODEL.UPERNET.AUX_CONVS_DIM",
+        "model.sem_seg_head.aux_channels", integer(1),
+        "Channels of the auxiliary classifier.")
+    aux_loss_weight: float = option(0.4, "MODEL.UPERNET.AUX_LOSS_WEIGHT",
+        "model.sem_seg_head.aux_loss_weight", not_negative,
+        "Weight of the auxiliary loss.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model around the backbone."""
+
+    architecture: str = option("GeneralizedRCNN", "MODEL.META_ARCHITECTURE", "model", text,
+        "Meta-architecture.")
+    masks: bool = option(False, "MODEL.MASK_ON", "model.roi_heads.mask_head", flag,
+        "Whether the model predicts masks of objects.")
+    keypoints: bool = option(False, "MODEL.KEYPOINT_ON", "model.roi_heads.keypoint_head", flag,
+        "Whether the model predicts keypoints.")
+    load_proposals: bool = option(False, "MODEL.LOAD_PROPOSALS", "", flag,
+        "Read proposals from files.")
+    thing_classes: int | None = option(None, "{things}", "{things}", optional(integer(1)),
+        "Classes of objects.")
+    stuff_classes: int | None = option(None, "{stuff}", "{stuff}", optional(integer(1)),
+        "Classes of semantic segmentation.")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Optimizer and parameter groups."""
+
+    name: str = option("ADAMW", "SOLVER.OPTIMIZER", "optimizer", text,
+        "`ADAMW` or `SGD`; in a LazyConfig, any optimizer class.")
+    lr: float = option(0.001, "SOLVER.BASE_LR", "optimizer.params.lr", positive,
+        "Learning rate of the heads' weights.")
+    weight_decay: float = option(0.0001, "SOLVER.WEIGHT_DECAY", "optimizer.params.weight_decay",
+        not_negative,
+        "Weight decay; always 0 for `logit_scale` and the position-bias MLP.")
+    weight_decay_norm: float = option(0.0, "SOLVER.WEIGHT_DECAY_NORM",
+        "optimizer.params.weight_decay_norm", not_negative,
+        "Weight decay of norms.")
+    weight_decay_bias: float | None = option(0.0, "SOLVER.WEIGHT_DECAY_BIAS",
+        "optimizer.params.weight_decay_bias", optional(not_negative),
+        "Weight decay of biases; None, in YAML: that of weights.")
+    bias_lr_factor: float = option(1.0, "SOLVER.BIAS_LR_FACTOR", "optimizer.params.bias_lr_factor",
+        positive,
+        "Factor on the learning rate of biases.")
+    backbone_lr_factor: float = option(1.0, "SOLVER.BACKBONE_LR_FACTOR",
+        "optimizer.params.backbone_lr_factor", not_negative,
+        "Factor on the learning rate of the backbone.")
+    layer_decay: float = option(1.0, "SOLVER.LAYER_DECAY", "optimizer.params.layer_decay", factor,
+        "Factor on the learning rate of each block relative to the block above it.")
+    momentum: float = option(0.9, "SOLVER.MOMENTUM", "optimizer.momentum", share,
+        "Momentum of SGD.")
+    nesterov: bool = option(False, "SOLVER.NESTEROV", "optimizer.nesterov", flag,
+        "Nesterov momentum of SGD.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length and learning-rate schedule."""
+
+    max_iter: int = option(40000, "SOLVER.MAX_ITER", "train.max_iter", integer(1),
+        "Iterations, each a step of the optimizer.", lazy_default=90000)
+    name: str = option("WarmupMultiStepLR", "SOLVER.LR_SCHEDULER_NAME", "lr_multiplier.scheduler",
+        text,
+        "One of `WarmupMultiStepLR`, `WarmupCosineLR`, `WarmupPolyLR`; in a LazyConfig, any "
+        "scheduler.")
+    steps: tuple = option((30000,), "SOLVER.STEPS", "lr_multiplier.scheduler.milestones",
+        sequence(integer(1)),
+        "Iterations at which the learning rate falls by `GAMMA`.")
+    gamma: float = option(0.1, "SOLVER.GAMMA", "lr_multiplier.scheduler.values[1]", positive,
+        "Factor at each of the steps.")
+    poly_power: float = option(1.0, "SOLVER.POLY_POWER", "lr_multiplier.scheduler.power", positive,
+        "Power of `WarmupPolyLR`: (1 - iteration / max_iter) ** power.")
+    warmup_iters: int = option(1000, "SOLVER.WARMUP_ITERS", "lr_multiplier.warmup_length",
+        integer(0),
+        "Iterations of warm-up; in a LazyConfig, their share of all iterations.")
+    warmup_factor: float = option(0.001, "SOLVER.WARMUP_FACTOR", "lr_multiplier.warmup_factor",
+        not_negative,
+        "Learning rate at the first iteration, relative to that after the warm-up.")
+    warmup_method: str = option("linear", "SOLVER.WARMUP_METHOD", "lr_multiplier.warmup_method",
+        one_of("linear", "constant"),
+        "`linear` or `constant`.")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Device and mixed precision."""
+
+    device: str = option("cuda", "MODEL.DEVICE", "train.device", text,
+        "Device of the training.")
+    amp: bool = option(False, "SOLVER.AMP.ENABLED", "train.amp.enabled", flag,
+        "Mixed precision.")
+    amp_dtype: str = option("bfloat16", "SOLVER.AMP.DTYPE", "train.amp.dtype",
+        one_of("bfloat16", "float16"),
+        "`bfloat16`, or `float16` (GPU only).")
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """Clipping of gradients."""
+
+    enabled: bool = option(False, "SOLVER.CLIP_GRADIENTS.ENABLED", "train.clip", flag,
+        "Clip gradients; in a LazyConfig, `train.clip` is None or a dict of the next three.")
+    kind: str = option("value", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "train.clip.kind",
+        one_of(*CLIPPING),
+        "`full_model`: by the norm of all gradients together; `norm`: of each parameter; `value`: "
+        "of each number.")
+    value: float = option(1.0, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "train.clip.value", positive,
+        "Largest norm or value.")
+    norm_type: float = option(2.0, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", "train.clip.norm_type",
+        number("a number above 0", lambda value: value > 0),
+        "Order of the norm.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the optimizer."""
+
+    batch_size: int = option(16, "SOLVER.IMS_PER_BATCH", "dataloader.train.total_batch_size",
+        integer(1),
+        "Images of a step, of all processes together.")
+    accumulate: int = option(1, "SOLVER.ACCUMULATE", "train.accumulate", integer(1),
+        "Parts in which the images of a step go through the model: less memory, the same recipe.")
+    ema: bool = option(False, "SOLVER.EMA.ENABLED", "train.ema.enabled", flag,
+        "Keep an average of the weights, which is evaluated.")
+    ema_decay: float = option(0.9999, "SOLVER.EMA.DECAY", "train.ema.decay", share,
+        "Decay of the average.")
+    sharding: str = option("none", "SOLVER.SHARDING", "train.sharding", one_of(*SHARDING),
+        "What several processes divide among them: `none`, `optimizer` or `all`.")
+    broadcast_buffers: bool = option(False, "SOLVER.DDP.BROADCAST_BUFFERS",
+        "train.ddp.broadcast_buffers", flag,
+        "Argument of DistributedDataParallel.")
+    find_unused_parameters: bool = option(False, "SOLVER.DDP.FIND_UNUSED_PARAMETERS",
+        "train.ddp.find_unused_parameters", flag,
+        "Argument of DistributedDataParallel, for heads that leave parameters unused.")
+    max_nonfinite: int = option(0, "SOLVER.MAX_NONFINITE_STEPS", "train.max_nonfinite_steps",
+        integer(0),
+        "Steps that may be skipped because a loss or gradient is not finite.")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Datasets and loading."""
+
+    train: tuple = option((), "DATASETS.TRAIN", "dataloader.train.dataset.names", sequence(text),
+        "Names of the datasets to train on.")
+    test: tuple = option((), "DATASETS.TEST", "dataloader.test.dataset.names", sequence(text),
+        "Names of the datasets to test on.")
+    num_workers: int = option(4, "DATALOADER.NUM_WORKERS", "dataloader.train.num_workers",
+        integer(0),
+        "Processes that load images, for each process that trains.")
+    filter_empty: bool = option(True, "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+        "dataloader.train.dataset.filter_empty", flag,
+        "Leave images without annotations out of training.")
+    max_broken: float = option(MAX_BROKEN, "DATALOADER.MAX_BROKEN_IMAGES",
+        "dataloader.train.max_broken", share,
+        "Share of the images that may be broken; they are skipped and named.")
+    unsafe_proposals: bool = option(False, "DATASETS.UNSAFE_PROPOSAL_FILES", "", flag,
+        "Allow files of proposals, which are pickles and run code when they are read.")
+    train_name: str = option("custom_train", "DATASETS.CUSTOM.TRAIN.NAME", "datasets.train.name",
+        text,
+        "Name under which your training set is registered.")
+    train_json: str = option("", "DATASETS.CUSTOM.TRAIN.JSON", "datasets.train.json_file", text,
+        "COCO-format file of your training set; `DATASETS.TRAIN` becomes its name.")
+    train_labels: str = option("", "DATASETS.CUSTOM.TRAIN.LABELS", "datasets.train.labels", text,
+        "Or a folder of semantic label images, named as the images.")
+    train_images: str = option("", "DATASETS.CUSTOM.TRAIN.IMAGES", "datasets.train.images", text,
+        "Folder that the file names start from.")
+    test_name: str = option("custom_test", "DATASETS.CUSTOM.TEST.NAME", "datasets.test.name", text,
+        "Name under which your test set is registered.")
+    test_json: str = option("", "DATASETS.CUSTOM.TEST.JSON", "datasets.test.json_file", text,
+        "COCO-format file of your test set; `DATASETS.TEST` becomes its name.")
+    test_labels: str = option("", "DATASETS.CUSTOM.TEST.LABELS", "datasets.test.labels", text,
+        "Or a folder of semantic label images, named as the images.")
+    test_images: str = option("", "DATASETS.CUSTOM.TEST.IMAGES", "datasets.test.images", text,
+        "Folder that the file names start from.")
+    class_names_file: str = option("", "DATASETS.CUSTOM.NAMES", "datasets.train.names_file", text,
+        "Of semantic labels: a text file whose line i, counted from 0, names the class of value "
+        "i.")
+    images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",
+        "datasets.train.images_outside", flag,
+        "Let the file names of a JSON lead out of `IMAGES`.")
+    class_names: tuple = option((), "DATASETS.CUSTOM.CLASSES", "", sequence(text),
+        "Class names; filled in from the data, so that a saved config has them.")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Sizes and augmentation of images."""
+
+    image_format: str = option("BGR", "INPUT.FORMAT", "dataloader.train.mapper.image_format", text,
+        "Order of the channels; `RGB` for SwinV2.")
+    min_size: tuple = option((800,), "INPUT.MIN_SIZE_TRAIN", f"{RESIZE}.short_edge_length",
+        sequence(integer(0)),
+        "Short sides in training, in pixels, one of which is drawn.")
+    max_size: int = option(1333, "INPUT.MAX_SIZE_TRAIN", f"{RESIZE}.max_size", integer(1),
+        "Longest side in training.")
+    sample_style: str = option("choice", "INPUT.MIN_SIZE_TRAIN_SAMPLING", f"{RESIZE}.sample_style",
+        one_of("choice", "range"),
+        "`choice`: one of the short sides; `range`: any size between two.")
+    flip: str = option("horizontal", "INPUT.RANDOM_FLIP", FLIP,
+        one_of("horizontal", "vertical", "none"),
+        "Random flip.")
+    lsj: bool = option(False, "INPUT.LSJ.ENABLED", JITTER, flag,
+        "Large-scale jitter, instead of the sizes above and `CROP`.")
+    lsj_size: int = option(1024, "INPUT.LSJ.SIZE", f"{JITTER}.target_height", integer(1),
+        "Side of its crop, in pixels.")
+    lsj_min_scale: float = option(0.1, "INPUT.LSJ.MIN_SCALE", f"{JITTER}.min_scale", positive,
+        "Smallest scale, relative to an image that fits the crop.")
+    lsj_max_scale: float = option(2.0, "INPUT.LSJ.MAX_SCALE", f"{JITTER}.max_scale", positive,
+        "Largest scale.")
+    crop: bool = option(False, "INPUT.CROP.ENABLED", CROP, flag,
+        "Random crop; of a semantic segmentor after resizing, of a detector before.")
+    crop_type: str = option("relative_range", "INPUT.CROP.TYPE", f"{CROP}.crop_type",
+        one_of("relative", "relative_range", "absolute", "absolute_range"),
+        "How `INPUT.CROP.SIZE` is read, as in Detectron2.")
+    crop_size: tuple = option((0.9, 0.9), "INPUT.CROP.SIZE", f"{CROP}.crop_size",
+        sequence(positive, least=2),
+        "Height and width of the crop.")
+    crop_single_category: float = option(1.0, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",
+        f"{CROP}.single_category_max_area",
+        factor,
+        "Semantic segmentation crops again where one class fills more than this share of a crop.")
+    color: bool = option(False, "INPUT.COLOR_AUG_SSD", COLOR, flag,
+        "Random brightness, contrast, saturation and hue.")
+    test_min_size: int = option(800, "INPUT.MIN_SIZE_TEST", f"{TEST_RESIZE}.short_edge_length",
+        integer(0),
+        "Short side in tests; 0: the image's own size.")
+    test_max_size: int = option(1333, "INPUT.MAX_SIZE_TEST", f"{TEST_RESIZE}.max_size", integer(1),
+        "Longest side in tests.")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluation."""
+
+    period: int = option(0, "TEST.EVAL_PERIOD", "train.eval_period", integer(0),
+        "Iterations between evaluations; 0: only at the end.", lazy_default=5000)
+    best_metric: str = option("", "TEST.BEST_METRIC", "train.best_metric", text,
+        "Metric such as `bbox/AP` or `sem_seg/mIoU`: `model_best.pth` has the weights that "
+        "reached the highest.")
+    early_stopping_metric: str = option("", "TEST.EARLY_STOPPING.METRIC",
+        "train.early_stopping.metric", text,
+        "Metric, named as above, whose highest value must rise for the training to go on.")
+    early_stopping_patience: int = option(5, "TEST.EARLY_STOPPING.PATIENCE",
+        "train.early_stopping.patience", integer(1),
+        "Evaluations without a rise after which the training ends.")
+    augmented: bool = option(False, "TEST.AUG.ENABLED", "train.test_aug.enabled", flag,
+        "Test-time augmentation, at the end of a training and with `--eval-only`.")
+    augmented_min_sizes: tuple = option((400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
+        "TEST.AUG.MIN_SIZES", "train.test_aug.min_sizes", sequence(integer(1), least=1),
+        "Its short sides.")
+    augmented_max_size: int = option(4000, "TEST.AUG.MAX_SIZE", "train.test_aug.max_size",
+        integer(1),
+        "Its longest side.")
+    augmented_flip: bool = option(True, "TEST.AUG.FLIP", "train.test_aug.flip", flag,
+        "Whether it also flips.")
+    precise_bn: bool = option(False, "TEST.PRECISE_BN.ENABLED", "train.precise_bn.enabled", flag,
+        "Measure the statistics of batch norm before an evaluation.")
+    precise_bn_iters: int = option(200, "TEST.PRECISE_BN.NUM_ITER", "train.precise_bn.num_iter",
+        integer(1),
+        "Batches of that measurement.")
+    expected_results: tuple = option((), "TEST.EXPECTED_RESULTS", "train.expected_results",
+        sequence(anything),
+        "Results to verify, as Detectron2's `verify_results` takes them.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Weights, files and limits of a run."""
+
+    output_dir: str = option("./output", "OUTPUT_DIR", "train.output_dir", text,
+        "Folder for checkpoints, logs and results.")
+    weights: str = option("", "MODEL.WEIGHTS", "train.init_checkpoint", text,
+        "File of any layout, or `swinv2://NAME`; empty: random weights.")
+    partial_weights: bool = option(False, "MODEL.SWINV2.PARTIAL_WEIGHTS", "train.partial_weights",
+        flag,
+        "Load the weights even though tensors of the backbone are missing or unknown.")
+    checkpoint_period: int = option(5000, "SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period",
+        integer(1),
+        "Iterations between checkpoints.")
+    checkpoints_kept: int | None = option(None, "SOLVER.CHECKPOINTS_KEPT",
+        "train.checkpointer.max_to_keep", optional(integer(1)),
+        "Newest checkpoints to keep beside the final one; None: all.")
+    log_period: int = option(20, "SOLVER.LOG_PERIOD", "train.log_period", integer(1),
+        "Iterations between lines of the log.")
+    time_limit: float | None = option(None, "SOLVER.TIME_LIMIT", "train.time_limit",
+        optional(positive),
+        "Minutes after which the training saves, evaluates and ends; `--resume` goes on. None: no "
+        "limit.")
+    seed: int = option(-1, "SEED", "train.seed", integer(-1),
+        "Seed of all random generators; -1: a new one each time.")
+    cudnn_benchmark: bool = option(False, "CUDNN_BENCHMARK", "train.cudnn_benchmark", flag,
+        "Let cuDNN time its algorithms.")
+# fmt: on
+
+
+SECTIONS: dict[str, type] = {
+    "backbone": Backbone,
+    "upernet": UPerNet,
+    "model": Model,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "precision": Precision,
+    "clipping": Clipping,
+    "step": Step,
+    "data": Data,
+    "augmentation": Augmentation,
+    "evaluation": Evaluation,
+    "run": Run,
+}
+OPTIONS: dict[str, Option] = {
+    each.name: each for name, section in SECTIONS.items() for each in options_of(section, name)
+}
+
+
+def sections_from(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the sections of a plan from the values of options by their dotted names."""
+    return {
+        name: section(
+            **{
+                each.name: values[f"{name}.{each.name}"]
+                for each in dataclasses.fields(section)
+                if f"{name}.{each.name}" in values
+            }
+        )
+        for name, section in SECTIONS.items()
+    }

@@ -1,0 +1,120 @@
+"""Everything that can be known before work starts: datasets registered, files and metrics there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+
+from swinv2_backbone.checkpoints.fetch import check_source
+from swinv2_backbone.d2.config.lazy_parts import target_name
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.datasets.selected import check_datasets, check_same_classes
+from swinv2_backbone.d2.engine.rehearsal import shorten
+from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
+
+CLASSES = {"model.thing_classes": "thing_classes", "model.stuff_classes": "stuff_classes"}
+METRICS = ("evaluation.best_metric", "evaluation.early_stopping_metric")
+
+
+def prepare(
+    plan: TrainingPlan, *, eval_only: bool = False, resume: bool = False, rehearse: bool = False
+) -> TrainingPlan:
+    """Register the user's datasets and check what the plan needs.
+
+    Args:
+        rehearse: shorten the plan to a rehearsal; its output folder is that of the rehearsal.
+
+    Returns:
+        The plan, with the registered datasets.
+
+    Raises:
+        ValueError: something could not work; the message has the remedy.
+    """
+    plan = register_datasets(plan, ("test",) if eval_only else ("train", "test"))
+    if faults := list(_missing(plan, eval_only, resume, rehearse)):
+        raise ConfigError(faults)
+    tested = list(plan.data.test)
+    used = [*tested, *([] if eval_only else plan.data.train)]
+    check_datasets(used)
+    faults = [*class_faults(plan, used), *_evaluation_faults(plan, tested, eval_only)]
+    if faults:
+        raise ConfigError(faults)
+    check_source(plan.run.weights)
+    return shorten(plan) if rehearse else plan
+
+
+def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan:
+    """Register the datasets that the config describes; returns the plan that selects them.
+
+    Args:
+        splits: some of "train" and "test".
+
+    Raises:
+        ValueError: a dataset cannot be used.
+    """
+    if plan.dialect is Dialect.YACS:
+        assert plan.translate is not None
+        upper = tuple(split.upper() for split in splits)
+        return plan.translate(register_custom_datasets(plan.config, upper))
+    own = plan.config.get("datasets") or {}
+    for split in splits:
+        if split in own:
+            instantiate(own[split])
+    return plan
+
+
+def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) -> Iterator[str]:
+    if eval_only and not plan.run.weights and not resume:
+        weights = plan.setting("run.weights", "output/model_final.pth")
+        yield f"nothing to evaluate: give {weights}"
+    if not eval_only and not plan.data.train:
+        yield f"nothing to train on: give {plan.key('data.train_json')}"
+    if rehearse and resume:
+        yield "--fast-dev-run always starts anew: leave out --resume"
+    if len(plan.data.test) > 1 and not _takes_any_dataset(plan):
+        yield (
+            f"{plan.key('data.test')} has {len(plan.data.test)} datasets, but "
+            "dataloader.evaluator has no dataset_name: test on one"
+        )
+
+
+def _takes_any_dataset(plan: TrainingPlan) -> bool:
+    """Return whether the evaluator can be told the name of a dataset."""
+    return plan.dialect is Dialect.YACS or "dataset_name" in plan.config.dataloader.evaluator
+
+
+def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
+    """Compare the heads' numbers of classes with those of the datasets."""
+    for option, kind in CLASSES.items():
+        if plan[option] is None:
+            continue
+        check_same_classes(datasets, kind)
+        for dataset in datasets:
+            names = list(MetadataCatalog.get(dataset).get(kind) or ())
+            if names and len(names) != plan[option]:
+                more = ", ..." if len(names) > 10 else ""
+                yield (
+                    f"{plan.key(option)} is {plan[option]}, but {dataset} has {len(names)} classes "
+                    f"({', '.join(names[:10])}{more}); set {plan.setting(option, len(names))}"
+                )
+
+
+def _evaluation_faults(plan: TrainingPlan, tested: Sequence[str], eval_only: bool) -> Iterator[str]:
+    """Check that the datasets can be evaluated, and that the metrics asked for will come."""
+    lazy = plan.dialect is Dialect.LAZY
+    if lazy and target_name(plan.config.dataloader.evaluator) != "build_evaluator":
+        return  # the user's own
+    seen = []
+    for name in METRICS:
+        metric = "" if eval_only else plan[name]
+        for option, message in evaluation_faults(tested, metric, masks=plan.model.masks):
+            option = name if option == METRICS[0] else option
+            text = f"{plan.key(option)} {message}"
+            if text not in seen:
+                seen.append(text)
+                yield text

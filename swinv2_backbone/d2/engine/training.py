@@ -1,0 +1,248 @@
+"""A training, an evaluation: built from a plan, whichever dialect it comes from."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase, TrainerBase, default_writers, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+
+from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
+from swinv2_backbone.d2.config.rules import validate_processes
+from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.early_end import EarlyStopping, TimeLimit
+from swinv2_backbone.d2.engine.ema import WeightAverage
+from swinv2_backbone.d2.engine.hooks import Evaluate, PreciseBN, standard_hooks
+from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
+from swinv2_backbone.d2.engine.signals import TrainingEnded
+from swinv2_backbone.d2.engine.step import TrainingStep
+from swinv2_backbone.d2.engine.summary import summarize
+from swinv2_backbone.d2.evaluation.results import write_results
+from swinv2_backbone.d2.evaluation.tta import with_augmentation
+
+logger = logging.getLogger(__name__)
+INFERENCE = "inference"  # folder of results, in the output folder
+
+
+class Training:
+    """A training as a plan describes it, ready to begin or to resume.
+
+    Args:
+        plan: validated plan, with its factories.
+        loop: trainer whose hooks and state these are; default: the step itself.
+        evaluate: function of (model, augmented?) that returns results; default:
+            :func:`evaluate_plan`.
+
+    Attributes:
+        model: model that is trained, without its distributed wrapper.
+        average: average of its weights, or None.
+        evaluated: model that is evaluated: the average, or the model.
+        step, checkpointer: their parts of the training.
+        results: results of the last evaluation.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        loop: TrainerBase | None = None,
+        evaluate: Callable[[nn.Module, bool], dict] | None = None,
+    ):
+        validate_processes(plan)
+        self.plan = plan
+        build, sharding = factories_of(plan), plan.step.sharding
+        self.model = build.model()
+        shard_model(self.model, sharding)
+        optimizer = shard_optimizer(build.optimizer(self.model), sharding)
+        self.average = WeightAverage(self.model, plan.step.ema_decay) if plan.step.ema else None
+        self.evaluated = self.average.averaged if self.average else self.model
+        self.step = _build_step(plan, self.model, optimizer)
+        self.loop = self.step if loop is None else loop
+        self.scheduler = build.schedule(optimizer)
+        self.checkpointer = Checkpointer(
+            self.model,
+            plan.run.output_dir,
+            partial=plan.run.partial_weights,
+            evaluated=self.evaluated,
+            trainer=self.loop,
+            **({"average": self.average} if self.average else {}),
+        )
+        self._evaluate = evaluate or partial(evaluate_plan, plan)
+        self.results: dict = OrderedDict()
+        self.start_iter = 0
+        if loop is None:
+            self.step.register_hooks(self.hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint in the output folder, or start from the weights."""
+        self.checkpointer.resume_or_load(self.plan.run.weights, resume=resume)
+        if self.checkpointer.resumed:
+            self.start_iter = self.loop.iter + 1  # the checkpoint is of a finished iteration
+        if self.average:
+            self.average.start()
+        if comm.is_main_process():
+            logger.info(f"\n{summarize(self.plan, self.checkpointer, self.start_iter)}")
+
+    def train(self) -> dict:
+        """Train to the end, or until SIGTERM or Ctrl-C; returns the last evaluation.
+
+        Raises:
+            SystemExit: a signal stopped it, after a checkpoint; the code is 128 + the signal.
+        """
+        self.run(lambda: self.step.train(self.start_iter, self.plan.schedule.max_iter))
+        return self.results
+
+    def run(self, loop: Callable[[], Any]) -> None:
+        """Run the loop of a training, which a signal, a time limit or early stopping may end."""
+        with self.step.stop_request:
+            try:
+                loop()
+            except TrainingEnded as end:
+                logger.info(str(end))
+
+    def hooks(self, writers: list | None = None) -> list[HookBase]:
+        """Return the hooks of the training in the order in which they depend on each other."""
+        plan = self.plan
+        if writers is None:
+            writers = default_writers(plan.run.output_dir, plan.schedule.max_iter)
+        evaluate = Evaluate(
+            plan.evaluation.period,
+            self.evaluate,
+            step=self.step,
+            best_metric=plan.evaluation.best_metric,
+            model=self.evaluated,
+            output_dir=plan.run.output_dir,
+        )
+        found = standard_hooks(
+            step=self.step,
+            checkpointer=self.checkpointer,
+            average=self.average,
+            checkpoint_period=plan.run.checkpoint_period,
+            max_to_keep=plan.run.checkpoints_kept,
+            evaluate=evaluate,
+            writers=writers if comm.is_main_process() else (),
+            output_dir=plan.run.output_dir,
+            log_period=plan.run.log_period,
+            lr_scheduler=hooks.LRScheduler(self.step.optimizer, self.scheduler),
+            early_ends=self._early_ends(evaluate),
+            augmented=plan.evaluation.augmented,
+        )
+        if plan.evaluation.precise_bn and get_bn_modules(self.model):
+            found.insert(2, self._precise_bn())
+        return found
+
+    def evaluate(self) -> dict:
+        """Evaluate; with augmentation, which multiplies the time, only at the end."""
+        last = self.loop.iter + 1 >= self.loop.max_iter or bool(self.step.ending)
+        self.results = self._evaluate(self.evaluated, last)
+        return self.results
+
+    def _early_ends(self, evaluate: Evaluate) -> list[HookBase]:
+        plan, found = self.plan, []
+        if metric := plan.evaluation.early_stopping_metric:
+            patience, folder = plan.evaluation.early_stopping_patience, plan.run.output_dir
+            found.append(EarlyStopping(metric, patience, self.step, evaluate, folder))
+        if plan.run.time_limit is not None:
+            found.append(TimeLimit(60 * plan.run.time_limit, self.step))
+        return found
+
+    def _precise_bn(self) -> HookBase:
+        plan = self.plan.replaced({"data.num_workers": 0})  # it is seldom used
+        loader, node = factories_of(plan).train_loader(), plan.evaluation
+        return PreciseBN(node.period, self.model, loader, node.precise_bn_iters)
+
+
+def factories_of(plan: TrainingPlan) -> Factories:
+    assert plan.factories is not None, "a plan that was only translated"
+    return plan.factories
+
+
+def _build_step(
+    plan: TrainingPlan, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingStep:
+    node, precision, clip = plan.step, plan.precision, plan.clipping
+    ddp = {
+        "broadcast_buffers": node.broadcast_buffers,
+        "find_unused_parameters": node.find_unused_parameters,
+    }
+    return TrainingStep(
+        parallel_model(model, node.sharding, **ddp),
+        factories_of(plan).train_loader(),
+        optimizer,
+        amp_dtype=getattr(torch, precision.amp_dtype) if precision.amp else None,
+        clip={"kind": clip.kind, "value": clip.value, "norm_type": clip.norm_type}
+        if clip.enabled
+        else None,
+        accumulate=node.accumulate,
+        max_nonfinite=node.max_nonfinite,
+        output_dir=plan.run.output_dir,
+    )
+
+
+def load_for_evaluation(plan: TrainingPlan, resume: bool) -> nn.Module:
+    """Build the model with all of its weights, from a file or (``resume``) the last checkpoint.
+
+    Raises:
+        ValueError: the weights are not those of this model.
+    """
+    model = factories_of(plan).model()
+    checkpointer = Checkpointer(model, plan.run.output_dir)
+    checkpointer.resume_or_load(plan.run.weights, resume=resume)
+    checkpointer.require_complete()
+    if comm.is_main_process():
+        logger.info(f"\n{summarize(plan, checkpointer, None)}")
+    return model
+
+
+def evaluate_plan(plan: TrainingPlan, model: nn.Module, augmented: bool = True) -> dict:
+    """Evaluate on the test datasets, then with test-time augmentation if the plan asks for it.
+
+    Without a dataset there is nothing to evaluate.
+
+    Args:
+        augmented: False leaves out test-time augmentation.
+    """
+    results = evaluate_once(plan, model)
+    if augmented and plan.evaluation.augmented:
+        results.update(evaluate_augmented(plan, model))
+    return results
+
+
+def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
+    """Evaluate with test-time augmentation; names of results end in "_TTA"."""
+    node = plan.evaluation
+    sizes = list(node.augmented_min_sizes)
+    model = with_augmentation(model, sizes, node.augmented_max_size, node.augmented_flip)
+    # Images come at their own size, so that pixels are resized once.
+    results = evaluate_once(plan, model, "inference_TTA", own_size=True)
+    return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
+
+
+def evaluate_once(
+    plan: TrainingPlan, model: nn.Module, folder: str = INFERENCE, own_size: bool = False
+) -> dict:
+    """Evaluate on each test dataset; of several, the results are nested by their names.
+
+    The results are also written as JSON to ``folder`` in the output folder.
+    """
+    results: dict = OrderedDict()
+    target = Path(plan.run.output_dir, folder)
+    for name in plan.data.test:
+        loader = factories_of(plan).test_loader(name, own_size)
+        evaluator = factories_of(plan).evaluator(name, target)
+        results[name] = inference_on_dataset(model, loader, evaluator) or {}
+        if comm.is_main_process():
+            print_csv_format(results[name])
+    if len(plan.data.test) == 1:
+        results = OrderedDict(results[plan.data.test[0]])
+    if comm.is_main_process() and plan.data.test:
+        write_results(results, target)
+    return results
