@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import Swin_V2_T_Weights
 from tqdm import tqdm
 
-from swinv2_backbone import SwinV2Classifier
+from swinv2_backbone.classifier import SwinV2Classifier
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 CROPPED_BELOW = 384  # pixels

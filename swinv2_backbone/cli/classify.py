@@ -20,7 +20,7 @@ from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 
 if TYPE_CHECKING:
-    from swinv2_backbone import SwinV2Classifier
+    from swinv2_backbone.classifier import SwinV2Classifier
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -138,7 +138,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
     """Return the notes that are written into the file."""
     import torch
 
-    from swinv2_backbone import __version__
+    import swinv2_backbone
 
     batch = 1 if found.one_image else "batch"
     channels, backbone = found.backbone.in_channels, found.backbone
@@ -154,7 +154,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         **{name: words for name, words in found.outputs.items()},
         "windows": json.dumps(backbone.window_sizes),
         "pretrained windows": json.dumps(backbone.pretrained_window_sizes),
-        "made by": f"swinv2_backbone {__version__}, PyTorch {torch.__version__}",
+        "made by": f"swinv2_backbone {swinv2_backbone.__version__}, PyTorch {torch.__version__}",
     }
 
 

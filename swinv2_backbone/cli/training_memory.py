@@ -19,8 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from swinv2_backbone import SwinV2, build_backbone
+from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
+from swinv2_backbone.build import build_backbone
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 also in mixed precision
 MOMENTS = 2  # of AdamW
