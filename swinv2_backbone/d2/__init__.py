@@ -13,14 +13,14 @@ from importlib import import_module
 from typing import Any
 
 from swinv2_backbone.d2.config.yacs import add_swinv2_config
-from swinv2_backbone.d2.modeling.backbone import (
+from swinv2_backbone.d2.modeling import (
     D2SwinV2,
+    UPerNetHead,
     build_retinanet_swinv2_fpn_backbone,
     build_swinv2_backbone,
     build_swinv2_fpn_backbone,
     feature_shapes,
 )
-from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 SwinV2 = D2SwinV2  # the earlier name, for existing LazyConfigs
 

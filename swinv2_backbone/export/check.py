@@ -1,4 +1,4 @@
-"""Whether a file gives what the model gives, at sizes that it was not traced at."""
+"""Comparison of an exported file with the model, also at sizes that were not traced."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 from swinv2_backbone.layers import PATCH_SIZE
 from swinv2_backbone.windows import Size
 
-LIMIT = 1e-4  # of a difference; of larger numbers than 1, relative to the largest of the output
+LIMIT = 1e-4  # largest difference; relative to the output's largest value if that is above 1
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 class Difference(NamedTuple):
-    """How far one output is from the model's, at one size.
+    """The difference between an output of the file and of the model, at one size.
 
     Attributes:
-        images: (B, C_in, H, W), their shape.
-        output: its name.
-        shape: its shape.
-        absolute: max |found - expected|; infinite for another shape or what is no number.
+        images: the shape of the images, (B, C_in, H, W).
+        output: the name of the output.
+        shape: the shape of the output.
+        absolute: max |found - expected|; infinite for NaN or another shape or dtype.
         largest: max |expected|.
     """
 
@@ -46,15 +46,15 @@ class Difference(NamedTuple):
 
 
 def check_shapes(windows: Sequence[Size], channels: int = 3) -> list[tuple[int, int, int, int]]:
-    """(B, C_in, H, W) three times: less than a window, no multiple of 32, several windows.
+    """Return three shapes (B, C_in, H, W): below a window, no multiple of 32, several windows.
 
-    The first is less than a window of the first stage, the last more than one of the last stage.
-    The second is never small: it is the one to trace, and a compiler binds its code to maps that
-    are one token long where it meets them.
+    The first is smaller than a window of the first stage, the last larger than one of the last.
+    The second is the one to trace, and never small, because a compiler specializes its code for
+    maps of one token.
 
     Args:
-        windows: of each stage, in tokens.
-        channels: of the images.
+        windows: the window of each stage, in tokens.
+        channels: channels of the images.
     """
     h, w = (PATCH_SIZE * length for length in windows[0])
     last_h, last_w = (PATCH_SIZE * 2 ** (len(windows) - 1) * length for length in windows[-1])
@@ -66,17 +66,17 @@ def check_shapes(windows: Sequence[Size], channels: int = 3) -> list[tuple[int, 
 
 
 def random_pixels(shape: Sequence[int]) -> Tensor:
-    """Whole numbers from 0 to 255 in float32, the same for the same shape."""
+    """Return whole numbers from 0 to 255 in float32, equal for equal shapes."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, tuple(shape), generator=generator).float()
 
 
 @torch.no_grad()
 def compare(found: Run, expected: Run, batches: Sequence[Tensor]) -> list[Difference]:
-    """The differences of all outputs for all batches (B, C_in, H, W).
+    """Return the differences of all outputs for all batches (B, C_in, H, W).
 
     Raises:
-        ValueError: the outputs have other names.
+        ValueError: the file has other outputs than the model.
     """
     differences = []
     for images in batches:
@@ -85,8 +85,9 @@ def compare(found: Run, expected: Run, batches: Sequence[Tensor]) -> list[Differ
             raise ValueError(f"the file has the outputs {list(theirs)}, the model {list(ours)}")
         for name, value in ours.items():
             absolute = _largest(theirs[name] - value) if _alike(theirs[name], value) else torch.inf
-            shapes = tuple(images.shape), name, tuple(value.shape)
-            differences.append(Difference(*shapes, absolute, _largest(value)))
+            differences.append(
+                Difference(tuple(images.shape), name, tuple(value.shape), absolute, _largest(value))
+            )
     return differences
 
 
@@ -95,5 +96,5 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
 
 
 def _largest(x: Tensor) -> float:
-    """max |x|; 0 of nothing, infinite if there is what is no number."""
+    """Return max |x|: 0 for an empty tensor, infinite with NaN."""
     return x.double().abs().nan_to_num(nan=torch.inf).max().item() if x.numel() else 0.0

@@ -1,4 +1,4 @@
-"""What can be exported of the core: a backbone or a classifier, with its way from pixels."""
+"""A backbone or a classifier in the form to be exported, which takes pixels."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.export.formats import FORMATS, Format, Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone, GraphClassifier
 
-# Of ImageNet, in RGB and pixels from 0 to 255: what published weights were trained with.
+# ImageNet's, in RGB and pixels from 0 to 255, as in the training of all published weights.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class Exportable:
-    """A model in the form to be exported, and what its file must give.
+    """A model in the form to be exported, with the outputs that its file must have.
 
     Attributes:
         model: (B, C_in, H, W), pixels -> outputs by name.
-        expected: the same by the model as users run it.
-        backbone: which has windows and their normaliser.
+        expected: the same, computed by the original model.
+        backbone: the original backbone, with its windows and pretrained windows.
         image_format: "RGB" or "BGR", the order of the channels.
-        mean, std: which normalise the pixels, inside the file.
-        outputs: what each output is, in words.
-        format_of: the name of a format -> the format; raises ValueError if the model cannot have
-            it.
-        one_image: a batch is always of one image.
+        mean, std: the numbers that normalize pixels, inside the file.
+        outputs: a description of each output.
+        format_of: returns the format of a name; raises ValueError if it cannot hold the model.
+        one_image: every batch is one image.
     """
 
     model: nn.Module
@@ -44,18 +43,19 @@ class Exportable:
     one_image: bool = False
 
 
-def exportable(model: SwinV2 | SwinV2Classifier) -> Exportable:
-    """A model with published weights, or in their place weights that were trained alike.
+def exportable_model(model: SwinV2 | SwinV2Classifier) -> Exportable:
+    """Return the exportable form of a model that was trained with ImageNet's mean and std.
 
     Raises:
         ValueError: the images are not RGB, or see :class:`GraphBackbone`.
     """
     model = model.eval()
+    graph: nn.Module
     if isinstance(model, SwinV2Classifier):
-        graph, backbone = GraphClassifier(model), model.backbone
+        backbone, graph = model.backbone, GraphClassifier(model)
         outputs = {"logits": f"(batch, {model.head.out_features}), before the softmax"}
     else:
-        graph, backbone, outputs = GraphBackbone(model), model, feature_outputs(model)
+        backbone, graph, outputs = model, GraphBackbone(model), feature_outputs(model)
     if backbone.in_channels != len(MEAN):
         raise ValueError(
             f"the mean of ImageNet is for RGB, not for {backbone.in_channels} channels"
@@ -70,7 +70,7 @@ def exportable(model: SwinV2 | SwinV2Classifier) -> Exportable:
 
 
 def feature_outputs(backbone: SwinV2) -> dict[str, str]:
-    """The features of a backbone in words."""
+    """Describe the features of a backbone."""
     return {
         name: f"(batch, {channels}, ceil(height / {stride}), ceil(width / {stride}))"
         for (name, channels), stride in zip(backbone.channels.items(), backbone.strides.values())

@@ -1,4 +1,4 @@
-"""One export from the model to a file that is there only if it gives what the model gives."""
+"""Exporting a model to a file that is kept only if its outputs equal the model's."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from swinv2_backbone.export.formats import FORMATS, Format, Notes
 
 
 def check_target(path: Path, name: str, overwrite: bool) -> None:
-    """Raise for what would stop :func:`export_file` in the end.
+    """Check early that :func:`export_file` can write a file.
 
     Args:
-        path: of the file.
-        name: of the format, a key of ``FORMATS``.
-        overwrite: whether what is there may be replaced.
+        path: the file.
+        name: the format, a key of ``FORMATS``.
+        overwrite: allow to replace an existing file.
 
     Raises:
-        ValueError: the format is unknown, something that it needs is not installed, or the file
-            has another suffix.
-        FileNotFoundError: there is no such folder.
-        FileExistsError: the file is there and ``overwrite`` is not given.
+        ValueError: the format is unknown, its requirements are not installed, or the file has
+            another suffix.
+        FileNotFoundError: the folder does not exist.
+        FileExistsError: the file exists and ``overwrite`` is False.
     """
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}")
@@ -50,19 +50,19 @@ def export_file(
     notes: Notes,
     show: Callable[[Difference], None] = lambda difference: None,
 ) -> None:
-    """Write a model, run the file, and put it into its place; what is there is replaced.
+    """Write a model, compare the file with it, and move the file to its path.
 
     Args:
-        model: its form to be exported, pixels -> outputs by name.
-        expected: what the file must give: the model as users run it.
-        path: of the file; ONNX of more than 2 GB has a second file beside it.
-        format: of the file.
-        images: (B, C_in, H, W) each, to compare at; the second is traced, see check_shapes.
-        notes: for the file's metadata.
+        model: the form to be exported, pixels -> outputs by name.
+        expected: the original model, for comparison.
+        path: the file, replaced if it exists; ONNX above 2 GB has a second file beside it.
+        format: the format of the file.
+        images: batches (B, C_in, H, W) to compare at; the second is traced, see check_shapes.
+        notes: the file's metadata.
         show: called with every difference.
 
     Raises:
-        ValueError: the file gives something else than the model; then there is no file.
+        ValueError: the file's outputs differ from the model's; then no file is written.
         RuntimeError: the model cannot be traced.
     """
     folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -76,7 +76,7 @@ def export_file(
         wrong = [str(difference) for difference in differences if not difference.is_small]
         if wrong:
             raise ValueError(f"{path} is not written, as it differs from the model: {wrong[0]}")
-        # The file itself last, so that weights beside it are there when it is.
+        # The file itself last, so that it never exists without the weights beside it.
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
             part.replace(path.with_name(part.name))
     finally:

@@ -1,7 +1,6 @@
-"""The formats of a file: what each needs, how it is written, and how it is read to be run.
+"""The formats of exported files: their requirements, writers and readers.
 
-Notes, a dict of strings, are in the file's own metadata, where whoever has nothing but the file
-finds them.
+Notes, a dict of strings, are stored in the metadata of the file.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +20,22 @@ from torch.export import ExportedProgram
 Notes = Mapping[str, str]
 Run = Callable[[Tensor], dict[str, Tensor]]  # (B, C_in, H, W), pixels -> outputs by name
 
-AXES = {0: "batch", 2: "height", 3: "width"}  # of the input, of any length
+AXES = {0: "batch", 2: "height", 3: "width"}  # the input's axes of any length
 INPUT = "images"
-# The newest set of operators that PyTorch writes; onnxruntime and others read older and newer ones.
+# The newest operator set that PyTorch writes.
 OPSET = 23
-ONNX_FILE_LIMIT = 2 * 10**9  # bytes of a protobuf; weights beyond lie in a file beside it
-NOTES = "notes.json"  # in a torch.export archive
+ONNX_FILE_LIMIT = 2 * 10**9  # bytes; larger weights are stored in a second file
+NOTES = "notes.json"  # the extra file in a torch.export archive
 
 
 class Format(NamedTuple):
-    """How a model becomes a file.
+    """A file format of exported models.
 
     Attributes:
-        suffix: of the file.
-        missing: says what has to be installed first; None if nothing.
-        write: (model, images to trace it with, file, notes).
-        read: file -> a function that runs it, and its notes.
+        suffix: the suffix of the file.
+        missing: returns a description of missing requirements; None if nothing is missing.
+        write: writes (model, images to trace, path, notes).
+        read: returns a function that runs a file, and the file's notes.
     """
 
     suffix: str
@@ -46,20 +45,21 @@ class Format(NamedTuple):
 
 
 def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
-    """One graph for every batch size, height and width.
+    """Trace one graph for every batch size, height and width.
 
     Args:
         model: pixels -> outputs by name, such as :class:`FromPixels`; in eval mode.
-        images: (B, C_in, H, W), any.
+        images: any (B, C_in, H, W).
 
     Raises:
-        RuntimeError: something in the model binds the graph to sizes, or cannot be traced.
+        RuntimeError: the model cannot be traced, or specializes the graph to a size.
     """
-    # By default PyTorch binds graphs to axes longer than 1, and a small image's maps are not.
+    # By default PyTorch specializes graphs to axes longer than 1; maps of small images are shorter.
     import torch.fx.experimental._config as tracing
 
     any_length = {axis: torch.export.Dim.DYNAMIC for axis in AXES}
-    with torch.no_grad(), tracing.patch(backed_size_oblivious=True):
+    # PyTorch installs ``patch`` into its config modules at run time.
+    with torch.no_grad(), tracing.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(model, (images,), dynamic_shapes={INPUT: any_length})
 
 
@@ -75,8 +75,11 @@ def _write_onnx(model: nn.Module, images: Tensor, path: Path, notes: Notes) -> N
         output_names=output_names(model, images),
         verbose=False,
     )
-    symbols = program.model.graph.inputs[0].shape
-    program.rename_axes({symbols[axis]: name for axis, name in AXES.items()})
+    assert program is not None  # None is returned without dynamo alone
+    shape = program.model.graph.inputs[0].shape
+    assert shape is not None  # every traced input has one
+    symbols: dict[Any, str] = {shape[axis]: name for axis, name in AXES.items()}
+    program.rename_axes(symbols)
     program.model.metadata_props.update(notes)
     size = sum(t.numel() * t.element_size() for t in graph.state_dict.values())
     program.save(path, external_data=size > ONNX_FILE_LIMIT)
@@ -84,7 +87,7 @@ def _write_onnx(model: nn.Module, images: Tensor, path: Path, notes: Notes) -> N
 
 
 def output_names(model: nn.Module, images: Tensor) -> list[str]:
-    """The names of a model's outputs."""
+    """Return the names of a model's outputs."""
     with torch.no_grad():
         return list(model(images))
 
@@ -119,7 +122,7 @@ def _write_compiled(model: nn.Module, images: Tensor, path: Path, notes: Notes) 
         package_path=str(path),
         inductor_configs={
             "aot_inductor.metadata": dict(notes),
-            # Else the file would use as many threads as this process has now, wherever it runs.
+            # Otherwise the file always uses as many threads as this process has now.
             "cpp.dynamic_threads": True,
         },
     )

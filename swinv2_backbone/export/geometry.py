@@ -1,15 +1,15 @@
-"""Which token sits in which window, for a graph: ``windows.py`` in operators instead of Python.
+"""The window layout as tensor operations, for graphs that run at every size.
 
-A graph is made once and runs at every batch size, height and width, so that nothing may be decided
-while it is made.  The same rules as in windows.py are arithmetic on sizes here: numbers of seats
-and of tokens are taken apart into image, window, row and column.
+A graph is traced once and runs at every batch size, height and width, so the layout cannot depend
+on Python decisions.  Where windows.py loops over images, this module computes the image, window,
+row and column of every token and every slot from its number.
 
-Two things differ, and neither is seen: all images of a batch have one size, and a window larger
-than the map is laid out whole, its seats outside the map empty.  (A bias depends on the offset
-alone, so that nothing depends on how large a window is laid out.)
+The layout differs from windows.py in two ways that do not change the results: all images of a batch
+have one size, and a window larger than the map keeps its size, with empty slots outside the map.
+(The bias depends on offsets alone, not on the size of the window.)
 
-Legend: T tokens of the whole batch; nW windows of the whole batch; N seats in a window (Mh * Mw); S
-seats in all.  A size is (height, width) in tokens.
+Legend: T tokens of the whole batch; nW windows of the whole batch; N slots of a window (Mh * Mw); S
+slots of the whole batch (nW * N).  A size is (height, width) in tokens.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from swinv2_backbone.windows import EMPTY, Size, WindowLayout, WindowPermutation
 def graph_layout(
     batch: int, size: Size, window: Size, shifted: bool, device: torch.device
 ) -> WindowLayout:
-    """The layout of ``batch`` maps of one size; ``batch`` and ``size`` may be symbols."""
-    (mh, mw), (h, w) = window, size
-    nh, nw = (h + mh - 1) // mh, (w + mw - 1) // mw
-    seats = torch.arange(batch * nh * nw * mh * mw, device=device)
-    tokens = torch.arange(batch * h * w, device=device)
-    # From here on sizes are tensors: ONNX has no remainder of a tensor by a symbol.
+    """Return the layout of ``batch`` maps of one size; ``batch`` and ``size`` may be symbols."""
+    (mh, mw), (height, width) = window, size
+    window_rows, window_columns = (height + mh - 1) // mh, (width + mw - 1) // mw
+    slots = torch.arange(batch * window_rows * window_columns * mh * mw, device=device)
+    tokens = torch.arange(batch * height * width, device=device)
+    # Sizes as tensors, because ONNX has no remainder of a tensor by a symbol.
     h, w, nh, nw = (
-        torch.scalar_tensor(n, dtype=torch.int64, device=device) for n in (h, w, nh, nw)
+        torch.scalar_tensor(n, dtype=torch.int64, device=device)
+        for n in (height, width, window_rows, window_columns)
     )
 
-    window_number, column = seats // (mh * mw), seats % mw
-    rows, row_regions = _roll(window_number // nw % nh * mh + seats // mw % mh, h, nh, mh, shifted)
+    window_number, column = slots // (mh * mw), slots % mw
+    rows, row_regions = _roll(window_number // nw % nh * mh + slots // mw % mh, h, nh, mh, shifted)
     columns, column_regions = _roll(window_number % nw * mw + column, w, nw, mw, shifted)
     empty = (rows >= h) | (columns >= w)
     token_of_slot = (window_number // (nh * nw) * h + rows) * w + columns
@@ -52,22 +53,22 @@ def graph_layout(
 
 
 def _roll(
-    seats: Tensor, length: Tensor, windows: Tensor, window: int, shifted: bool
+    slots: Tensor, length: Tensor, windows: Tensor, window: int, shifted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Places along one axis of the extended map -> coordinates, and regions (0 or 1)."""
-    rolled = seats + _shift(length, window, shifted)
+    """Return the coordinates and regions (0 or 1) of slots along one axis of the padded map."""
+    rolled = slots + _shift(length, window, shifted)
     return rolled % (windows * window), (rolled >= windows * window).long()
 
 
 def _unroll(
     coordinates: Tensor, length: Tensor, windows: Tensor, window: int, shifted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Coordinates along one axis -> the number of the window, and the place in it."""
-    extended = windows * window
-    places = (coordinates + extended - _shift(length, window, shifted)) % extended
-    return places // window, places % window
+    """Return the window and the slot in it of coordinates along one axis."""
+    padded = windows * window
+    slots = (coordinates + padded - _shift(length, window, shifted)) % padded
+    return slots // window, slots % window
 
 
 def _shift(length: Tensor, window: int, shifted: bool) -> Tensor:
-    """Half a window; none of a map that fits in one."""
+    """Return half a window, or 0 if the map fits in one window."""
     return (length > window).long() * (window // 2 if shifted else 0)

@@ -1,8 +1,8 @@
-"""The form of a model that can be exported: for one graph at every batch size, height and width.
+"""The form of a model to be exported: one graph for every batch size, height and width.
 
-It shares the layers of the model that it is made of, and differs where that one decides in Python
-or keeps something: geometry is arithmetic (geometry.py), and the position bias is a constant, so
-that windows and normaliser are those that the model had.  For inference alone.
+It shares the layers of the original model.  It replaces Python decisions by tensor operations
+(geometry.py), and the position bias by a constant for the windows and pretrained windows of the
+model at that time.  For inference only.
 
 Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels; nH heads; N
 tokens in a window.
@@ -30,13 +30,16 @@ from swinv2_backbone.windows import Size, WindowLayout, shrink
 class GraphBlock(nn.Module):
     """A block with its position bias, logit scale and qkv bias as constants."""
 
+    qkv_bias: Tensor
+    scale: Tensor
+    table: Tensor
+
     def __init__(self, block: SwinV2Block, window: Size):
         super().__init__()
         attn = block.attn
         self.qkv, self.proj = attn.qkv, attn.proj
-        self.norm1, self.mlp, self.norm2, self.norm3 = (
-            *(block.norm1, block.mlp, block.norm2, block.norm3),
-        )
+        self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
+        self.mlp = block.mlp
         with torch.no_grad():
             self.register_buffer("qkv_bias", attn.qkv_bias.clone())
             self.register_buffer("scale", attn.scale.clone())
@@ -52,18 +55,20 @@ class GraphBlock(nn.Module):
 
 
 class GraphStage(nn.Module):
-    """Patch merging (but for the first stage), then blocks, unshifted and shifted in turn."""
+    """Patch merging (except in the first stage), then blocks, unshifted and shifted in turn."""
+
+    offsets: Tensor
 
     def __init__(self, stage: Stage):
         super().__init__()
         self.window = stage.window_size
         self.downsample = stage.downsample
         self.blocks = nn.ModuleList(GraphBlock(block, self.window) for block in stage.blocks)
-        device = self.blocks[0].table.device
+        device = stage.blocks[0].attn.logit_scale.device
         self.register_buffer("offsets", offset_index(self.window, device), persistent=False)
 
     def forward(self, x: Tensor, batch: int, size: Size) -> tuple[Tensor, Size]:
-        """(T, C) of ``batch`` maps of a size -> (T', C'), and their size."""
+        """(T, C) of ``batch`` maps of one size -> (T', C'), and their size."""
         if self.downsample is not None:
             x, size = _merge(self.downsample, x, batch, size)
         layouts = [
@@ -76,16 +81,16 @@ class GraphStage(nn.Module):
 
 
 class GraphBackbone(nn.Module):
-    """(B, C_in, H, W), normalised -> name -> (B, C, ceil(H / stride), ceil(W / stride)).
+    """Normalized images (B, C_in, H, W) -> name -> (B, C, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: a window is of one token.
+        ValueError: a window has one token.
     """
 
     def __init__(self, backbone: SwinV2):
         super().__init__()
         if any(prod(window) == 1 for window in backbone.window_sizes):
-            # Matrix products of one row would bind the graph to images of more than one window.
+            # Matrix products of one row would specialize the graph to more than one window.
             raise ValueError(
                 f"windows of one token cannot be exported: the model has {backbone.window_sizes}"
             )
@@ -105,7 +110,7 @@ class GraphBackbone(nn.Module):
 
 
 class GraphClassifier(nn.Module):
-    """(B, C_in, H, W), normalised -> {"logits": (B, K)}."""
+    """Normalized images (B, C_in, H, W) -> {"logits": (B, K)}."""
 
     def __init__(self, classifier: SwinV2Classifier):
         super().__init__()
@@ -118,11 +123,15 @@ class GraphClassifier(nn.Module):
 
 
 class FromPixels(nn.Module):
-    """``model((pixels - mean) / std)``, so that whoever runs a file need not know the numbers.
+    """``model((pixels - mean) / std)``, with the numbers inside the file.
 
     Args:
-        mean, std: one number a channel, in the unit of the pixels.
+        model: normalized images -> outputs by name.
+        mean, std: one number per channel, in the unit of the pixels.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -131,12 +140,12 @@ class FromPixels(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, C_in, H, W), pixels -> what the model gives."""
+        """Pixels (B, C_in, H, W) -> the outputs of the model."""
         return self.model((images - self.mean) / self.std)
 
 
 def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, Size]:
-    """What ``PatchEmbed`` does, and the size of the maps."""
+    """Compute ``PatchEmbed``; also return the size of the maps."""
     batch, channels, height, width = images.shape
     ((rows, columns),) = shrink([(height, width)], PATCH_SIZE)
     padding = (0, PATCH_SIZE * columns - width, 0, PATCH_SIZE * rows - height)
@@ -148,7 +157,7 @@ def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, Size]:
 
 
 def _merge(merging: PatchMerging, x: Tensor, batch: int, size: Size) -> tuple[Tensor, Size]:
-    """What ``PatchMerging`` does, and the size of the merged maps."""
+    """Compute ``PatchMerging``; also return the size of the merged maps."""
     (height, width), channels = size, x.shape[1]
     ((rows, columns),) = shrink([size], 2)
     maps = x.view(batch, height, width, channels)
@@ -159,8 +168,8 @@ def _merge(merging: PatchMerging, x: Tensor, batch: int, size: Size) -> tuple[Te
 
 
 def _copied(x: Tensor) -> Tensor:
-    """In its order of axes, so that no reshape or convolution asks for strides.
+    """Copy a tensor to contiguous memory.
 
-    The answer would bind the graph to sizes.
+    Reshapes and convolutions would otherwise check strides, which specializes the graph to sizes.
     """
     return x.clone(memory_format=torch.contiguous_format)

@@ -1,8 +1,8 @@
-"""A whole Faster, Mask or Cascade R-CNN as a file of ONNX.
+"""A whole Faster, Mask or Cascade R-CNN as an ONNX file.
 
-What it finds is of a number that only the image decides: boxes are chosen by value, level by level.
-PyTorch's exporter wants such numbers declared, which Detectron2's code does not do, while its older
-tracer records the operators one by one, for one image at a time, and Detectron2 is written for it.
+The number of detections depends on the image.  torch.export requires such numbers to be declared,
+which Detectron2's code does not do.  PyTorch's older tracer records the operators for one image at
+a time, and Detectron2 supports it.
 
 Legend: n detections; K classes; H, W the image.
 """
@@ -23,19 +23,19 @@ from torch import Tensor, nn
 from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, output_names
 
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
-WHY_ONNX_ALONE = (
+ONLY_ONNX = (
     "torch.export cannot trace a detector: Detectron2's proposals (find_top_rpn_proposals) and "
-    "heads branch in Python on values, and how many boxes there are depends on the image.  Take "
+    "heads branch in Python on values, and the number of boxes depends on the image.  Take "
     "--format onnx, or --what backbone+fpn"
 )
 
 
 class GraphDetector(nn.Module):
-    """(1, C_in, H, W), normalised -> boxes, scores, classes and, if there are any, masks.
+    """A normalized image (1, C_in, H, W) -> boxes, scores, classes and, with a mask head, masks.
 
     Args:
-        backbone: for images that are not padded.
-        detector: whose proposals and heads are shared.
+        backbone: a backbone for images that are not padded.
+        detector: the original model, whose proposal generator and heads are shared.
     """
 
     def __init__(self, backbone: nn.Module, detector: GeneralizedRCNN):
@@ -54,13 +54,13 @@ class GraphDetector(nn.Module):
 
 
 def detect(model: GeneralizedRCNN, images: Tensor) -> dict[str, Tensor]:
-    """What the detector itself finds in one image (1, C_in, H, W), in the image's own pixels."""
+    """Run the original detector on one image (1, C_in, H, W); boxes are in pixels of the input."""
     (found,) = model.inference([{"image": images[0]}], do_postprocess=False)
     return _outputs(found)
 
 
 def detector_outputs(model: GeneralizedRCNN) -> dict[str, str]:
-    """The outputs in words."""
+    """Describe the outputs of a detector."""
     found = {
         "boxes": "(n, 4) x0, y0, x1, y1 in pixels of the input",
         "scores": "(n,) from high to low",
@@ -76,8 +76,8 @@ def check_detector(model: nn.Module) -> None:
     kind = type(model).__name__
     if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN):
         raise ValueError(
-            f"--what detector is for Faster, Mask and Cascade R-CNN; how a {kind} puts its results "
-            "together is Python: take --what backbone+fpn"
+            f"--what detector is for Faster, Mask and Cascade R-CNN; a {kind} combines its results "
+            "in Python: take --what backbone+fpn"
         )
     if model.proposal_generator is None or model.roi_heads.keypoint_on:
         raise ValueError(
@@ -87,13 +87,13 @@ def check_detector(model: nn.Module) -> None:
 
 
 def detector_format(name: str) -> Format:
-    """ONNX by the tracer.
+    """Return the ONNX format, written by PyTorch's tracer.
 
     Raises:
-        ValueError: for any other format.
+        ValueError: the format is not "onnx".
     """
     if name != "onnx":
-        raise ValueError(f"--format {name}: {WHY_ONNX_ALONE}")
+        raise ValueError(f"--format {name}: {ONLY_ONNX}")
     return FORMATS["onnx"]._replace(write=_write_traced)
 
 
@@ -101,10 +101,10 @@ def _write_traced(model: nn.Module, images: Tensor, path: Path, notes: Notes) ->
     import onnx
 
     with torch.no_grad(), warnings.catch_warnings():
-        # That Python decided something: always about the one image, or checks of its shape.
+        # The warnings are about Python decisions, all of which concern the one image or its shape.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tuple(model).eval(),  # the mode that it leaves the model in
+            _Tuple(model).eval(),  # the exporter restores this mode
             (images,),
             path,
             dynamo=False,
@@ -120,7 +120,7 @@ def _write_traced(model: nn.Module, images: Tensor, path: Path, notes: Notes) ->
 
 
 class _Tuple(nn.Module):
-    """The tracer knows tuples alone."""
+    """A model with its outputs as a tuple, because the tracer accepts no dict."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -141,9 +141,9 @@ def _outputs(found: Instances) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _lengths_as_tensors() -> Iterator[None]:
-    """``len`` of boxes is a tensor to be traced where Detectron2's heads divide by image.
+    """Trace ``len`` of boxes as a tensor where Detectron2's heads split results by image.
 
-    (Detectron2 does it in ``detectron2.export``, which version 0.6 cannot import without Caffe2.)
+    (``detectron2.export`` has the same, but cannot be imported in version 0.6 without Caffe2.)
     """
     modules = (fast_rcnn, mask_head)
     for module in modules:

@@ -1,0 +1,19 @@
+"""Models for Detectron2's registries: the SwinV2 backbones and the UPerNet head."""
+
+from swinv2_backbone.d2.modeling.backbone import (
+    D2SwinV2,
+    build_retinanet_swinv2_fpn_backbone,
+    build_swinv2_backbone,
+    build_swinv2_fpn_backbone,
+    feature_shapes,
+)
+from swinv2_backbone.d2.modeling.upernet import UPerNetHead
+
+__all__ = [
+    "D2SwinV2",
+    "UPerNetHead",
+    "build_retinanet_swinv2_fpn_backbone",
+    "build_swinv2_backbone",
+    "build_swinv2_fpn_backbone",
+    "feature_shapes",
+]

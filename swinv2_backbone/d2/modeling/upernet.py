@@ -1,11 +1,11 @@
 """UPerNet, the paper's head for semantic segmentation, as a Detectron2 ``sem_seg_head``.
 
 Pyramid pooling over the coarsest feature, a top-down pathway, and the fusion of all levels (Xiao et
-al. 2018, "Unified Perceptual Parsing for Scene Understanding"; with the pooling scales, widths and
-auxiliary head that the Swin papers train on ADE20K).
+al. 2018, "Unified Perceptual Parsing for Scene Understanding"), with the pooling scales, widths and
+auxiliary head of the Swin papers' ADE20K models.
 
-Legend: B images, K classes, D channels of the head; H, W are those of the finest feature, or of
-the labels, h, w those of any feature.
+Legend: B images, K classes, D channels of the head; H, W of the finest feature or of the labels;
+h, w of any feature.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import Size
-
 
 class PyramidPooling(nn.Module):
-    """The coarsest feature together with its averages over ever coarser grids.
+    """The fusion of the coarsest feature with its averages over grids of several scales.
 
-    (B, C, h, w) -> (B, D, h, w), for grids of ``scales`` x ``scales`` cells.
+    (B, C, h, w) -> (B, D, h, w), for grids of ``scale`` x ``scale`` cells.
     """
 
     def __init__(self, in_channels: int, channels: int, scales: Sequence[int], norm: str):
@@ -37,14 +35,14 @@ class PyramidPooling(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = [
-            _resize(conv(F.adaptive_avg_pool2d(feature, scale)), feature.shape[-2:])
+            _resize_like(conv(F.adaptive_avg_pool2d(feature, scale)), feature)
             for scale, conv in zip(self.scales, self.convs, strict=True)
         ]
         return self.bottleneck(torch.cat([feature, *pooled], dim=1))
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A small fully convolutional classifier on one feature, for training alone."""
+    """A small fully convolutional classifier on one feature, used in training only."""
 
     def __init__(
         self, in_channels: int, channels: int, num_classes: int, norm: str, dropout: float
@@ -58,26 +56,26 @@ class AuxiliaryHead(nn.Sequential):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class UPerNetHead(nn.Module):
-    """Class logits of every pixel from a backbone's features.
+    """A head that predicts the class logits of every pixel from a backbone's features.
 
     In a config: ``MODEL.META_ARCHITECTURE SemanticSegmentor``, ``MODEL.SEM_SEG_HEAD.NAME
     UPerNetHead`` with that node's ``IN_FEATURES``, ``NUM_CLASSES``, ``CONVS_DIM``, ``NORM``,
     ``LOSS_WEIGHT`` and ``IGNORE_VALUE``, and ``MODEL.UPERNET``.
 
     Args:
-        input_shape: the features to use, and their channels and strides.
+        input_shape: channels and strides of the features to use, by name.
         num_classes: K.
-        channels: D, of every convolution.
-        norm: as Detectron2's ``get_norm`` takes it: "SyncBN" on several GPUs, else "GN".
-        pool_scales: grids of the pyramid pooling.
-        dropout: share of channels dropped before a classifier, in training.
-        ignore_value: of labels that count in no loss.
-        loss_weight, aux_loss_weight: of the two cross entropies.
-        aux_in_feature: what the auxiliary head works on; None for no auxiliary head.
-        aux_channels: its channels.
+        channels: D, the channels of every convolution.
+        norm: a name for Detectron2's ``get_norm``: "SyncBN" on several GPUs, otherwise "GN".
+        pool_scales: scales of the pyramid pooling.
+        dropout: probability of dropping a channel before a classifier, in training.
+        ignore_value: label of pixels that no loss counts.
+        loss_weight, aux_loss_weight: weights of the two cross entropies.
+        aux_in_feature: input feature of the auxiliary head; None for no auxiliary head.
+        aux_channels: channels of the auxiliary head.
 
     Raises:
-        ValueError: a feature is missing.
+        ValueError: a feature is missing, or the norm does not fit the channels.
     """
 
     @configurable
@@ -99,7 +97,7 @@ class UPerNetHead(nn.Module):
         super().__init__()
         if norm == "GN" and channels < 64:
             raise ValueError(
-                f"group norm of 32 groups needs at least 64 channels, as one cell of the pooling "
+                "group norm of 32 groups needs at least 64 channels, because a cell of the pooling "
                 f"has one value per channel: MODEL.SEM_SEG_HEAD.CONVS_DIM is {channels}"
             )
         if len(input_shape) < 2:
@@ -138,7 +136,7 @@ class UPerNetHead(nn.Module):
         if absent:
             raise ValueError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES {', '.join(absent)}: the backbone "
-                f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(input_shape)}"
+                f"{cfg.MODEL.BACKBONE.NAME} returns {', '.join(input_shape)}"
             )
         return {
             "input_shape": {name: input_shape[name] for name in node.IN_FEATURES},
@@ -157,48 +155,52 @@ class UPerNetHead(nn.Module):
     def forward(
         self, features: dict[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """In training (None, losses), else (logits, {}).
+        """Return (None, losses) in training, otherwise (logits, {}).
 
         Args:
-            features: those of ``input_shape``, and others, which are left alone.
-            targets: (B, H, W) class numbers at the resolution of the images.
+            features: the features of ``input_shape``; others are ignored.
+            targets: (B, H, W) class numbers at the resolution of the images; only in training.
 
         Returns:
-            Logits (B, K, H', W') at the resolution of the images: the finest feature's size times
-            its stride, so up to stride - 1 pixels larger than an image whose sides its stride does
-            not divide; the same place in both is the same pixel.
+            Logits (B, K, H', W') at the resolution of the images.  H' and W' are the finest
+            feature's size times its stride, which exceeds the image by up to stride - 1 pixels at
+            the bottom and right.
         """
-        if self.training:
-            self._check_batch(len(features[self.top]))
-        logits = self.predictor(self.dropout(self.fuse(features)))
-        if self.training:
-            return None, self.losses(logits, features, targets)
-        return _upsample(logits, min(self.strides.values())), {}
+        if not self.training:
+            return _upsample(self._logits(features), min(self.strides.values())), {}
+        self._check_batch(len(features[self.top]))
+        if targets is None:
+            raise ValueError("UPerNetHead needs targets in training")
+        return None, self.losses(self._logits(features), features, targets)
+
+    def _logits(self, features: dict[str, Tensor]) -> Tensor:
+        """Features -> (B, K, H, W)."""
+        return self.predictor(self.dropout(self.fuse(features)))
 
     def _check_batch(self, images: int) -> None:
-        """Raise ValueError for one image alone, of which 1 x 1 pooling leaves one value to norm."""
+        """Raise ValueError for one image: batch norm cannot normalize its 1 x 1 pooling."""
         together = images * (comm.get_world_size() if self.norm == "SyncBN" else 1)
         if together == 1 and self.norm in ("BN", "SyncBN"):
             raise ValueError(
-                f"{self.norm} cannot learn from one image at a time: give the model more at once "
+                f"{self.norm} cannot train on one image at a time: give the model more at once "
                 "(SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE), or set MODEL.SEM_SEG_HEAD.NORM GN"
             )
 
     def fuse(self, features: dict[str, Tensor]) -> Tensor:
-        """Features -> (B, D, H, W) at the finest of them."""
+        """Features -> (B, D, H, W) at the finest resolution."""
         level = self.pooling(features[self.top])
         levels = [level]
-        for name in reversed(self.laterals.keys()):  # from coarse to fine
+        for name in reversed([*self.laterals.keys()]):  # from coarse to fine
             lateral = self.laterals[name](features[name])
-            level = lateral + _resize(level, lateral.shape[-2:])
+            level = lateral + _resize_like(level, lateral)
             levels.append(self.outputs[name](level))
-        finest = levels[-1].shape[-2:]
-        return self.fusion(torch.cat([_resize(one, finest) for one in reversed(levels)], dim=1))
+        resized = [_resize_like(one, levels[-1]) for one in reversed(levels)]
+        return self.fusion(torch.cat(resized, dim=1))
 
     def losses(
         self, logits: Tensor, features: dict[str, Tensor], targets: Tensor
     ) -> dict[str, Tensor]:
-        """The weighted cross entropies of the classifier and of the auxiliary one."""
+        """Return the weighted cross entropies of the classifier and the auxiliary classifier."""
         main = self._cross_entropy(logits, targets, min(self.strides.values()))
         losses = {"loss_sem_seg": main * self.loss_weight}
         if self.aux_in_feature:
@@ -208,16 +210,16 @@ class UPerNetHead(nn.Module):
         return losses
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, stride: int) -> Tensor:
-        """The mean over the labelled pixels; 0 if there are none."""
+        """Return the mean over the labeled pixels; 0 if there are none."""
         height, width = targets.shape[-2:]
-        # In float32 also under autocast, and cut to the labels: logits may be wider than the image.
+        # In float32 also under autocast; cropped, because logits may exceed the image.
         logits = _upsample(logits.float(), stride)[..., :height, :width]
         total = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="sum")
         return total / (targets != self.ignore_value).sum().clamp(min=1)
 
 
 def _conv(in_channels: int, channels: int, kernel_size: int, norm: str) -> Conv2d:
-    """Convolution of the same size out as in, norm, ReLU."""
+    """Return a convolution that keeps the size, with norm and ReLU."""
     conv = Conv2d(
         in_channels,
         channels,
@@ -234,12 +236,13 @@ def _conv(in_channels: int, channels: int, kernel_size: int, norm: str) -> Conv2
 def _predictor(channels: int, num_classes: int) -> nn.Conv2d:
     predictor = nn.Conv2d(channels, num_classes, 1)
     nn.init.normal_(predictor.weight, std=0.01)
+    assert predictor.bias is not None
     nn.init.zeros_(predictor.bias)
     return predictor
 
 
-def _resize(feature: Tensor, size: Size) -> Tensor:
-    return F.interpolate(feature, tuple(size), mode="bilinear", align_corners=False)
+def _resize_like(feature: Tensor, other: Tensor) -> Tensor:
+    return F.interpolate(feature, other.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _upsample(logits: Tensor, stride: int) -> Tensor:

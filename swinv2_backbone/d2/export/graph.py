@@ -1,0 +1,104 @@
+"""The forms of Detectron2 models to be exported: one graph for every batch size, height and width.
+
+As in ``swinv2_backbone.export.graph``, layers are shared with the original model, and Python
+decisions are replaced by tensor operations.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swinv2_backbone.d2.modeling.backbone import D2SwinV2
+from swinv2_backbone.d2.modeling.upernet import PyramidPooling, UPerNetHead
+from swinv2_backbone.export.graph import GraphBackbone
+
+
+class PaddedBackbone(nn.Module):
+    """A :class:`D2SwinV2` that pads images itself, as Detectron2 does, to multiples of ``divisor``.
+
+    Normalized images (B, C_in, H, W), not padded -> features of the padded images.
+    """
+
+    def __init__(self, backbone: D2SwinV2, divisor: int):
+        super().__init__()
+        self.graph = GraphBackbone(backbone.swinv2)
+        self.strides = dict(backbone.swinv2.strides)
+        self.mask_padding = backbone.mask_padding
+        self.divisor = max(divisor, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        height, width = (self._padded(length) for length in images.shape[-2:])
+        if not self.mask_padding:
+            return self.graph(_pad_end(images, height, width))
+        features = self.graph(images)
+        if self.divisor > 1:  # a multiple of all strides
+            for name, stride in self.strides.items():
+                features[name] = _pad_end(features[name], height // stride, width // stride)
+        return features
+
+    def _padded(self, length: int) -> int:
+        return (length + self.divisor - 1) // self.divisor * self.divisor
+
+
+class GraphPooling(nn.Module):
+    """``PyramidPooling`` by matrix products, because its cells depend on the size."""
+
+    def __init__(self, pooling: PyramidPooling):
+        super().__init__()
+        self.scales, self.convs = pooling.scales, pooling.convs
+        self.bottleneck = pooling.bottleneck
+
+    def forward(self, feature: Tensor) -> Tensor:
+        batch, channels, height, width = feature.shape
+        maps, pooled = feature.view(batch * channels, height, width), [feature]
+        for scale, conv in zip(self.scales, self.convs, strict=True):
+            rows, columns = (
+                _averages(n, scale, feature).expand(batch * channels, scale, n)
+                for n in (height, width)
+            )
+            cells = torch.bmm(torch.bmm(rows, maps), columns.mT)
+            cells = conv(cells.view(batch, channels, scale, scale))
+            pooled.append(F.interpolate(cells, (height, width), mode="bilinear"))
+        return self.bottleneck(torch.cat(pooled, dim=1))
+
+
+class GraphSegmentor(nn.Module):
+    """Normalized images (B, C_in, H, W) -> {"logits": (B, K, H, W)}."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module):
+        super().__init__()
+        self.backbone, self.head = backbone, _graph_head(head)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        logits, _ = self.head(self.backbone(images))
+        # A slice would check whether the logits are as large as the image.
+        for axis in (2, 3):
+            inside = torch.arange(images.shape[axis], device=images.device)
+            logits = logits.index_select(axis, inside)
+        return {"logits": logits}
+
+
+def _graph_head(head: nn.Module) -> nn.Module:
+    """Copy a semantic head, with its pyramid pooling, if any, as a :class:`GraphPooling`."""
+    replaced: dict[int, nn.Module] = {}
+    if isinstance(head, UPerNetHead):
+        replaced[id(head.pooling)] = GraphPooling(head.pooling)
+    return copy.deepcopy(head, replaced)
+
+
+def _pad_end(x: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
+
+
+def _averages(length: int, cells: int, like: Tensor) -> Tensor:
+    """Return (cells, length): the matrix that averages an axis as adaptive pooling does."""
+    places = torch.arange(length, device=like.device)
+    size = torch.scalar_tensor(length, dtype=torch.int64, device=like.device)
+    cell = torch.arange(cells, device=like.device)[:, None]
+    start, end = cell * size // cells, ((cell + 1) * size + cells - 1) // cells
+    inside = (places >= start) & (places < end)
+    return inside.to(like.dtype) / (end - start)
