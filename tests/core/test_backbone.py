@@ -281,12 +281,13 @@ def kept_branches(block: SwinV2Block, x: Tensor, partition: Partition) -> tuple[
 
 def test_a_dropped_branch_contributes_exactly_nothing_and_is_dropped_by_image():
     model = backbone(depths=(1, 2), drop_path_rate=0.5)
-    block = model.layers[1].blocks[1]
+    block = model.layers[1].blocks[1].double()
     assert block.drop_path.rate == 0.5
     assert block.norm1.bias.ne(0).all() and block.norm2.bias.ne(0).all()
     sizes = ((3, 5), (4, 4), (1, 1), (2, 7)) * 8
     partition = Partition(sizes, (4, 4), True)
-    x, tokens = pictures(sum(h * w for h, w in sizes), 32), [h * w for h, w in sizes]
+    tokens = [h * w for h, w in sizes]
+    x = pictures(sum(tokens), 32).double()
     torch.manual_seed(0)
     with torch.no_grad():
         expected = [own.split(tokens) for own in kept_branches(block, x, partition)]

@@ -97,7 +97,7 @@ def test_two_processes_are_one_with_twice_the_batch(number, of_one_and_of_two):
     (one, one_weights), (two, two_weights) = (found[number] for found in of_one_and_of_two)
     assert two == pytest.approx(one, rel=1e-5)
     for a, b in zip(one_weights, two_weights):
-        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6)  # of steps of 1e-3
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=2e-5)  # of steps of 1e-3
 
 
 # ---- Evaluation
