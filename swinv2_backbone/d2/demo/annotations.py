@@ -1,4 +1,4 @@
-"""What the demo dataset says about a drawn scene: instances, semantic labels, panoptic segments.
+"""The ground truth of a drawn scene: instances, semantic labels and panoptic segments.
 
 Shapes: H, W are the height and width of one image. Masks are (H, W) bool, label maps (H, W).
 """
@@ -13,14 +13,14 @@ from swinv2_backbone.d2.demo.scene import CATEGORIES, Instance, Scene
 
 MIN_POLYGON_IOU = 0.95
 CLASSES = ("background", *CATEGORIES.values())  # in the order of the semantic labels
-BACKGROUND_ID = 1  # category id of the background, which only panoptic files have
+BACKGROUND_ID = 1  # category id of the background, in panoptic files only
 
 
 def _trace_polygons(mask: np.ndarray) -> list[list[float]] | None:
-    """Outlines of a mask as COCO polygons [x0, y0, x1, y1, ...]; None if it has holes.
+    """Trace the outlines of a mask as COCO polygons [x0, y0, x1, y1, ...]; None if it has holes.
 
-    Contours run through pixel centres, COCO polygons along pixel edges. Traced on a mask
-    enlarged four times they are within 1/8 pixel of the edges, which small objects need.
+    Contours run through pixel centers, COCO polygons along pixel edges. The mask is enlarged four
+    times, so that contours are within 1/8 pixel of the edges, which small objects need.
     """
     enlarged = mask.astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     contours, hierarchy = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -30,7 +30,7 @@ def _trace_polygons(mask: np.ndarray) -> list[list[float]] | None:
 
 
 def _encode_segmentation(instance: Instance) -> list[list[float]] | dict:
-    """COCO polygons where allowed and faithful to the mask, else compressed RLE."""
+    """Encode a mask as COCO polygons if these are allowed and accurate, else as RLE."""
     rle = coco_mask.encode(np.asfortranarray(instance.mask, dtype=np.uint8))
     polygons = None if instance.as_rle else _trace_polygons(instance.mask)
     if polygons is not None:
@@ -41,14 +41,14 @@ def _encode_segmentation(instance: Instance) -> list[list[float]] | dict:
 
 
 def _box(mask: np.ndarray) -> list[int]:
-    """[x, y, width, height] of the pixels that are set."""
+    """Return [x, y, width, height] of the pixels that are set."""
     ys, xs = np.nonzero(mask)
     x, y = int(xs.min()), int(ys.min())
     return [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1]
 
 
 def annotate(instance: Instance, annotation_id: int, image_id: int) -> dict:
-    """The COCO annotation of an instance; bbox is [x, y, width, height], area is in pixels."""
+    """Return the COCO annotation of an instance; bbox is [x, y, width, height], in pixels."""
     return {
         "id": annotation_id,
         "image_id": image_id,
@@ -61,7 +61,7 @@ def annotate(instance: Instance, annotation_id: int, image_id: int) -> dict:
 
 
 def draw_labels(scene: Scene) -> np.ndarray:
-    """(H, W) uint8: the index in CLASSES of what shows at each pixel; crowds have their class."""
+    """Draw each pixel's index in CLASSES, (H, W) uint8; crowds have the class of their shapes."""
     labels = np.zeros(scene.image.shape[:2], np.uint8)
     for instance in scene.instances:
         labels[instance.mask] = CLASSES.index(CATEGORIES[instance.category_id])
@@ -69,15 +69,15 @@ def draw_labels(scene: Scene) -> np.ndarray:
 
 
 def draw_stuff(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 as Detectron2's Panoptic FPN is trained: 0 for any thing, 1 for background."""
+    """Draw the labels for Detectron2's Panoptic FPN, (H, W) uint8: 0 for things, 1 for stuff."""
     return (draw_labels(scene) == 0).astype(np.uint8)
 
 
 def draw_panoptic(scene: Scene) -> tuple[np.ndarray, list[dict]]:
-    """The segment ids at each pixel, (H, W) int64, and COCO's ``segments_info`` about them.
+    """Draw each pixel's segment id, (H, W) int64; return it with COCO's ``segments_info``.
 
     Ids are unique within the image. The background is a segment like the others; no pixel is 0,
-    which in COCO's format means unlabelled.
+    which means unlabeled in COCO's format.
     """
     things = [(i.category_id, i.mask, i.iscrowd) for i in scene.instances]
     background = draw_stuff(scene).astype(bool)
@@ -100,6 +100,6 @@ def draw_panoptic(scene: Scene) -> tuple[np.ndarray, list[dict]]:
     return ids, segments
 
 
-def panoptic_colours(ids: np.ndarray) -> np.ndarray:
-    """Ids (H, W) as the RGB colours that COCO stores: (H, W, 3) uint8, id = R + 256 G + 65536 B."""
+def panoptic_colors(ids: np.ndarray) -> np.ndarray:
+    """Convert ids (H, W) to COCO's RGB colors, (H, W, 3) uint8: id = R + 256 G + 65536 B."""
     return np.stack([ids >> shift & 255 for shift in (0, 8, 16)], axis=2).astype(np.uint8)

@@ -1,12 +1,12 @@
 """A generated dataset for trying a detector, a segmenter or a panoptic model in minutes.
 
-Five shape classes on textured backgrounds, with the awkward parts of real COCO files: category
-ids with gaps, images of many sizes, images without objects, occlusion, objects cut by the border,
-polygons of several parts, RLE masks and crowd regions. Nothing is downloaded. Beside COCO's
+Five shape classes on textured backgrounds, with the difficulties of real COCO files: category ids
+with gaps, images of many sizes, images without objects, occlusion, objects cut by the border,
+polygons of several parts, RLE masks and crowd regions. Nothing is downloaded. In addition to COCO's
 instances there are label images for semantic segmentation, and COCO's panoptic format.
 
-`demo_scene` draws, `demo_annotations` says what was drawn, `demo_folder` what belongs where, and
-this file writes it.
+This file writes the dataset; `scene` draws an image, `annotations` has its ground truth, and
+`folder` has the names of the files.
 Since rings have holes, some masks are RLE: Detectron2 needs `INPUT.MASK_FORMAT = "bitmask"`.
 """
 
@@ -26,7 +26,7 @@ from swinv2_backbone.d2.demo.annotations import (
     draw_labels,
     draw_panoptic,
     draw_stuff,
-    panoptic_colours,
+    panoptic_colors,
 )
 from swinv2_backbone.d2.demo.folder import (
     DemoDataset,
@@ -54,30 +54,32 @@ __all__ = [
 
 MIN_IMAGE_SIZE = 64
 LICENSE = {"id": 1, "name": "CC0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
-INFO = {"description": "generated shapes", "version": "1"}  # raise it when the drawing changes
+INFO = {"description": "generated shapes", "version": "1"}  # raised when the drawing changes
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    """Write an image, grey (H, W) or (H, W, 3) in BGR order."""
+    """Write an image, gray (H, W) or (H, W, 3) in BGR order."""
     path.parent.mkdir(exist_ok=True)
     if not cv2.imwrite(str(path), image):
         raise OSError(f"could not write {path}")
 
 
 def _write_scene(files: DemoSplit, name: str, scene: Scene) -> list[dict]:
-    """Write the image and its label images; returns the ``segments_info`` of the panoptic one."""
+    """Write an image and its label images; return the ``segments_info`` of the panoptic one."""
     ids, segments = draw_panoptic(scene)
     _write_image(files.images / name, scene.image)
     _write_image(files.labels / name, draw_labels(scene))
     _write_image(files.stuff / name, draw_stuff(scene))
-    _write_image(files.panoptic / name, panoptic_colours(ids)[:, :, ::-1])
+    _write_image(files.panoptic / name, panoptic_colors(ids)[:, :, ::-1])
     return segments
 
 
 def _write_split(root: Path, split: str, record: Record, count: int) -> None:
     """Draw and write the images of a split and its COCO annotation files."""
     files = DemoSplit.below(root, split)
-    images, annotations, segmentations = [], [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
+    segmentations: list[dict] = []
     for index in range(count):
         scene = draw_scene(record.seed, split, index, record.image_size)
         (h, w), image_id, name = scene.image.shape[:2], index + 1, image_name(index)
@@ -123,22 +125,22 @@ def generate_demo_dataset(
     num_val: int = 200,
     image_size: int = 128,
 ) -> DemoDataset:
-    """Write the demo dataset under `root`, or reuse the one that is there.
+    """Write the demo dataset into the folder `root`, or reuse the one that exists.
 
-    A complete dataset of the same parameters is left as it is. One that is half-written, lacks
-    files or has other parameters is made anew; of the files in `root`, only the generator's own
-    are ever removed or overwritten. One process at a time may call this on a folder.
+    A complete dataset with the same parameters is left unchanged. One that is incomplete or has
+    other parameters is written again. Files in `root` that the generator did not write are never
+    removed or overwritten. Only one process at a time may call this for a folder.
 
     Args:
         root: folder for classes.txt, the files and folders of `DemoSplit` (train/, train.json,
-            train_labels/ ...) and demo.json, which is written last and says that the rest is
-            complete. While writing there is a demo.partial.json.
+            train_labels/ ...) and demo.json, which is written last and marks the dataset as
+            complete. During writing there is a demo.partial.json instead.
         seed: at least 0; the same seed gives the same bytes.
         num_train, num_val: images per split, at least 1.
         image_size: typical side of an image in pixels, at least 64.
 
     Raises:
-        ValueError: an argument is out of range, or `root` holds files that are not ours.
+        ValueError: an argument is out of range, or `root` holds files of the user.
     """
     root, record = Path(root), Record(seed, num_train, num_val, image_size)
     _check_arguments(root, record)

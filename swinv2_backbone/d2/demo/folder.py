@@ -1,7 +1,7 @@
-"""Which files the demo dataset consists of, and how its generator makes a folder its own.
+"""The files of the demo dataset, and the claim of its generator to a folder.
 
-Markers in the folder (demo.json, and demo.partial.json while writing) say which files are the
-generator's: only those are ever removed or overwritten.
+Markers in the folder (demo.json, and demo.partial.json during writing) record which files belong to
+the generator: only these are ever removed or overwritten.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from swinv2_backbone.d2.demo.scene import SPLITS
 
 @dataclass(frozen=True)
 class DemoSplit:
-    """Where the files of one split lie; images of the folders have the same names in each.
+    """The files and folders of one split; the folders have image files of the same names.
 
-    Label images are 8 bit grey: `labels` hold indices into the class names, `stuff` holds 0 for
-    any object and 1 for background (what Detectron2's Panoptic FPN is trained with).
+    Label images are 8-bit gray: `labels` holds indices of the class names, `stuff` holds 0 for
+    objects and 1 for background, as Detectron2's Panoptic FPN needs.
     """
 
     json: Path
@@ -43,10 +43,10 @@ class DemoSplit:
 
 @dataclass(frozen=True)
 class DemoDataset:
-    """Where a generated dataset lies: a COCO file, images and their label images per split.
+    """The files of a generated dataset: a COCO file, images and label images per split.
 
-    `classes` is a text file of class names, one per line in the order of the labels. What else
-    there is of a split is in ``dataset.split("train")``.
+    `classes` is a text file of class names, one per line in the order of the labels. The other
+    files of a split are in ``dataset.split("train")``.
     """
 
     root: Path
@@ -75,19 +75,19 @@ class DemoDataset:
 
 @dataclass(frozen=True)
 class Record:
-    """What demo.json says: who made the folder's files, and from which parameters."""
+    """The content of demo.json: the generator of the folder's files, and its parameters."""
 
     seed: int
     num_train: int
     num_val: int
     image_size: int
-    generator: str = "swinv2_backbone.d2.demo.dataset"
-    version: int = 2  # raise it when the files change, so that old folders are made anew
+    generator: str = "swinv2_backbone.d2.data.demo"  # in folders on disk, so it never changes
+    version: int = 2  # raised when the files change, so that old folders are written again
 
     def files(self) -> set[str]:
-        """Paths, relative to the root, of everything the generator makes, or made in that version.
+        """Return the paths, relative to the root, of all files that this version writes.
 
-        What version 1 did not make yet may be the user's.
+        Version 1 wrote fewer files; others of these names may belong to the user.
         """
         names = set() if self.version < 2 else {"classes.txt"}
         for split, count in zip(SPLITS, (self.num_train, self.num_val), strict=True):
@@ -105,14 +105,14 @@ def image_name(index: int) -> str:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write in one step: a reader sees the whole file or none."""
+    """Write a record atomically: a reader sees the whole file or none."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(asdict(record), indent=2) + "\n")
     os.replace(temporary, path)
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at `path`, or None where there is none that this generator wrote."""
+    """Read the record at `path`; None if there is none of this generator."""
     try:
         record = Record(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -123,27 +123,29 @@ def read_record(path: Path) -> Record | None:
 
 
 def _is_taken(root: Path, name: Path) -> bool:
-    """Whether a file cannot be written because there is one, or one where its folder goes."""
+    """Return True if a file exists, or a file has the name of its folder."""
     folder = root / name.parent
     return (root / name).exists() or (folder.exists() and not folder.is_dir())
 
 
 def claim(root: Path, wanted: Record) -> None:
-    """Make `root` ready for writing: note what is about to be there, remove what we made before.
+    """Prepare `root` for writing: mark the files to be written, and remove earlier ones.
 
-    Raises ValueError, before anything is changed, if a file in the way is not the generator's.
+    Raises:
+        ValueError: a file in the way is not the generator's; nothing has been changed.
     """
     markers = (root / "demo.json", root / "demo.partial.json")
-    records = [read_record(marker) for marker in markers if marker.exists()]
-    if None in records or (not records and root.is_dir() and any(root.iterdir())):
+    found = [read_record(marker) for marker in markers if marker.exists()]
+    records = [record for record in found if record is not None]
+    if len(records) < len(found) or (not found and root.is_dir() and any(root.iterdir())):
         raise ValueError(
             f"{root} holds files that the demo generator did not make: choose a new or empty folder"
         )
-    # Names depend on the counts only, so the larger counts cover old and new files alike.
+    # Names depend on the counts only, so the larger counts cover both old and new files.
     num_train = max(record.num_train for record in (wanted, *records))
     num_val = max(record.num_val for record in (wanted, *records))
     claimed = replace(wanted, num_train=num_train, num_val=num_val)
-    ours = set().union(*(record.files() for record in records))
+    ours: set[str] = set().union(*(record.files() for record in records))
     foreign = [name for name in sorted(claimed.files() - ours) if _is_taken(root, Path(name))]
     if foreign:
         raise ValueError(

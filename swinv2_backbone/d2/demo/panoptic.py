@@ -1,4 +1,4 @@
-"""The demo dataset as Detectron2's panoptic models are trained and evaluated on it."""
+"""The demo dataset, registered for Detectron2's panoptic models."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from swinv2_backbone.d2.demo.scene import CATEGORIES
 
 
 def register_demo_panoptic(name: str, dataset: DemoDataset, split: str) -> None:
-    """Register a split with instances and semantic labels together, as Panoptic FPN wants them.
+    """Register a split with both instances and semantic labels, as Panoptic FPN needs.
 
-    The semantic labels are 0 for any thing and 1 for the background: a model needs
+    The semantic labels are 0 for things and 1 for the background: a model needs
     ``MODEL.SEM_SEG_HEAD.NUM_CLASSES 2`` and ``MODEL.ROI_HEADS.NUM_CLASSES 5``. (Detectron2's own
-    function for this looks for .jpg images.)
+    function for this purpose only finds .jpg images.)
 
     Args:
-        name: what to register; goes into ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
+        name: name for the registration, to be set in ``DATASETS.TRAIN`` or ``DATASETS.TEST``.
         dataset: as returned by ``generate_demo_dataset``.
         split: "train" or "val".
 
     Raises:
-        ValueError: another dataset has that name, or there is no such split.
+        ValueError: the name is taken, or there is no such split.
     """
     files = dataset.split(split)
     if name in DatasetCatalog:
-        raise ValueError(f"a dataset is registered as {name!r} already; choose another name")
+        raise ValueError(f"a dataset is already registered as {name!r}; choose another name")
     DatasetCatalog.register(name, lambda: _load(name, files))
     MetadataCatalog.get(name).set(
         evaluator_type="coco_panoptic_seg",
@@ -46,7 +46,7 @@ def register_demo_panoptic(name: str, dataset: DemoDataset, split: str) -> None:
 
 
 def _load(name: str, files: DemoSplit) -> list[dict]:
-    """Detectron2's record of each image, with ``annotations`` and ``sem_seg_file_name``."""
+    """Return the records of all images, with ``annotations`` and ``sem_seg_file_name``."""
     return merge_to_panoptic(
         load_coco_json(str(files.json), str(files.images), name),
         load_sem_seg(str(files.stuff), str(files.images), image_ext="png"),

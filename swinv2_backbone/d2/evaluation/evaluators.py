@@ -1,13 +1,9 @@
-"""Evaluation as the benchmarks define it, its results as JSON, and what counts as best."""
+"""Evaluators that give the numbers of the public benchmarks."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
@@ -22,28 +18,20 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
-BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-METRICS = {
-    "bbox": BOXES,
-    "segm": BOXES,
-    "sem_seg": ("mIoU", "fwIoU", "mACC", "pACC"),
-    "panoptic_seg": ("PQ", "SQ", "RQ", "PQ_th", "SQ_th", "RQ_th", "PQ_st", "SQ_st", "RQ_st"),
+from swinv2_backbone.d2.evaluation.metrics import BOXES
+
+WHOLE = {  # evaluator_type -> an evaluator that takes the dataset's name alone
+    "cityscapes_instance": CityscapesInstanceEvaluator,
+    "cityscapes_sem_seg": CityscapesSemSegEvaluator,
+    "pascal_voc": PascalVOCDetectionEvaluator,
 }
-TASKS = {  # evaluator_type of a dataset -> the groups of metrics
-    "coco": ("bbox", "segm"),
-    "lvis": ("bbox", "segm"),
-    "sem_seg": ("sem_seg",),
-    "coco_panoptic_seg": ("bbox", "segm", "sem_seg", "panoptic_seg"),
-}
-OTHERS = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")  # evaluated by own files
-RESULTS = "results.json"
 
 
 class DetectionEvaluator(COCOEvaluator):
-    """Detectron2's, in which a model that finds nothing has an AP of 0, for boxes and for masks.
+    """A COCOEvaluator with an AP of 0, for boxes and masks, if the model detects nothing.
 
-    (Detectron2's says NaN for boxes and nothing of masks, so that an early evaluation lacks what a
-    later one has.)
+    Detectron2's own reports NaN for boxes and nothing for masks, so that an early evaluation lacks
+    keys that a later one has.
     """
 
     def reset(self) -> None:
@@ -56,22 +44,25 @@ class DetectionEvaluator(COCOEvaluator):
         super().process(inputs, outputs)
 
     def _tasks_from_predictions(self, predictions: list[dict]) -> list[str]:
-        # Detectron2 looks for masks in what was found, which may be nothing.
+        # Detectron2 looks for masks in the detections, of which there may be none.
         masks = {"segm"} if self._has_masks else set()
         return sorted({*super()._tasks_from_predictions(predictions), *masks})
 
-    def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict:
+    def _derive_coco_results(
+        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict:
         if coco_eval is not None:
             return super()._derive_coco_results(coco_eval, iou_type, class_names)
-        classes = [f"AP-{name}" for name in class_names] if len(class_names or ()) > 1 else []
+        names = class_names or ()
+        classes = [f"AP-{name}" for name in names] if len(names) > 1 else []
         return dict.fromkeys((*BOXES, *classes), 0.0)
 
 
 class SemanticEvaluator(SemSegEvaluator):
-    """Detectron2's, with the mIoU of its version 0.6 and of mmsegmentation in every version.
+    """A SemSegEvaluator with the mIoU of Detectron2 0.6 and mmsegmentation.
 
-    A class that is predicted but nowhere in the truth counts as 0; Detectron2's main branch leaves
-    it out of the mean.
+    A class that is predicted but absent from the ground truth counts as 0. Detectron2's main
+    branch leaves such a class out of the mean.
     """
 
     def evaluate(self) -> dict | None:
@@ -85,19 +76,14 @@ class SemanticEvaluator(SemSegEvaluator):
 
 
 def build_evaluator(dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-    """What Detectron2's benchmarks use for the dataset's kind (its ``evaluator_type``).
+    """Build the evaluator that Detectron2's benchmarks use for a dataset's ``evaluator_type``.
 
     Raises:
-        ValueError: the kind is unknown, or needs a package that is not installed.
+        ValueError: the type is unknown, or needs a package that is not installed.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    whole = {
-        "cityscapes_instance": CityscapesInstanceEvaluator,
-        "cityscapes_sem_seg": CityscapesSemSegEvaluator,
-        "pascal_voc": PascalVOCDetectionEvaluator,
-    }
-    if kind in whole:
-        return whole[kind](dataset_name)
+    if kind in WHOLE:
+        return WHOLE[kind](dataset_name)
     evaluators = []
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
@@ -113,66 +99,3 @@ def build_evaluator(dataset_name: str, output_folder: str | None = None) -> Data
     if not evaluators:
         raise ValueError(f"dataset {dataset_name!r} has the unknown evaluator_type {kind!r}")
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
-
-
-def check_evaluation(
-    dataset_names: Sequence[str], best_metric: str = "", *, masks: bool = True
-) -> None:
-    """Raise ValueError now for an evaluation that could not work after the training.
-
-    Args:
-        best_metric: "" or what ``model_best.pth`` is to be best at, such as "bbox/AP".
-        masks: the model finds masks of objects.
-    """
-    kinds = [MetadataCatalog.get(name).get("evaluator_type") for name in dataset_names]
-    for name, kind in zip(dataset_names, kinds):
-        if kind not in (*TASKS, *OTHERS):
-            raise ValueError(
-                f"dataset {name!r} has the evaluator_type {kind!r}: set it in the MetadataCatalog "
-                f"to one of {', '.join((*TASKS, *OTHERS))}"
-            )
-    if "coco_panoptic_seg" in kinds and importlib.util.find_spec("panopticapi") is None:
-        raise ValueError(
-            f"dataset {dataset_names[kinds.index('coco_panoptic_seg')]!r} is evaluated by "
-            "panopticapi, which is not installed: pip install "
-            "git+https://github.com/cocodataset/panopticapi (or test nothing: DATASETS.TEST '()', "
-            "dataloader.test.dataset.names=[])"
-        )
-    if not best_metric:
-        return
-    if len(dataset_names) != 1:
-        raise ValueError(
-            f"TEST.BEST_METRIC {best_metric!r} needs one dataset to test on, "
-            f"got {len(dataset_names)} (DATASETS.TEST)"
-        )
-    task, _, metric = best_metric.partition("/")
-    tasks = [t for t in TASKS.get(kinds[0], METRICS) if masks or t != "segm"]
-    if task not in tasks or metric not in (*METRICS[task], *_of_classes(task, dataset_names[0])):
-        known = ", ".join(f"{task}/{metric}" for task in tasks for metric in METRICS[task])
-        raise ValueError(
-            f"TEST.BEST_METRIC {best_metric!r} must be one of {known}, or of one class (AP-NAME, "
-            "IoU-NAME)"
-        )
-
-
-def _of_classes(task: str, dataset: str) -> list[str]:
-    """The metrics of single classes, such as AP-person or IoU-sky."""
-    metadata = MetadataCatalog.get(dataset)
-    if task == "sem_seg":
-        names = metadata.get("stuff_classes", ())
-        return [f"{metric}-{name}" for metric in ("IoU", "ACC") for name in names]
-    return [f"AP-{name}" for name in metadata.get("thing_classes", ())]
-
-
-def write_results(results: dict, folder: str | os.PathLike) -> Path:
-    """Write what an evaluation returned as JSON; a number that is not one becomes null."""
-    path = Path(folder, RESULTS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(results), indent=1) + "\n")
-    return path
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return float(value) if math.isfinite(value) else None

@@ -136,7 +136,7 @@ def test_class_crowd_flag_bbox_and_area_agree_with_the_drawn_instance(coco):
     ],
 )
 def test_each_class_has_its_corners_and_its_share_of_the_circle_around_it(name, corners, share):
-    mask, area = demo_scene._rasterise(name, np.array([100.0, 100.0]), 160.0, 0.3, 200, 200)
+    mask, area = demo_scene._rasterize(name, np.array([100.0, 100.0]), 160.0, 0.3, 200, 200)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     assert area == mask.sum() == pytest.approx(share * np.pi * 80**2, rel=0.05)
     assert mask[100, 100] == (name != "ring")
@@ -146,8 +146,8 @@ def test_each_class_has_its_corners_and_its_share_of_the_circle_around_it(name, 
 
 
 def test_a_shape_beyond_the_border_keeps_its_full_area():
-    inside, full = demo_scene._rasterise("square", np.array([50.0, 50.0]), 40.0, 0.3, 100, 100)
-    cut, area = demo_scene._rasterise("square", np.array([99.0, 50.0]), 40.0, 0.3, 100, 100)
+    inside, full = demo_scene._rasterize("square", np.array([50.0, 50.0]), 40.0, 0.3, 100, 100)
+    cut, area = demo_scene._rasterize("square", np.array([99.0, 50.0]), 40.0, 0.3, 100, 100)
     assert inside.sum() == full == area
     assert 0.4 * full < cut.sum() < 0.6 * full
 
@@ -293,6 +293,11 @@ def make_version_1(root: Path, num_train: int) -> dict[str, bytes]:
     record = json.loads((root / "demo.json").read_text())
     (root / "demo.json").write_text(json.dumps(record | {"version": 1}))
     return read_files(root)
+
+
+def test_the_generator_is_recorded_under_a_name_that_outlives_its_module(dataset):
+    record = json.loads((dataset.root / "demo.json").read_text())
+    assert record["generator"] == "swinv2_backbone.d2.data.demo"
 
 
 def test_a_folder_of_the_first_version_is_made_anew_with_the_same_images(tmp_path):

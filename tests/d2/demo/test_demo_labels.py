@@ -34,14 +34,14 @@ def name():
         MetadataCatalog.remove("demo_panoptic_of_a_test")
 
 
-def read_grey(path: Path) -> np.ndarray:
+def read_gray(path: Path) -> np.ndarray:
     image = Image.open(path)
-    assert image.mode == "L", "8 bit grey"
+    assert image.mode == "L", "8 bit gray"
     return np.array(image)
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """COCO's rule for the colours of a panoptic image."""
+    """COCO's rule for the colors of a panoptic image."""
     red, green, blue = np.array(Image.open(path).convert("RGB")).astype(int).transpose(2, 0, 1)
     return red + 256 * green + 65536 * blue
 
@@ -56,7 +56,7 @@ def test_labels_are_the_class_of_what_shows_at_each_pixel(dataset, split):
     assert folder == dataset.root / f"{split}_labels"
     assert {path.name for path in folder.iterdir()} == {name for name, _ in scenes(split)}
     for name, scene in scenes(split):
-        labels = read_grey(folder / name)
+        labels = read_gray(folder / name)
         assert labels.shape == scene.image.shape[:2]
         for instance in scene.instances:
             assert (labels[instance.mask] == LABELS[instance.category_id]).all()
@@ -66,9 +66,9 @@ def test_labels_are_the_class_of_what_shows_at_each_pixel(dataset, split):
 
 def test_crowds_have_a_label_and_an_empty_image_is_background(dataset):
     crowd = next(i for i in demo.draw_scene(0, "train", CROWDED, 64).instances if i.iscrowd)
-    labels = read_grey(dataset.train_labels / f"{CROWDED + 1:06d}.png")
+    labels = read_gray(dataset.train_labels / f"{CROWDED + 1:06d}.png")
     assert (labels[crowd.mask] == LABELS[crowd.category_id]).all()
-    assert not read_grey(dataset.train_labels / f"{EMPTY + 1:06d}.png").any()
+    assert not read_gray(dataset.train_labels / f"{EMPTY + 1:06d}.png").any()
 
 
 def test_class_names_are_in_the_order_of_the_labels(dataset):
@@ -132,7 +132,7 @@ def test_stuff_labels_are_0_for_things_and_1_for_background(dataset):
         things = np.zeros(scene.image.shape[:2], bool)
         for instance in scene.instances:
             things |= instance.mask
-        np.testing.assert_array_equal(read_grey(files.stuff / name), np.where(things, 0, 1))
+        np.testing.assert_array_equal(read_gray(files.stuff / name), np.where(things, 0, 1))
 
 
 def test_a_background_that_is_all_covered_is_no_segment():

@@ -16,10 +16,10 @@ UNREADABLE = (OSError, SizeMismatchError)
 
 
 class Draw(NamedTuple):
-    """An image of the stream: its number among all processes, and its index in the dataset."""
+    """An image of the stream: its number among all processes, and its place in the dataset."""
 
     number: int
-    index: int
+    place: int
 
 
 class Mapped(NamedTuple):
@@ -44,7 +44,7 @@ class DrawnImages(Dataset):
     def __getitem__(self, draw: Draw) -> Mapped:
         broken: dict[str, str] = {}
         with seeded_on_cpu(self.seed, draw.number):
-            index = draw.index
+            index = draw.place
             for _ in range(TRIES):
                 record = self.records[index]
                 try:
