@@ -17,7 +17,7 @@ PACKAGES = {module.__name__: module for module in (swinv2_backbone, swinv2_backb
 PUBLIC = {f"{package}.{name}" for package, module in PACKAGES.items() for name in module.__all__}
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 API_PAGES = sorted((ROOT / "docs" / "api").glob("*.md"))
-DIRECTIVE = re.compile(r"^\.\. auto(\w+):: (\S+)$", re.M)
+DIRECTIVE = re.compile(r"^\.\. (?:auto|py:)(\w+):: (\S+)$", re.M)
 
 
 def imported(code: str) -> list[str]:
@@ -32,7 +32,7 @@ def imported(code: str) -> list[str]:
 
 
 def directives(*kinds: str) -> list[str]:
-    """The targets of autodoc's directives of some kinds on the pages of the API."""
+    """The targets of the directives of some kinds on the pages of the API."""
     found = [match for page in API_PAGES for match in DIRECTIVE.findall(page.read_text())]
     return [target for kind, target in found if kind in kinds]
 
