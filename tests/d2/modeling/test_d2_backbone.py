@@ -10,7 +10,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from oracle import randomize
 from scripts import ROOT
 
-from swinv2_backbone.d2 import SwinV2, add_swinv2_config
+import swinv2_backbone.d2
+from swinv2_backbone.d2 import D2SwinV2, add_swinv2_config, feature_shapes
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.modeling.backbone import true_sizes
 
@@ -131,7 +132,7 @@ def test_window_size_changes_form_by_one_override(value):
     assert windows[0] in ((6, 6), (4, 6))
 
 
-def test_variant_keeps_its_normaliser_at_another_window():
+def test_variant_keeps_its_pretrained_windows_at_another_window():
     cfg = load_config(
         "",
         [
@@ -152,7 +153,7 @@ def test_variant_keeps_its_normaliser_at_another_window():
 
 def test_stock_fpn_wires_itself_in_a_lazy_config():
     config = L(FPN)(
-        bottom_up=L(SwinV2)(
+        bottom_up=L(D2SwinV2)(
             embed_dim=16,
             depths=(1, 1, 1, 1),
             num_heads=(1, 2, 4, 8),
@@ -166,9 +167,27 @@ def test_stock_fpn_wires_itself_in_a_lazy_config():
     assert list(instantiate(config)(torch.randn(1, 3, 64, 64))) == ["p3", "p4", "p5", "p6"]
 
 
+@pytest.mark.parametrize("name", ["D2SwinV2", "SwinV2"])
+def test_lazy_configs_may_name_the_class_by_either_name(name):
+    assert getattr(swinv2_backbone.d2, name) is D2SwinV2
+    target = f"swinv2_backbone.d2.{name}"
+    found = instantiate(
+        {"_target_": target, "variant": "swinv2_tiny_window8_256", "out_features": ["res2"]}
+    )
+    assert type(found) is D2SwinV2 and list(found.output_shape()) == ["res2"]
+
+
+@pytest.mark.parametrize("size", [{"variant": "swinv2_base_window8_256"}, {"embed_dim": 128}])
+def test_the_shapes_of_features_are_known_without_a_model(size):
+    expected = D2SwinV2("swinv2_base_window8_256", out_features=("res2", "res4")).output_shape()
+    assert feature_shapes(**size, out_features=("res2", "res4")) == expected
+    with pytest.raises(ValueError, match="needs a variant or an embed_dim"):
+        feature_shapes()
+
+
 def test_lazy_and_yacs_backbones_have_the_same_state_dict():
     lazy = instantiate(
-        L(SwinV2)(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
+        L(D2SwinV2)(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
     )
     yacs = build("build_swinv2_backbone")
     shapes = [
