@@ -1,4 +1,4 @@
-"""Files to load and models to load them into, for the tests of checkpoints."""
+"""Files to load, and models to load them into, for the tests of checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = "swinv2_tiny_window8_256"
 
 
 def published(state: dict, name: str | Variant, publisher: str, folder: Path) -> Path:
-    """The file of a publisher with our weights."""
+    """Write the file of a publisher with our weights."""
     path = folder / f"{publisher}.pth"
     torch.save(PUBLISHERS[publisher](state, name), path)
     return path
@@ -37,7 +37,7 @@ def small_classifier(**options) -> SwinV2Classifier:
 
 
 def state_of(model: SwinV2Classifier) -> dict[str, Tensor]:
-    """The state of a classifier under the names of `publishers.native_state`."""
+    """Return the state of a classifier under the names of `publishers.native_state`."""
     return {key.removeprefix("backbone."): value for key, value in model.state_dict().items()}
 
 
@@ -48,7 +48,8 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @lru_cache(maxsize=2)
-def telling_state(name: str) -> dict[str, Tensor]:
+def random_state(name: str) -> dict[str, Tensor]:
+    """Return `publishers.native_state`, made once."""
     return native_state(name)
 
 
@@ -64,7 +65,7 @@ def write(content: dict, path: Path) -> Path:
 
 
 def refused(model: nn.Module, path: Path, match: str, **options) -> None:
-    """The file is refused with these words, and nothing of the model has changed."""
+    """Check that a file is refused with these words and that the model does not change."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=match):
         load_checkpoint(model, path, **options)
@@ -72,7 +73,7 @@ def refused(model: nn.Module, path: Path, match: str, **options) -> None:
 
 
 def changed(state: dict[str, Tensor], change: Callable[[dict], None], tmp_path: Path) -> Path:
-    """A file of Microsoft's layout with something done to its tensors."""
+    """Write a file of Microsoft's layout with changed tensors."""
     content = PUBLISHERS["microsoft"](state, SMALL)
     change(content["model"])
     return write(content, tmp_path / "changed.pth")

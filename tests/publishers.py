@@ -1,15 +1,16 @@
-"""Our weights in other people's files: the checkpoint objects that SwinV2's publishers hand out.
+"""Our weights in the checkpoint files of SwinV2's publishers.
 
 Every publisher takes the native state of a classifier (backbone names without a prefix, and
-`head.weight`, `head.bias`) and returns what `torch.load` makes of that publisher's file with these
-very weights: names, order of columns, buffers and wrapper included.  timm's, Hugging Face's and
-torchvision's come out of their real models; Microsoft's, SimMIM's and mmpretrain's, which are not
-to be installed, are written from their layout, which was checked against their sources.
+`head.weight`, `head.bias`) and returns the object that `torch.load` returns for that publisher's
+file with these weights: names, order of columns, buffers and wrapper included.  The files of timm,
+Hugging Face and torchvision are made by their real models.  Those of Microsoft, SimMIM and
+mmpretrain, which cannot be installed, are written from their layout, which was checked against
+their sources.
 
-Nothing here reads a checkpoint: this is the oracle for what does.
+Nothing here reads a checkpoint: this is the oracle of the readers.
 
 Shapes: C_i channels, L x L map and M x M window of stage i; N = M * M tokens and nW = (L / M)^2
-windows; p the window that normalises the position bias.
+windows; p the pretrained window.
 """
 
 import argparse
@@ -36,13 +37,13 @@ from swinv2_backbone.variants import VARIANTS, Variant
 
 Publisher = Callable[..., dict]  # (state, name, image_size=None) -> the content of a file
 
-# Ours -> theirs, like the tables of peers.py, but of a whole classifier.
+# Our names -> theirs, like the tables of peers.py, but for a whole classifier.
 MICROSOFT_NAMES = {
     r"^layers\.(\d+)\.downsample": lambda m: f"layers.{int(m[1]) - 1}.downsample",
     r"^norms\.res5": "norm",
 }
 SIMMIM_NAMES = MICROSOFT_NAMES | {
-    r"cpb_mlp": "rpe_mlp",  # as in the files; their later code says cpb_mlp and renames on loading
+    r"cpb_mlp": "rpe_mlp",  # as in the files; later code uses cpb_mlp and renames on loading
     r"^": "encoder.",
 }
 MMPRETRAIN_NAMES = {
@@ -51,21 +52,21 @@ MMPRETRAIN_NAMES = {
     r"attn\.": "attn.w_msa.",
     r"mlp\.fc1": "ffn.layers.0.0",
     r"mlp\.fc2": "ffn.layers.1",
-    r"^norms\.res5": "norm3",  # a block's extra norm is a norm3 too, but one of that block
+    r"^norms\.res5": "norm3",  # a block's extra norm is also a norm3, within the block
     r"^head": "head.fc",
     r"^(?!head\.)": "backbone.",
 }
 
 
 def variant_of(name: str | Variant) -> Variant:
-    """A variant by its name, or itself: a small one, or one with extra norms."""
+    """Return a variant by its name, or the variant itself."""
     return VARIANTS[name] if isinstance(name, str) else name
 
 
 def classifier(
     name: str | Variant, num_classes: int, out_features: tuple[str, ...] = ("res5",)
 ) -> SwinV2Classifier:
-    """Ours, with fresh weights."""
+    """Build our classifier with initial weights."""
     variant = variant_of(name)
     backbone = SwinV2(
         variant.embed_dim,
@@ -80,10 +81,10 @@ def classifier(
 
 
 def native_state(name: str | Variant, seed: int = 0, num_classes: int = 1000) -> dict[str, Tensor]:
-    """Random and telling weights of a classifier, norms included, under our native names.
+    """Return random weights of a classifier, norms included, under our native names.
 
-    Its only output norm is that of res5, as in every publisher's file.  Attention is half as
-    sharp, in logarithms, as the oracle's `randomize` has it: so float32 is good to 1e-5.
+    The only output norm is that of res5, as in every publisher's file.  Logit scales are half of
+    those by the oracle's `randomize`, so that float32 is accurate to 1e-5.
     """
     model = classifier(name, num_classes)
     state = randomize(model.backbone, seed).state_dict()
@@ -95,7 +96,7 @@ def native_state(name: str | Variant, seed: int = 0, num_classes: int = 1000) ->
 
 
 def filled_classifier(state: State, name: str | Variant) -> SwinV2Classifier:
-    """Ours in eval mode with all weights of a native state, and nothing else."""
+    """Build our classifier in eval mode with the weights of a native state."""
     model = classifier(name, len(state["head.bias"]))
     model.backbone.load_state_dict(headless(state))
     model.head.load_state_dict(head(state))
@@ -103,12 +104,12 @@ def filled_classifier(state: State, name: str | Variant) -> SwinV2Classifier:
 
 
 def headless(state: State) -> dict[str, Tensor]:
-    """The state of the backbone."""
+    """Return the state of the backbone."""
     return {key: value for key, value in state.items() if not key.startswith("head.")}
 
 
 def head(state: State) -> dict[str, Tensor]:
-    """The weight (classes, C_4) and bias (classes,) of the head."""
+    """Return the weight (classes, C_4) and bias (classes,) of the head."""
     return {key: state[f"head.{key}"] for key in ("weight", "bias")}
 
 
@@ -116,13 +117,13 @@ def head(state: State) -> dict[str, Tensor]:
 
 
 def microsoft(state: State, name: str | Variant, image_size: int | None = None) -> dict:
-    """The file of Microsoft/Swin-Transformer: merges end their stage, and there are buffers."""
+    """Microsoft/Swin-Transformer's file: merging ends a stage, and buffers are included."""
     renamed = peers.renamed(state, MICROSOFT_NAMES)
     return {"model": OrderedDict(renamed | microsoft_buffers(variant_of(name), image_size))}
 
 
 def simmim(state: State, name: str | Variant, image_size: int | None = None) -> dict:
-    """A file of SimMIM pre-training: Microsoft's encoder, a mask token and a decoder; no head."""
+    """SimMIM's file: Microsoft's encoder, a mask token and a decoder, without a head."""
     variant = variant_of(name)
     buffers = microsoft_buffers(variant, image_size)
     model = peers.renamed(headless(state), SIMMIM_NAMES)
@@ -136,7 +137,7 @@ def simmim(state: State, name: str | Variant, image_size: int | None = None) -> 
 
 
 def mmpretrain(state: State, name: str | Variant, image_size: int | None = None) -> dict:
-    """The file of open-mmlab/mmpretrain; none of it depends on the image size."""
+    """open-mmlab/mmpretrain's file, which does not depend on the image size."""
     variant = variant_of(name)
     renamed = peers.renamed(state, MMPRETRAIN_NAMES)
     for key in renamed:
@@ -152,18 +153,18 @@ def mmpretrain(state: State, name: str | Variant, image_size: int | None = None)
 
 
 def in_unfold_order(weight: Tensor) -> Tensor:
-    """(2C, 4C) -> (2C, 4C), columns (w, h, C) -> (C, h, w) with the neighbour in row h, column w.
+    """(2C, 4C) -> (2C, 4C), columns (w, h, C) -> (C, h, w) with the neighbor in row h, column w.
 
-    We concatenate the neighbours h0w0, h1w0, h0w1, h1w1; `nn.Unfold` has for each channel its
-    neighbours h0w0, h0w1, h1w0, h1w1.
+    We concatenate the neighbors h0w0, h1w0, h0w1, h1w1; `nn.Unfold` yields for each channel the
+    neighbors h0w0, h0w1, h1w0, h1w1.
     """
     return weight.unflatten(1, (2, 2, -1)).permute(0, 3, 2, 1).flatten(1)
 
 
 def microsoft_buffers(variant: Variant, image_size: int | None = None) -> dict[str, Tensor]:
-    """All buffers of Microsoft's model built for a size of images, by default the variant's.
+    """Return all buffers of Microsoft's model for an image size, by default the variant's.
 
-    It has one window for all stages and shrinks it, without a shift, to a map that is no larger.
+    The model has one window for all stages and shrinks it, without a shift, to smaller maps.
     """
     buffers = {}
     for i, depth in enumerate(variant.depths):
@@ -179,7 +180,7 @@ def microsoft_buffers(variant: Variant, image_size: int | None = None) -> dict[s
 
 
 def position_buffers(prefix: str, window: int, pretrained: int) -> dict[str, Tensor]:
-    """The two buffers of a block's attention."""
+    """Return the two buffers of a block's attention."""
     return {
         f"{prefix}.relative_coords_table": coords_table(window, pretrained),
         f"{prefix}.relative_position_index": position_index(window),
@@ -202,7 +203,7 @@ def position_index(window: int) -> Tensor:
 
 
 def shift_mask(length: int, window: int) -> Tensor:
-    """(nW, N, N): 0 between tokens that were neighbours before the roll by M // 2, -100 else."""
+    """(nW, N, N): 0 between neighbors before the roll by M // 2, otherwise -100."""
     axis = torch.arange(length)
     region = (axis >= length - window).int() + (axis >= length - window // 2).int()  # (L,)
     regions = 3 * region[:, None] + region[None, :]  # (L, L)
@@ -217,7 +218,7 @@ def shift_mask(length: int, window: int) -> Tensor:
 
 
 def timm_classifier(state: State, name: str, image_size: int | None = None) -> nn.Module:
-    """timm's own model of that name with our weights: it takes (B, 3, H, W), returns logits."""
+    """Build timm's model of that name with our weights: (B, 3, H, W) -> logits."""
     model = peers.timm_model(headless(state), name, size_of(name, image_size))
     model.reset_classifier(len(state["head.bias"]))
     model.head.fc.load_state_dict(head(state))
@@ -225,7 +226,7 @@ def timm_classifier(state: State, name: str, image_size: int | None = None) -> n
 
 
 def hugging_face_classifier(state: State, name: str, image_size: int | None = None) -> nn.Module:
-    """A Swinv2ForImageClassification with our weights."""
+    """Build a Swinv2ForImageClassification with our weights."""
     backbone = peers.hugging_face_model(headless(state), name, size_of(name, image_size))
     backbone.config.num_labels = len(state["head.bias"])
     model = Swinv2ForImageClassification(backbone.config)
@@ -236,10 +237,10 @@ def hugging_face_classifier(state: State, name: str, image_size: int | None = No
 
 @torch.no_grad()
 def torchvision_classifier(state: State, name: str, image_size: int | None = None) -> nn.Module:
-    """torchvision's SwinTransformer of V2 parts with our weights, and a bias of the keys.
+    """Build torchvision's SwinTransformer of V2 parts with our weights, and a bias of the keys.
 
-    That bias, the middle third of `qkv.bias`, is a parameter like any other and in the file, but
-    torchvision sets it to zero on every use: whoever reads it instead of dropping it is wrong.
+    That bias, the middle third of `qkv.bias`, is a parameter and in the file, but torchvision sets
+    it to zero on every use: a reader must drop it.
     """
     model = peers.torchvision_model(headless(state), name, size_of(name, image_size))
     for key, bias in model.named_parameters():
@@ -252,30 +253,32 @@ def torchvision_classifier(state: State, name: str, image_size: int | None = Non
 
 
 def size_of(name: str, image_size: int | None) -> peers.Pair:
-    """(H, W), by default of the images that the variant was trained on."""
+    """(H, W), by default the image size that the variant was trained at."""
     return (image_size or VARIANTS[name].image_size,) * 2
 
 
 def timm_(state: State, name: str, image_size: int | None = None) -> dict:
-    """timm's file: flat, head.fc, no buffers."""
+    """timm's file: flat, with head.fc, without buffers."""
     return timm_classifier(state, name, image_size).state_dict()
 
 
 def hugging_face(state: State, name: str, image_size: int | None = None) -> dict:
-    """Hugging Face's file of a model with a head: flat, `swinv2.` before all but `classifier`."""
+    """Hugging Face's file of a classifier: flat, the prefix `swinv2.` except for `classifier`."""
     return hugging_face_classifier(state, name, image_size).state_dict()
 
 
 def torchvision(state: State, name: str, image_size: int | None = None) -> dict:
-    """torchvision's file: flat, with buffers, and a dead third in every qkv.bias."""
+    """torchvision's file: flat, with buffers, and an unused third in every qkv.bias."""
     return torchvision_classifier(state, name, image_size).state_dict()
 
 
 class PeerClassifier(NamedTuple):
-    """A foreign classifier that runs here.
+    """A publisher's classifier that can be installed.
 
-    model(state, name, image_size=None) has our weights; of that, logits(model, images) are
-    (B, classes) and features(model, images) the maps of the four stages.
+    Attributes:
+        model: (state, name, image_size=None) -> the classifier with our weights.
+        logits: (classifier, images) -> (B, classes).
+        features: (classifier, images) -> the maps of the four stages.
     """
 
     model: Callable[..., nn.Module]
@@ -312,7 +315,7 @@ PUBLISHERS: dict[str, Publisher] = {
 
 
 def publishers_of(name: str | Variant) -> list[str]:
-    """Those whose code can hold the variant; the real models know it by its name alone."""
+    """Return the publishers whose models can have the variant; real models need its name."""
     variant = variant_of(name)
     if variant.extra_norm_every:
         return ["mmpretrain"]
@@ -320,11 +323,11 @@ def publishers_of(name: str | Variant) -> list[str]:
     if isinstance(name, str):
         found += ["timm", "hugging_face"]
         if len(set(variant.window_sizes + variant.pretrained_window_sizes)) == 1:
-            found.append("torchvision")  # one window for all stages, which is its own normaliser
+            found.append("torchvision")  # one window for all stages, also the pretrained one
     return found
 
 
-# --- What honest people save besides weights -------------------------------------------------
+# --- What training saves besides weights -----------------------------------------------------
 
 SCALER = {
     "scale": 65536.0,
@@ -336,10 +339,9 @@ SCALER = {
 
 
 class HistoryBuffer:
-    """Stands in for the class by which mmengine keeps what was logged; `save` pickles it as that.
+    """A stand-in for mmengine's class of logged values; `save` pickles it under mmengine's name.
 
-    mmengine's own name is in the file of every training, and loading it the careless way needs
-    mmengine.
+    That name is in the file of every training.
     """
 
     def __init__(self):
@@ -352,7 +354,7 @@ HistoryBuffer.__module__ = "mmengine.logging.history_buffer"
 
 
 def save(file: Mapping, path: str | PathLike) -> None:
-    """`torch.save`, as if mmengine were installed, for what its training leaves in a file."""
+    """Call `torch.save` as if mmengine were installed."""
     names = ["mmengine", "mmengine.logging", HistoryBuffer.__module__]
     modules = {name: ModuleType(name) for name in names}
     modules[HistoryBuffer.__module__].HistoryBuffer = HistoryBuffer
@@ -361,7 +363,7 @@ def save(file: Mapping, path: str | PathLike) -> None:
 
 
 def optimizer_of(state: State) -> torch.optim.Optimizer:
-    """AdamW after a step on the vectors of a state: on all of it, a file would be thrice as big."""
+    """Return AdamW after a step on the vectors of a state (on all of it, files would be huge)."""
     vectors = [nn.Parameter(value.clone()) for value in state.values() if value.ndim == 1]
     for vector in vectors:
         vector.grad = torch.full_like(vector, 1e-3)
@@ -373,19 +375,19 @@ def optimizer_of(state: State) -> torch.optim.Optimizer:
 def microsoft_training_file(
     state: State, name: str | Variant, image_size: int | None = None
 ) -> dict:
-    """What Microsoft's training saves after an epoch, a pickled yacs node included."""
+    """Microsoft's file of a training, with a pickled yacs node."""
     file = microsoft(state, name, image_size)
     return file | microsoft_training(state, variant_of(name), image_size)
 
 
 def simmim_training_file(state: State, name: str | Variant, image_size: int | None = None) -> dict:
-    """The same of SimMIM's."""
+    """SimMIM's file of a training."""
     file = simmim(state, name, image_size)
     return file | microsoft_training(state, variant_of(name), image_size)
 
 
 def microsoft_training(state: State, variant: Variant, image_size: int | None) -> dict:
-    """All but the model; the accuracy, in their code a float, is numpy's here: one more global."""
+    """The entries beside the model; the accuracy is a numpy scalar, to test one more global."""
     optimizer = optimizer_of(state)
     scheduler = CosineLRScheduler(optimizer, t_initial=1000, t_in_epochs=False)
     return {
@@ -399,7 +401,7 @@ def microsoft_training(state: State, variant: Variant, image_size: int | None) -
 
 
 def microsoft_config(variant: Variant, image_size: int | None = None) -> dict:
-    """The yacs node, frozen, of Microsoft's training: what matters of its some hundred entries."""
+    """The frozen yacs node of Microsoft's training, with some of its entries."""
     from yacs.config import CfgNode  # comes with Detectron2
 
     swinv2 = {
@@ -425,7 +427,7 @@ def microsoft_config(variant: Variant, image_size: int | None = None) -> dict:
 
 
 def timm_training_file(state: State, name: str, image_size: int | None = None) -> dict:
-    """What timm's `train.py` saves: the arguments of the command line, and averaged weights."""
+    """The file of timm's `train.py`, with command-line arguments and averaged weights."""
     weights = timm_(state, name, image_size)
     return {
         "epoch": 299,
@@ -441,7 +443,7 @@ def timm_training_file(state: State, name: str, image_size: int | None = None) -
 
 
 def torchvision_training_file(state: State, name: str, image_size: int | None = None) -> dict:
-    """What torchvision's reference training saves."""
+    """The file of torchvision's reference training."""
     optimizer = optimizer_of(state)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=300)
     return {
@@ -457,7 +459,7 @@ def torchvision_training_file(state: State, name: str, image_size: int | None = 
 def mmpretrain_training_file(
     state: State, name: str | Variant, image_size: int | None = None
 ) -> dict:
-    """What mmengine's runner saves; for `save` above, not `torch.save`."""
+    """The file of mmengine's runner; write it with `save`, not with `torch.save`."""
     file = mmpretrain(state, name, image_size)
     meta = {
         "cfg": "model = dict(type='ImageClassifier')\n",
@@ -482,7 +484,7 @@ def mmpretrain_training_file(
     }
 
 
-TRAINING_FILES: dict[str, Publisher] = {  # Hugging Face keeps weights in a file of their own
+TRAINING_FILES: dict[str, Publisher] = {  # Hugging Face saves weights separately
     "microsoft": microsoft_training_file,
     "timm": timm_training_file,
     "torchvision": torchvision_training_file,

@@ -1,4 +1,4 @@
-"""What a reader of the documentation has: configs, data, photographs, and names in Python."""
+"""The folder and the Python names that the documentation assumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = "swinv2_tiny_window8_256"
 
 
 def reader_folder(folder: Path) -> Path:
-    """Fill a folder as that of a reader who has followed the documentation, and return it."""
+    """Fill a folder with the files that the documentation assumes, and return it."""
     shutil.copytree(ROOT / "configs", folder / "configs")
     for block in BLOCKS:
         if block.mark == "file":
@@ -49,7 +49,7 @@ def reader_folder(folder: Path) -> Path:
 
 
 def write_fruit(folder: Path, demo: DemoDataset) -> None:
-    """Three classes of the demo's, as polygons."""
+    """Write a dataset of three of the demo's classes, as polygons."""
     (folder / "fruit").mkdir()
     for split in ("train", "val"):
         part = demo.split(split)
@@ -68,7 +68,7 @@ def write_fruit(folder: Path, demo: DemoDataset) -> None:
 
 
 def write_land(folder: Path, demo: DemoDataset) -> None:
-    """The demo's labels, modulo four classes."""
+    """Write a semantic dataset: the demo's labels modulo four."""
     for split in ("train", "val"):
         part = demo.split(split)
         shutil.copytree(part.images, folder / "land/images" / split)
@@ -87,14 +87,14 @@ def write_clip(path: Path) -> None:
 
 
 def write_onnx(path: Path) -> None:
-    """A small classifier in the place of a published one."""
+    """Write a small classifier in place of a published one."""
     backbone = SwinV2(8, (1, 1), num_heads=(1, 2), window_size=4, out_features=("res3",))
     model = exportable_model(SwinV2Classifier(backbone, 3)).model
     FORMATS["onnx"].write(model, torch.zeros(2, 3, 77, 103), path, {})
 
 
 def given(folder: Path) -> dict:
-    """What the snippets suppose to be there already."""
+    """Return the names that the snippets assume."""
     cfg = get_cfg()
     add_swinv2_config(cfg)
     lazy = load_lazy_config(str(folder / "configs/mask_rcnn_swinv2.py"), [LAZY_CPU])

@@ -1,7 +1,7 @@
-"""What a config or an image from elsewhere must not do (R7 of docs/RELIABILITY.md).
+"""Configs and images from untrusted sources do no harm (R7 of docs/RELIABILITY.md).
 
-Weight files: test_checkpoint_safety.py and test_d2_checkpoint.py; file names in a dataset:
-test_d2_data_checks.py.
+Weight files are tested in checkpoints/test_safety.py and d2/engine/test_checkpoint.py, file names
+in a dataset in d2/data/test_validation.py.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_pickled_proposals_are_only_read_if_named_unsafe():
     load_config("", [*opts, "DATASETS.UNSAFE_PROPOSAL_FILES", "True"])
 
 
-def test_nothing_is_fetched_unless_a_url_was_asked_for(monkeypatch, tmp_path):
+def test_nothing_is_fetched_unless_the_source_is_a_url(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise AssertionError("something opened a connection")
 
@@ -79,7 +79,7 @@ def test_nothing_is_fetched_unless_a_url_was_asked_for(monkeypatch, tmp_path):
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused_by_name(tmp_path):
-    """A PNG of 60,000 x 60,000 pixels in some bytes."""
+    """The file is a small PNG of 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (

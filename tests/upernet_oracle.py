@@ -1,9 +1,9 @@
-"""A slow, obviously right UPerNet in float64, written from the paper (arXiv 1807.10221).
+"""A slow, plainly correct UPerNet in float64, written from the paper (arXiv 1807.10221).
 
-The heads and the sizes are those that semantic segmentation with Swin uses: a pyramid pooling
-module on res5, a feature pyramid, and an auxiliary FCN head on res4. It shares no code with the
-package: it reads plain dicts of tensors and spells out every convolution, norm, pooling and
-resizing from its definition. Dropout is off. Everything is differentiable.
+As in semantic segmentation with Swin, it has a pyramid pooling module on res5, a feature pyramid,
+and an auxiliary FCN head on res4. It shares no code with the package: it takes plain dicts of
+tensors and computes every convolution, norm, pooling and resizing from its definition. There is no
+dropout. Everything is differentiable.
 
 Shapes: B images; C channels of a feature; D channels of the head; K classes; H, W a map's size.
 """
@@ -32,7 +32,7 @@ def upernet(
     """{"resN": (B, C_N, H_N, W_N)} -> logits (B, K, H_2, W_2), auxiliary logits (B, K, H_4, W_4).
 
     Args:
-        features: res2, res3, res4 and res5; each may have any size of its own.
+        features: res2, res3, res4 and res5; of any sizes.
         weights: "ppm.0" ... (one for each bin), "bottleneck", "lateral.res2" ... "lateral.res4",
             "fpn.res2" ... "fpn.res4", "fusion" and "aux", each with the `weight` (O, I, k, k) of
             its convolution and the `norm_weight` (O,) and `norm_bias` (O,) of its norm;
@@ -50,7 +50,7 @@ def upernet(
         pyramid.append(resize(pooled, size(features["res5"])))
     summed = conv_norm_relu(torch.cat(pyramid, dim=1), weights["bottleneck"], groups)
 
-    levels = [summed]  # coarsest first; the top level goes into the fusion as it is
+    levels = [summed]  # coarsest first; the top level is fused unchanged
     for name in ("res4", "res3", "res2"):
         lateral = conv_norm_relu(features[name], weights[f"lateral.{name}"], groups)
         summed = lateral + resize(summed, size(lateral))
@@ -74,16 +74,16 @@ def upernet_loss(
 
 
 def pixel_cross_entropy(logits: Tensor, labels: Tensor, stride: int) -> Tensor:
-    """Mean of log sum_k exp(x_k) - x_label over all labelled pixels of the batch; 0 without any.
+    """Mean of log sum_k exp(x_k) - x_label over all labeled pixels of the batch; 0 without any.
 
-    The logits (B, K, h, w) are enlarged `stride` times; what exceeds the labels (B, H, W) at the
-    bottom and on the right is cut off.
+    The logits (B, K, h, w) are enlarged `stride` times; the part that exceeds the labels
+    (B, H, W) at the bottom and right is cropped.
     """
     height, width = labels.shape[1:]
     h, w = size(logits)
     assert h * stride >= height and w * stride >= width, f"{(h, w)} logits do not cover the labels"
     logits = resize(logits, (h * stride, w * stride))[:, :, :height, :width]
-    pixels = logits.permute(0, 2, 3, 1)[labels != IGNORED_LABEL]  # (labelled pixels, K)
+    pixels = logits.permute(0, 2, 3, 1)[labels != IGNORED_LABEL]  # (labeled pixels, K)
     truth = labels[labels != IGNORED_LABEL].long()
     losses = pixels.logsumexp(dim=1) - pixels[torch.arange(len(truth)), truth]
     return losses.sum() / max(len(truth), 1)
@@ -127,13 +127,13 @@ def norm(x: Tensor, layer: Layer, groups: int | None) -> Tensor:
     batch, channels, h, w = x.shape
     if groups is not None:
         grouped = x.reshape(batch, groups, channels // groups, h, w)
-        normalised = standardise(grouped, *moments(grouped, (2, 3, 4))).reshape(x.shape)
+        normalized = standardize(grouped, *moments(grouped, (2, 3, 4))).reshape(x.shape)
     elif "running_mean" in layer:
         mean, variance = layer["running_mean"], layer["running_var"]
-        normalised = standardise(x, mean[:, None, None], variance[:, None, None])
+        normalized = standardize(x, mean[:, None, None], variance[:, None, None])
     else:
-        normalised = standardise(x, *moments(x, (0, 2, 3)))
-    return layer["norm_weight"][:, None, None] * normalised + layer["norm_bias"][:, None, None]
+        normalized = standardize(x, *moments(x, (0, 2, 3)))
+    return layer["norm_weight"][:, None, None] * normalized + layer["norm_bias"][:, None, None]
 
 
 def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return mean, ((x - mean) ** 2).mean(dim=axes, keepdim=True)
 
 
-def standardise(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def standardize(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """(x - mean) / sqrt(variance + eps)."""
     return (x - mean) / (variance + NORM_EPS).sqrt()
 
@@ -171,8 +171,8 @@ def resize(x: Tensor, target: tuple[int, int]) -> Tensor:
 def interpolation(length: int, target: int) -> Tensor:
     """(target, length), the share of each source pixel in each target pixel, in float64.
 
-    The centre of target pixel i lies at (i + 1/2) length / target - 1/2 of the source, where
-    source pixels have whole numbers; beyond the outermost ones it is moved onto them.
+    The center of target pixel i lies at (i + 1/2) length / target - 1/2 of the source, where
+    source pixels have whole numbers; outside it is clamped to the outermost pixels.
     """
     share = torch.zeros(target, length, dtype=torch.float64)
     for i in range(target):

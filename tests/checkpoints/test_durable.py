@@ -1,4 +1,4 @@
-"""Files are there whole or not at all (R1, R4, R5, R6 of docs/RELIABILITY.md)."""
+"""Files exist whole or not at all (R1, R4, R5, R6 of docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 
 
 def model(value: float = 0.0) -> SwinV2:
-    """All of whose weights are ``value``: a half of one save and a half of another would show."""
+    """Build a model with equal weights, so that a mixture of two files would be visible."""
     found = SwinV2(embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4)
     with torch.no_grad():
         for parameter in found.parameters():
@@ -38,7 +38,7 @@ def value_of(found: SwinV2) -> float:
 
 
 class Progress:
-    """A training's state beside the weights."""
+    """The state of a training beside the weights."""
 
     def __init__(self, iteration: int = 0):
         self.iteration = iteration
@@ -51,7 +51,7 @@ class Progress:
 
 
 class Training(Checkpointer):
-    """Which removes what was half written, as a training does before it starts."""
+    """A checkpointer that first removes partial files, as a training does."""
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         remove_partials(Path(self.save_dir))
@@ -63,7 +63,7 @@ def checkpointer(folder: Path, value: float = 0.0) -> Checkpointer:
 
 
 def resumed(folder: Path) -> float:
-    """The value that a new process would go on with."""
+    """Return the value that a new process resumes with."""
     found = checkpointer(folder, -1.0)
     found.resume_or_load("", resume=True)
     if not found.resumed:
@@ -76,7 +76,7 @@ def resumed(folder: Path) -> float:
 
 
 def save_on_and_on(folder: Path, first: int, same_name: bool, done: int) -> None:
-    """Save first, first + 1, ...; each that is done is told through the pipe ``done``."""
+    """Save first, first + 1, ... and write each completed number to the pipe ``done``."""
     kept: list[Path] = []
     for value in range(first, first + 1000):
         name = "model_final" if same_name else f"model_{value:07d}"
@@ -88,7 +88,7 @@ def save_on_and_on(folder: Path, first: int, same_name: bool, done: int) -> None
 
 
 def survive_kills(folder: Path, kills: int, same_name: bool) -> None:
-    """Each time: kill, resume, compare with what was told to be saved."""
+    """Kill, resume, and compare with the last completed number, repeatedly."""
     folder.mkdir()
     rng = random.Random(0)
     began = time.monotonic()
@@ -106,7 +106,7 @@ def survive_kills(folder: Path, kills: int, same_name: bool) -> None:
         found = resumed(folder)
         assert last <= found <= last + 1, f"{last} was saved, {found} resumed"
         saved = int(found)
-    assert not list(folder.glob("*.partial")), "what was half written is removed"
+    assert not list(folder.glob("*.partial")), "partial files are removed"
 
 
 @pytest.mark.parametrize("same_name", [True, False], ids=["same_name", "new_names"])
@@ -135,7 +135,7 @@ def test_a_file_is_renamed_only_when_it_is_on_the_disk(tmp_path, monkeypatch):
     assert path.read_text() == "new"
 
 
-def test_a_disk_that_does_not_keep_what_was_written_changes_nothing(tmp_path, monkeypatch):
+def test_a_disk_that_does_not_hold_what_was_written_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "f.pth"
     write_text(path, "old")
     monkeypatch.setattr(durable_module, "digest_on_disk", lambda _: "another")
@@ -155,19 +155,19 @@ def test_an_error_while_writing_changes_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["f.txt"]
 
 
-def test_only_what_this_package_left_half_written_is_removed(tmp_path):
+def test_only_partial_files_of_this_package_are_removed(tmp_path):
     (tmp_path / "model_final.pth.123.partial").write_text("")
     (tmp_path / "notes.partial").write_text("mine")
     remove_partials(tmp_path)
     assert os.listdir(tmp_path) == ["notes.partial"]
 
 
-# ---- R4: what is there cannot be read
+# ---- R4: a file cannot be read
 
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """A folder with the checkpoints 1 and 2."""
+    """Make a folder with the checkpoints 1 and 2."""
     for value in (1, 2):
         checkpointer(tmp_path, float(value)).save(f"model_{value:07d}")
     return tmp_path
@@ -186,7 +186,7 @@ def test_a_file_cut_short_is_refused_by_name_and_the_one_before_taken(run, perce
 
 
 @pytest.mark.reliability
-def test_every_hundredth_of_a_file_is_missed(run, record_figures):
+def test_a_file_cut_at_every_hundredth_is_refused(run, record_figures):
     whole = (run / "model_0000002.pth").read_bytes()
     for percent in range(100):
         (run / "model_0000002.pth").write_bytes(whole[: len(whole) * percent // 100])
@@ -195,7 +195,7 @@ def test_every_hundredth_of_a_file_is_missed(run, record_figures):
 
 
 @pytest.mark.parametrize("tag", ["", "model_0000009.pth", "\0\xff", "../model_0000001.pth"])
-def test_a_tag_of_no_use_leaves_the_newest_checkpoint(run, tag, caplog):
+def test_with_an_invalid_tag_the_newest_checkpoint_is_taken(run, tag, caplog):
     (run / "last_checkpoint").write_bytes(tag.encode("latin1"))
     assert resumed(run) == 2
     assert "last_checkpoint" in caplog.text or "model_0000009.pth" in caplog.text
@@ -206,14 +206,14 @@ def test_without_a_tag_the_newest_checkpoint_is_taken(run):
     assert resumed(run) == 2
 
 
-def test_nothing_starts_anew_where_all_checkpoints_are_damaged(run):
+def test_no_training_starts_anew_where_all_checkpoints_are_damaged(run):
     for path in run.glob("*.pth"):
         cut(path, 0.5)
     with pytest.raises(ValueError, match="(?s)nothing to resume from but.*0000002.*0000001"):
         resumed(run)
 
 
-def test_nothing_to_resume_is_said(tmp_path, caplog):
+def test_nothing_to_resume_is_reported(tmp_path, caplog):
     assert resumed(tmp_path) == -1
     assert f"Nothing to resume in {str(tmp_path)!r}: starting from random weights" in caplog.text
 
@@ -228,7 +228,7 @@ def test_a_tag_outside_the_folder_is_not_followed(run, tmp_path):
 
 
 def silent_loads(folder: Path, flips: int) -> tuple[int, int]:
-    """How many of so many flips were refused; of the others the weights must be the same."""
+    """Return (refused, flips), and check that the other flips load the same weights."""
     path = folder / "flipped.pth"
     write_file(path, {"model": model(1.0).state_dict()}, {})
     whole, refused = path.read_bytes(), 0
@@ -243,7 +243,7 @@ def silent_loads(folder: Path, flips: int) -> tuple[int, int]:
         except (ValueError, OSError):
             refused += 1
             continue
-        assert same(found, expected), "other weights were loaded without a word"
+        assert same(found, expected), "other weights were loaded silently"
     return refused, flips
 
 
@@ -251,13 +251,13 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_no_flipped_bit_changes_weights_unseen(tmp_path):
+def test_no_flipped_bit_changes_weights_silently(tmp_path):
     refused, flips = silent_loads(tmp_path, 100)
     assert refused > flips * 0.9
 
 
 @pytest.mark.reliability
-def test_none_of_2000_flipped_bits_changes_weights_unseen(tmp_path, record_figures):
+def test_none_of_2000_flipped_bits_changes_weights_silently(tmp_path, record_figures):
     refused, flips = silent_loads(tmp_path, 2000)
     record_figures("R5", f"{refused} of {flips} flips refused, the rest load the same weights")
 
@@ -266,7 +266,7 @@ def test_none_of_2000_flipped_bits_changes_weights_unseen(tmp_path, record_figur
 
 
 def save_with_little_room(folder: Path, room: int) -> None:
-    """As on a full disk, but that the system says "File too large"."""
+    """Limit the file size, as a full disk would; the system's error is "File too large"."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
@@ -277,7 +277,7 @@ def save_with_little_room(folder: Path, room: int) -> None:
 
 
 def save_as_nobody(folder: Path) -> None:
-    if os.getuid() == 0:  # whom no mode stops
+    if os.getuid() == 0:  # file modes do not apply to root
         os.setuid(65534)
     checkpointer(folder, 3.0).save("model_0000002")
 

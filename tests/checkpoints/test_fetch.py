@@ -1,4 +1,4 @@
-"""Published weights by name, from a server on this machine."""
+"""Published weights are fetched by name, here from a local server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILE = "swinv2-tiny-w8_3rdparty_in1k-256px_20220803-e318968f.pth"
 
 
 class Server:
-    """Serves the files of a dict; counts requests; may break off in the middle."""
+    """A server of the files of a dict, which records requests and can break off a transfer."""
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
@@ -75,7 +75,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def zoo(server, monkeypatch, tmp_path) -> Server:
-    """The server as mmpretrain's, with a stand-in for the tiny model's file and its hash."""
+    """Let the server be mmpretrain's, with a stand-in for the tiny model's file and its hash."""
     torch.save(PUBLISHERS["mmpretrain"](native_state(TINY), TINY), tmp_path / "x.pth")
     server.files[f"/{FILE}"] = content = (tmp_path / "x.pth").read_bytes()
     monkeypatch.setattr(download, "RELEASES_URL", server.url)
@@ -144,7 +144,7 @@ def test_a_file_damaged_in_the_cache_is_refused(zoo, cache):
 
 
 @pytest.mark.parametrize("length_known", [True, False])
-def test_a_broken_transfer_is_said_and_cleaned_up(length_known, zoo, cache):
+def test_a_broken_transfer_is_reported_and_cleaned_up(length_known, zoo, cache):
     zoo.cut_after, zoo.length_known = 2_000_000, length_known
     words = "broke after 2000000 of" if length_known else "does not have the hash in its name"
     with pytest.raises((ConnectionError, ValueError), match=words):
@@ -164,14 +164,14 @@ def test_an_interrupted_transfer_is_cleaned_up(zoo, cache, monkeypatch):
     assert left_behind(cache) == []
 
 
-def test_a_file_that_is_not_there_is_said(server, monkeypatch, cache):
+def test_a_file_that_does_not_exist_is_reported(server, monkeypatch, cache):
     monkeypatch.setattr(download, "RELEASES_URL", server.url)
     with pytest.raises(ConnectionError, match=f"{FILE}: the server returned 404"):
         download.fetch(f"swinv2://{TINY}")
     assert left_behind(cache) == []
 
 
-def test_no_network_is_said_with_a_way_out(server, monkeypatch, cache):
+def test_no_network_is_reported_with_a_remedy(server, monkeypatch, cache):
     server.close()
     monkeypatch.setattr(download, "RELEASES_URL", server.url)
     with pytest.raises(ConnectionError, match=f"{FILE} cannot be fetched.*by hand"):
@@ -200,12 +200,12 @@ def test_a_hash_in_the_name_of_an_address_counts(server, cache):
         download.fetch(f"{server.url}x-0123abcd.pth")
 
 
-def test_the_cache_is_torch_hubs_unless_said_otherwise(monkeypatch, tmp_path):
+def test_the_cache_is_torch_hubs_by_default(monkeypatch, tmp_path):
     assert download.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("SWINV2_CACHE")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     assert download.cache_folder() == tmp_path / "hub" / "checkpoints"
 
 
-def test_paths_are_returned_as_they_are(tmp_path):
+def test_paths_are_returned_unchanged(tmp_path):
     assert download.fetch(tmp_path / "x.pth") == tmp_path / "x.pth"

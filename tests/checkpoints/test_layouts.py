@@ -1,4 +1,4 @@
-"""Every publisher's file gives back our weights to the bit, and the publisher's logits."""
+"""Every publisher's file yields our weights bit by bit, and the publisher's logits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from checkpoint_files import (
     TINY,
     assert_equal,
     published,
+    random_state,
     small_classifier,
     state_of,
-    telling_state,
 )
 from models import largest_difference, oracle_features, pictures
 from oracle import randomize
@@ -61,8 +61,8 @@ FAST = (TINY, "swinv2_tiny_window16_256")
 
 
 @pytest.mark.parametrize("publisher", publishers_of(TINY))
-def test_weights_come_back_to_the_bit(publisher, tmp_path):
-    state = telling_state(TINY)
+def test_weights_are_read_bit_by_bit(publisher, tmp_path):
+    state = random_state(TINY)
     found = read_checkpoint(published(state, TINY, publisher, tmp_path))
     assert found.layout.name == LAYOUTS[publisher]
     assert_equal(found.tensors, headless(state))
@@ -72,7 +72,7 @@ def test_weights_come_back_to_the_bit(publisher, tmp_path):
 
 @pytest.mark.parametrize("publisher", TRAINING_FILES)
 def test_files_of_training_give_their_weights(publisher, tmp_path):
-    state = telling_state(TINY)
+    state = random_state(TINY)
     save(TRAINING_FILES[publisher](state, TINY), tmp_path / "checkpoint.pth")
     model = filled_classifier(native_state(TINY, seed=1), TINY)
     load_checkpoint(model.backbone, tmp_path / "checkpoint.pth")
@@ -116,15 +116,15 @@ def head_of_ten() -> dict[str, Tensor]:
 
 
 def test_bare_hugging_face_models_are_read(tmp_path):
-    content = PUBLISHERS["hugging_face"](telling_state(TINY), TINY)
+    content = PUBLISHERS["hugging_face"](random_state(TINY), TINY)
     bare = {k.removeprefix("swinv2."): v for k, v in content.items() if k.startswith("swinv2.")}
     torch.save(bare, tmp_path / "pytorch_model.bin")
     found = read_checkpoint(tmp_path / "pytorch_model.bin")
-    assert_equal(found.tensors, headless(telling_state(TINY)))
-    assert read_checkpoint(tmp_path).path == found.path  # the folder of a model will do
+    assert_equal(found.tensors, headless(random_state(TINY)))
+    assert read_checkpoint(tmp_path).path == found.path  # also by the folder of the model
 
 
-def test_averaged_weights_are_preferred_and_said(tmp_path):
+def test_averaged_weights_are_preferred_and_reported(tmp_path):
     state, other = native_state(SMALL, num_classes=10), native_state(SMALL, seed=1, num_classes=10)
     content = PUBLISHERS["microsoft"](other, SMALL)
     content["model_ema"] = PUBLISHERS["microsoft"](state, SMALL)["model"]
@@ -148,7 +148,7 @@ def test_several_backbones_need_a_prefix(tmp_path):
     assert_equal(state_of(model), state)
 
 
-# --- what the models make of them ------------------------------------------------------------
+# --- what the models compute -----------------------------------------------------------------
 
 
 def cases() -> list:
@@ -162,8 +162,8 @@ def cases() -> list:
 
 @torch.no_grad()
 def differences(name: str, peer: str, folder: Path) -> dict[str, float]:
-    """Largest difference of logits and feature maps between a peer and ours with its file."""
-    state, size = telling_state(name), VARIANTS[name].image_size
+    """Return the largest differences of logits and features between a peer and ours, by name."""
+    state, size = random_state(name), VARIANTS[name].image_size
     theirs = PEER_CLASSIFIERS[peer].model(state, name)
     torch.save(theirs.state_dict(), folder / "theirs.pth")
     ours = classifier(name, 1000, out_features=FEATURES)
@@ -184,7 +184,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def fresh_norm(maps: Tensor) -> Tensor:
-    """(B, C, h, w) after a LayerNorm as initialised."""
+    """Apply a newly initialized LayerNorm to (B, C, h, w)."""
     return nn.functional.layer_norm(maps.permute(0, 2, 3, 1), maps.shape[1:2]).permute(0, 3, 1, 2)
 
 
@@ -197,24 +197,24 @@ def test_logits_and_features_equal_the_peers(name, peer, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("publisher", ["microsoft", "mmpretrain"])
 def test_logits_equal_those_of_the_weights_that_were_saved(publisher, tmp_path):
-    state = telling_state(TINY)
+    state = random_state(TINY)
     images = pictures(1, 3, 256, 256)
     expected = filled_classifier(state, TINY)(images)
     model = build_classifier(TINY, weights=published(state, TINY, publisher, tmp_path)).eval()
     assert torch.equal(model(images), expected)
 
 
-def test_a_wrong_merge_order_shows(tmp_path, monkeypatch):
-    """The comparison would notice: mmpretrain's columns taken as they stand."""
+def test_a_wrong_merge_order_is_detected(tmp_path, monkeypatch):
+    """mmpretrain's columns are not reordered."""
     as_it_stands = {**vars(mmpretrain.MMPRETRAIN), "to_ours": dict}
     layout = type(mmpretrain.MMPRETRAIN)(**as_it_stands)
     monkeypatch.setattr("swinv2_backbone.checkpoints.recognize.LAYOUTS", (layout,))
     check_that_features_differ("mmpretrain", tmp_path)
 
 
-def test_merging_of_the_wrong_stage_shows(tmp_path):
-    """The comparison would notice: Microsoft's merges a stage later, where they do not even fit."""
-    content = PUBLISHERS["microsoft"](telling_state(TINY), TINY)["model"]
+def test_merging_of_the_wrong_stage_is_detected(tmp_path):
+    """Microsoft's merging is loaded into the next stage, where it does not fit."""
+    content = PUBLISHERS["microsoft"](random_state(TINY), TINY)["model"]
     shifted = {
         key.replace("layers.0.downsample", "layers.3.downsample"): value
         for key, value in content.items()
@@ -224,8 +224,8 @@ def test_merging_of_the_wrong_stage_shows(tmp_path):
         load_checkpoint(build_classifier(TINY), tmp_path / "x.pth")
 
 
-def test_swapped_norms_show(tmp_path, monkeypatch):
-    """The comparison would notice: Hugging Face's misleading names taken at their word."""
+def test_swapped_norms_are_detected(tmp_path, monkeypatch):
+    """Hugging Face's misleading names are taken literally."""
     table = hugging_face.HUGGING_FACE.in_block
     swapped = table | {"norm1": table["norm2"], "norm2": table["norm1"]}
     layout = type(hugging_face.HUGGING_FACE)(
@@ -237,15 +237,15 @@ def test_swapped_norms_show(tmp_path, monkeypatch):
 
 @torch.no_grad()
 def check_that_features_differ(publisher: str, folder: Path) -> None:
-    # It has to load without complaint, or the test shows nothing about the comparison.
-    state = telling_state(TINY)
-    monkey = build_classifier(TINY, weights=published(state, TINY, publisher, folder)).eval()
+    # It must load without an error, otherwise the test shows nothing about the comparison.
+    state = random_state(TINY)
+    wrong = build_classifier(TINY, weights=published(state, TINY, publisher, folder)).eval()
     images = pictures(1, 3, 256, 256)
-    found = difference(monkey(images), filled_classifier(state, TINY)(images))
+    found = difference(wrong(images), filled_classifier(state, TINY)(images))
     assert found > 1e-2, found
 
 
-# --- there and back --------------------------------------------------------------------------
+# --- round trips -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -257,7 +257,7 @@ def test_round_trips_are_exact(to, suffix, tmp_path):
     report = load_checkpoint(back, tmp_path / f"there{suffix}")
     assert report.complete
     assert_equal(back.state_dict(), model.state_dict())
-    # torchvision's own files carry no notes, but tables; Hugging Face's a config.json.
+    # torchvision's files have tables instead of notes; Hugging Face's a config.json.
     assert back.backbone.pretrained_window_sizes == model.backbone.pretrained_window_sizes
     assert "the model" not in report.pretrained_windows.source
 
@@ -282,9 +282,9 @@ def test_backbones_with_four_norms_keep_them_where_there_is_room(to, tmp_path):
     )
     path = tmp_path / "x.pth"
     left = save_checkpoint(model, path, to)
-    roomy = to in ("native", "detectron2", "mmpretrain")
-    # The last stage's is everybody's final norm, whichever stage that is.
-    assert set(left) == (set() if roomy else {"norms.res2.weight", "norms.res2.bias"})
+    has_all_norms = to in ("native", "detectron2", "mmpretrain")
+    # The last stage's norm is the final norm of every layout.
+    assert set(left) == (set() if has_all_norms else {"norms.res2.weight", "norms.res2.bias"})
     found = read_checkpoint(path)
     kept = {key: value for key, value in model.state_dict().items() if key not in left}
     assert_equal(found.tensors, kept)
@@ -340,8 +340,8 @@ def test_weights_of_window_8_at_a_wider_one_equal_the_oracle(window, tmp_path):
     assert largest_difference(features, wrong) > 1e-2
 
 
-def test_two_lines_give_logits_features_and_maps(tmp_path):
-    path = published(telling_state(TINY), TINY, "timm", tmp_path)
+def test_a_loaded_classifier_returns_logits_features_and_maps(tmp_path):
+    path = published(random_state(TINY), TINY, "timm", tmp_path)
     model = build_classifier(TINY, weights=path).eval()
     images = pictures(2, 3, 64, 96)
     assert model(images).shape == (2, 1000)

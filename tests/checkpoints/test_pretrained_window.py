@@ -1,4 +1,4 @@
-"""What normalises the position bias: found wherever it is said, and never assumed."""
+"""The pretrained windows are read from every source, and never assumed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from checkpoint_files import (
     TINY,
     changed,
     published,
+    random_state,
     refused,
     small_backbone,
     small_classifier,
-    telling_state,
     write,
 )
 from oracle import randomize
@@ -41,19 +41,19 @@ def state() -> dict[str, Tensor]:
 
 
 def silent_file(name: str, folder: Path, file: str = "weights.pth") -> Path:
-    """A file of timm's layout, which says nothing of windows, by an unspeaking name."""
+    """Write a file of timm's layout, which has no windows, under a neutral name."""
     return write(PUBLISHERS["timm"](native_state(name), name), folder / file)
 
 
 def own_size(name: str, **options) -> SwinV2:
-    """A variant's size with nothing said of what it was trained with."""
+    """Build a model of a variant's size without its pretrained windows."""
     variant = VARIANTS[name]
     return SwinV2(
         variant.embed_dim, variant.depths, num_heads=variant.num_heads, window_size=8, **options
     )
 
 
-def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
+def test_no_source_at_all_is_an_error_that_names_the_setting(tmp_path):
     path = silent_file(TINY, tmp_path)
     words = "does not specify the windows.*PRETRAINED_WINDOW_SIZES.*VARIANT"
     refused(own_size(TINY), path, words)
@@ -70,7 +70,7 @@ def test_nothing_said_anywhere_is_an_error_that_names_the_setting(tmp_path):
         ("my_swinv2_tiny_window8_256_finetuned.bin", (8, 8, 8, 8)),
     ],
 )
-def test_the_name_of_the_file_tells(file, expected, tmp_path):
+def test_the_name_of_the_file_is_a_source(file, expected, tmp_path):
     path = silent_file(TINY, tmp_path, file)
     model = own_size(TINY)
     report = load_checkpoint(model, path)
@@ -78,12 +78,12 @@ def test_the_name_of_the_file_tells(file, expected, tmp_path):
     assert "its name" in report.pretrained_windows.source
 
 
-def test_the_name_of_another_size_tells_nothing(tmp_path):
+def test_the_name_of_another_size_is_no_source(tmp_path):
     path = silent_file(TINY, tmp_path, "swinv2_base_window8_256.pth")
     refused(own_size(TINY), path, "does not specify")
 
 
-def test_shapes_tell_where_all_variants_agree():
+def test_shapes_are_a_source_where_all_variants_agree():
     large = VARIANTS["swinv2_large_window12_192"]
     found = from_shapes(Architecture(large.embed_dim, large.depths, large.num_heads))
     assert found.sizes == ((12, 12), (12, 12), (12, 12), (6, 6))
@@ -91,7 +91,7 @@ def test_shapes_tell_where_all_variants_agree():
     assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
 
 
-def test_tables_tell_any_released_pair(tmp_path):
+def test_tables_are_a_source_for_every_released_pair(tmp_path):
     for name in VARIANTS:
         variant = VARIANTS[name]
         small = Variant(
@@ -111,7 +111,7 @@ def test_tables_tell_any_released_pair(tmp_path):
     ("pretrained", "expected"),
     [([0, 0, 0, 0], (16, 16, 16, 8)), ([12, 12, 12, 6], (12, 12, 12, 6))],
 )
-def test_hugging_faces_config_tells(pretrained, expected, tmp_path):
+def test_hugging_faces_config_is_a_source(pretrained, expected, tmp_path):
     path = write(PUBLISHERS["hugging_face"](native_state(TINY), TINY), tmp_path / "model.bin")
     config = {
         "model_type": "swinv2",
@@ -129,7 +129,7 @@ def test_hugging_faces_config_tells(pretrained, expected, tmp_path):
     refused(own_size(TINY), path, "config.json is no JSON")
 
 
-def test_timms_config_tells(tmp_path):
+def test_timms_config_is_a_source(tmp_path):
     path = silent_file(TINY, tmp_path)
     (tmp_path / "config.json").write_text('{"architecture": "swinv2_tiny_window16_256"}')
     model = own_size(TINY)
@@ -192,14 +192,14 @@ def test_own_files_carry_their_pretrained_windows(tmp_path):
         assert "3x5, 2 per stage, from our notes in the file" in str(report)
 
 
-def test_tables_tell_even_without_a_stem(state, tmp_path):
+def test_tables_are_a_source_even_without_a_stem(state, tmp_path):
     path = changed(state, lambda tensors: tensors.pop("patch_embed.proj.weight"), tmp_path)
     model = small_classifier(pretrained_window_sizes=8)
     refused(model, path, "trained with 6, 6, 6, 3", partial=True)
 
 
-def test_files_of_ones_own_may_have_any_pretrained_window(tmp_path):
-    """Neither a published name nor a published size speaks of what a user has trained."""
+def test_own_files_may_have_any_pretrained_window(tmp_path):
+    """A published name or size is no source for a user's own training."""
     model = build_backbone(TINY, window_size=16, pretrained_window_sizes=16)
     path = write(model.state_dict(), tmp_path / "my_swinv2_tiny_window8_256.pth")
     report = load_checkpoint(model, path)
@@ -210,7 +210,7 @@ def test_files_of_ones_own_may_have_any_pretrained_window(tmp_path):
 @pytest.mark.parametrize(
     "notes", [[], 3, "x", [[4, 4]], [[4, 4], [2]], [4.0, 2.0], [True, 2], [0, 2], [10**400, 2]]
 )
-def test_strange_notes_are_refused(notes, tmp_path):
+def test_invalid_notes_are_refused(notes, tmp_path):
     content = {
         "model": small_backbone().state_dict(),
         "swinv2_backbone": {"pretrained_window_sizes": notes},
@@ -220,7 +220,7 @@ def test_strange_notes_are_refused(notes, tmp_path):
 
 
 @pytest.mark.parametrize("notes", ["[]", "3", "null", '"x"', "{}"])
-def test_notes_that_are_none_say_nothing(notes, tmp_path):
+def test_notes_of_another_kind_are_no_source(notes, tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(small_backbone().state_dict(), path, {"swinv2_backbone": notes})
     refused(small_backbone(), path, "does not specify the windows")
@@ -242,8 +242,8 @@ def test_notes_that_are_none_say_nothing(notes, tmp_path):
         '"pretrained_window_sizes": [12, 12]}',
     ],
 )
-def test_strange_configs_are_refused(config, tmp_path):
-    path = write(PUBLISHERS["hugging_face"](telling_state(TINY), TINY), tmp_path / "model.bin")
+def test_invalid_configs_are_refused(config, tmp_path):
+    path = write(PUBLISHERS["hugging_face"](random_state(TINY), TINY), tmp_path / "model.bin")
     (tmp_path / "config.json").write_text(config)
     refused(own_size(TINY), path, "model.bin: the pretrained windows cannot be read")
 

@@ -1,4 +1,4 @@
-"""Nothing in a weight file is ever run, and damaged files are refused by their name."""
+"""No code in a weight file is executed, and damaged files are refused by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def state() -> dict[str, Tensor]:
 
 
 class Hostile:
-    """Pickled, it creates a file as soon as somebody reads it carelessly."""
+    """An object whose pickle creates a file when it is loaded without protection."""
 
     def __init__(self, sentinel: Path):
         self.sentinel = sentinel
@@ -40,7 +40,7 @@ class HostileEval(Hostile):
 
 
 class HostileSetState(Hostile):
-    """A harmless class by the look of it, whose state is the attack."""
+    """A class that looks harmless, whose state is the attack."""
 
     def __reduce__(self):
         return __import__("functools").partial(os.system, f"touch {self.sentinel}"), ()
@@ -93,8 +93,8 @@ def test_the_refusal_does_not_advise_to_switch_safety_off(tmp_path):
 
 
 @pytest.mark.parametrize("publisher", TRAINING_FILES)
-def test_honest_extras_need_no_unsafe_loading(publisher, tmp_path):
-    """A yacs node, numpy scalars, a Namespace, mmengine's history."""
+def test_benign_extras_need_no_unsafe_loading(publisher, tmp_path):
+    """The extras are a yacs node, numpy scalars, a Namespace, and mmengine's history."""
     content = TRAINING_FILES[publisher](native_state(TINY), TINY)
     save(content, tmp_path / "x.pth")
     with pytest.raises(pickle.UnpicklingError):
@@ -103,7 +103,7 @@ def test_honest_extras_need_no_unsafe_loading(publisher, tmp_path):
 
 
 def test_allowed_extras_do_nothing_even_with_a_hostile_state(tmp_path):
-    """The names that are let through stand for nothing but themselves."""
+    """The accepted names are replaced by inert objects."""
     for stand_in, name in files.HONEST_EXTRAS:
         assert stand_in in (files._Inert, files.OrderedDict), name
     inert = files._Inert("touch", Hostile)
@@ -111,7 +111,7 @@ def test_allowed_extras_do_nothing_even_with_a_hostile_state(tmp_path):
     assert vars(inert) == {}
 
 
-def test_pickled_files_need_a_torch_without_known_holes(state, tmp_path, monkeypatch):
+def test_pickled_files_need_a_torch_without_known_vulnerabilities(state, tmp_path, monkeypatch):
     path = published(state, SMALL, "microsoft", tmp_path)
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1"))
     with pytest.raises(ValueError, match="PyTorch 2.9.1.*CVE-2026-24747.*safetensors"):
@@ -141,7 +141,7 @@ def test_truncated_files_are_refused_by_name(good_file, tmp_path):
 
 
 def test_flipped_bits_never_change_weights_silently(good_file, tmp_path):
-    """Refused, or (a bit of padding or of a name that nobody reads) the very same weights."""
+    """A flipped bit is refused, or lies in padding or an unused name and changes no weight."""
     content = good_file.read_bytes()
     expected = read_checkpoint(good_file)
     flipped = tmp_path / f"flipped{good_file.suffix}"

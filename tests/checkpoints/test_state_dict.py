@@ -1,4 +1,4 @@
-"""The names of the weights: files written today must load tomorrow."""
+"""The names of the weights are frozen, so that files of today can be loaded later."""
 
 import torch
 from models import FOUR_STAGES, backbone, pictures
@@ -27,7 +27,7 @@ BLOCK = [
 STEM = ["proj.weight", "proj.bias", "norm.weight", "norm.bias"]
 MERGING = ["reduction.weight", "norm.weight", "norm.bias"]
 
-# In this order too: optimiser states number the parameters.
+# The order is frozen too: optimizer states number the parameters.
 EXPECTED = [
     *(f"patch_embed.{name}" for name in STEM),
     *(f"layers.0.blocks.0.{name}" for name in BLOCK),

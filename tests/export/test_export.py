@@ -1,4 +1,4 @@
-"""Exported files against the model, at sizes that they were not traced at; and compiled graphs."""
+"""Exported files equal the model, also at sizes that were not traced; so do compiled graphs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 
 
 def mild(module: nn.Module) -> nn.Module:
-    """Random weights with which float32 is exact to 1e-6, and that count: fresh norms are 0."""
+    """Set random weights with which float32 is accurate to 1e-6 (initial norms are 0)."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -58,7 +58,7 @@ def pixels(*shapes: tuple[int, int, int]) -> list[Tensor]:
 
 
 def exported(model: nn.Module, folder: Path, name: str, shapes=SIZES):
-    """What runs the file of a model, its notes, and the differences that were found."""
+    """Export a model; return a function that runs the file, its notes, and the differences."""
     found, seen = exportable_model(model), []
     path = folder / f"model{FORMATS[name].suffix}"
     notes = {"what": "a test", "windows": json.dumps([4, 4])}
@@ -71,12 +71,12 @@ def exported(model: nn.Module, folder: Path, name: str, shapes=SIZES):
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("window", [(4, 4), (3, 5), (2, 7), (1, 1)])
-def test_tokens_sit_in_a_graph_where_they_sit_in_the_model(window, shifted):
-    """Every token attends to the same tokens at the same offsets; windows may be in any order."""
+def test_the_layout_of_a_graph_equals_the_models(window, shifted):
+    """Every token attends to the same tokens at the same offsets, in any order of windows."""
 
     for height, width in ((1, 1), (2, 9), (8, 3), (4, 5), (9, 11)):
         expected = window_layout(((height, width),) * 2, window, shifted, CPU)
-        if expected.regions is None:  # it forbids nothing
+        if expected.regions is None:  # no token is masked
             regions = torch.zeros(len(expected.permutation.token_of_slot)).view(
                 -1, prod(expected.window)
             )
@@ -88,19 +88,19 @@ def test_tokens_sit_in_a_graph_where_they_sit_in_the_model(window, shifted):
 
 
 def pairs(layout: WindowLayout) -> set:
-    """Every two tokens of which one attends to the other, with the offset that its bias is of."""
+    """Return all (query, key, offset) that attend."""
     tokens = layout.permutation.token_of_slot.view(len(layout.regions), -1)
     allowed, width = ~layout.attn_mask(), layout.window[1]
     found = set()
     for window, query, key in allowed.nonzero().tolist():
-        if layout.regions[window, query] >= 0:  # else the seat is empty
+        if layout.regions[window, query] >= 0:  # otherwise the slot is empty
             offset = query // width - key // width, query % width - key % width
             found.add((int(tokens[window, query]), int(tokens[window, key]), offset))
     return found
 
 
 @torch.no_grad()
-def test_the_graph_gives_the_features_of_the_oracle_at_every_size():
+def test_the_graph_returns_the_features_of_the_oracle_at_every_size():
     options = {"window_size": WINDOWS, "pretrained_window_sizes": 6, "extra_norm_every": 2}
     model = backbone(FOUR_STAGES, **options).eval().double()
     graph = GraphBackbone(model)
@@ -125,7 +125,7 @@ def test_a_graph_of_torch_export_is_for_every_size():
 @pytest.mark.parametrize(
     "name", ["onnx", "torch-export", pytest.param("aoti", marks=pytest.mark.slow)]
 )
-def test_a_file_gives_what_the_model_gives(name, tmp_path):
+def test_the_outputs_of_a_file_equal_the_models(name, tmp_path):
     model = mild(SwinV2(**ONE_STAGE))
     run, notes, seen = exported(model, tmp_path, name)
     assert len(seen) == len(SIZES) and all(one.absolute < 1e-4 for one in seen)
@@ -135,7 +135,7 @@ def test_a_file_gives_what_the_model_gives(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [f"model{FORMATS[name].suffix}"]
 
 
-def test_an_onnx_file_says_its_sizes_and_holds_no_mlp_of_the_position_bias(tmp_path):
+def test_an_onnx_file_names_its_axes_and_holds_no_mlp_of_the_position_bias(tmp_path):
     import onnx
 
     classifier = mild(SwinV2Classifier(SwinV2(**ONE_STAGE), 7))
@@ -147,13 +147,13 @@ def test_an_onnx_file_says_its_sizes_and_holds_no_mlp_of_the_position_bias(tmp_p
     axes = [axis.dim_param or axis.dim_value for axis in images.type.tensor_type.shape.dim]
     assert axes == ["batch", 3, "height", "width"]
     sizes = [tuple(weight.dims) for weight in written.graph.initializer]
-    # Of heads and offsets, or already of heads, queries and keys.
+    # The table of (heads, offsets), or the bias (heads, queries, keys).
     assert {(2, 25), (2, 81), (2, 9, 9)} & set(sizes)
     assert not any(512 in size for size in sizes)
     assert {node.op_type for node in written.graph.node}.isdisjoint({"Loop", "If", "Sigmoid"})
 
 
-def test_the_bias_is_that_of_the_windows_the_model_has_now():
+def test_the_bias_is_for_the_windows_at_the_time_of_export():
     model = mild(SwinV2(**ONE_STAGE, pretrained_window_sizes=3))
     model.set_window_size((5,))
     images = pictures(1, 3, 50, 70)
@@ -161,7 +161,7 @@ def test_the_bias_is_that_of_the_windows_the_model_has_now():
         assert largest_difference(GraphBackbone(model)(images), model(images)) < 1e-5
 
 
-def test_a_file_that_differs_is_not_left_behind(tmp_path):
+def test_a_file_that_differs_is_not_kept(tmp_path):
     found = exportable_model(mild(SwinV2(**ONE_STAGE)))
     path = tmp_path / "model.pt2"
     path.write_bytes(b"before")
@@ -179,7 +179,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path):
     "spoil",
     [lambda x: x + 2e-4, lambda x: x[..., :-1], lambda x: x * torch.nan, lambda x: x.double()],
 )
-def test_a_comparison_notices_other_values_shapes_and_dtypes(spoil):
+def test_a_comparison_detects_other_values_shapes_and_dtypes(spoil):
     def model(images: Tensor) -> dict[str, Tensor]:
         return {"out": images / 1000}
 
@@ -192,7 +192,7 @@ def test_a_comparison_notices_other_values_shapes_and_dtypes(spoil):
         compare(lambda images: {}, model, pixels((1, 4, 4)))
 
 
-def test_sizes_to_check_are_less_than_a_window_no_multiple_and_several_windows():
+def test_sizes_to_check_are_below_a_window_no_multiple_and_several_windows():
     small, odd, large = check_shapes([(8, 16), (8, 16), (8, 16), (8, 4)])
     assert small[2] < 4 * 8 and small[3] < 4 * 16
     assert odd[2] % 32 and odd[3] % 32 and len({small[0], odd[0], large[0]}) == 3
@@ -201,7 +201,7 @@ def test_sizes_to_check_are_less_than_a_window_no_multiple_and_several_windows()
     assert min(small) >= 1 and min(odd[2:]) > 64  # maps of more than one token everywhere
 
 
-def test_targets_that_cannot_be_are_refused_before_any_work(tmp_path, monkeypatch):
+def test_impossible_targets_are_refused_before_any_work(tmp_path, monkeypatch):
     there = tmp_path / "a.onnx"
     there.touch()
     for path, name, error, words in (
@@ -226,7 +226,7 @@ def test_windows_of_one_token_are_refused():
         GraphBackbone(SwinV2(**ONE_STAGE | {"window_size": 1}))
 
 
-def test_pixels_are_normalised_in_the_file():
+def test_pixels_are_normalized_in_the_file():
     model = FromPixels(nn.Identity(), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0))
     found = model(torch.full((1, 3, 1, 1), 5.0)).flatten()
     assert found.tolist() == [2.0, 0.75, 0.25]
@@ -237,7 +237,7 @@ def script():
     return tool("export_model")
 
 
-def test_the_tool_exports_a_published_size_and_says_what_the_file_takes(
+def test_the_tool_exports_a_published_size_and_describes_the_input(
     script, tmp_path, capsys, monkeypatch
 ):
     small = mild(SwinV2Classifier(SwinV2(**ONE_STAGE), 7))
@@ -282,8 +282,8 @@ def test_arguments_that_do_not_fit_are_named(script, arguments, words, tmp_path)
         script.main([*what, *arguments])
 
 
-def trained_alike(stem: str, **changes) -> nn.Module:
-    """The small model of a config, with weights that count."""
+def small_model(stem: str, **changes) -> nn.Module:
+    """Build the small model of a config with weights by `mild`."""
     from detectron2.modeling import build_model
 
     cfg = yaml_config(stem, small=True)
@@ -309,7 +309,7 @@ FPN_SIZES = [(1, 1, 1), (2, 77, 103), (3, 64, 64), (1, 130, 20)]
 
 @pytest.mark.parametrize("mask_padding", ["True", pytest.param("False", marks=pytest.mark.slow)])
 def test_an_fpn_pads_by_itself_as_detectron2_does(mask_padding, tmp_path):
-    model = trained_alike("mask_rcnn_swinv2", **{"MODEL.SWINV2.MASK_PADDING": mask_padding})
+    model = small_model("mask_rcnn_swinv2", **{"MODEL.SWINV2.MASK_PADDING": mask_padding})
     seen = checked(model, "backbone+fpn", "torch-export", tmp_path, FPN_SIZES)
     assert [one.output for one in seen[:5]] == ["p2", "p3", "p4", "p5", "p6"]
     assert all(one.absolute < 1e-4 for one in seen) and len(seen) == 20
@@ -328,14 +328,14 @@ def test_an_fpn_pads_by_itself_as_detectron2_does(mask_padding, tmp_path):
     ],
 )
 def test_parts_of_detectron2_models_are_exported_for_every_size(stem, what, name, tmp_path):
-    seen = checked(trained_alike(stem), what, name, tmp_path, FPN_SIZES)
+    seen = checked(small_model(stem), what, name, tmp_path, FPN_SIZES)
     assert seen and all(one.absolute < 1e-4 for one in seen)
 
 
 @pytest.mark.parametrize("stem", ["mask_rcnn_swinv2", "cascade_mask_rcnn_swinv2_tiny"])
 def test_a_whole_detector_is_exported_to_onnx(stem, tmp_path):
-    """With a threshold that some boxes of some images pass."""
-    model = trained_alike(stem, **{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0135"})
+    """The threshold is passed by some boxes of some images."""
+    model = small_model(stem, **{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0135"})
     shapes = [(1, 1, 1), (1, 45, 77), (1, 64, 64), (1, 128, 160)]
     seen = checked(model, "detector", "onnx", tmp_path, shapes)
     assert [one.output for one in seen[:4]] == ["boxes", "scores", "classes", "masks"]
@@ -344,10 +344,10 @@ def test_a_whole_detector_is_exported_to_onnx(stem, tmp_path):
     assert len(counts) > 1 and max(counts) > 3
 
 
-def test_what_cannot_be_exported_says_why(tmp_path):
+def test_what_cannot_be_exported_is_refused_with_a_reason(tmp_path):
     from swinv2_backbone.d2.export.model import exportable_part
 
-    detector = trained_alike("mask_rcnn_swinv2")
+    detector = small_model("mask_rcnn_swinv2")
     whole = exportable_part(detector, "detector", "RGB")
     with pytest.raises(ValueError, match="--format aoti: torch.export cannot trace a detector"):
         whole.format_of("aoti")
@@ -358,7 +358,7 @@ def test_what_cannot_be_exported_says_why(tmp_path):
         ("upernet_swinv2_tiny_ade20k", "backbone+fpn", "no FPN on the backbone"),
     ):
         with pytest.raises(ValueError, match=words):
-            exportable_part(trained_alike(stem), what, "RGB")
+            exportable_part(small_model(stem), what, "RGB")
     detector.backbone = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match="is a Conv2d, not a SwinV2"):
         exportable_part(detector, "backbone", "RGB")
@@ -375,8 +375,8 @@ TWENTY = [
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("with_fpn", [False, True])
 def test_torch_compile_makes_one_graph_for_twenty_sizes(with_fpn, dynamic):
-    """The FPN's images are padded, each to another extent, which only the data say."""
-    model = trained_alike("mask_rcnn_swinv2").backbone if with_fpn else backbone(FOUR_STAGES).eval()
+    """The FPN's images are padded, each to another extent that only its pixels show."""
+    model = small_model("mask_rcnn_swinv2").backbone if with_fpn else backbone(FOUR_STAGES).eval()
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -394,11 +394,11 @@ def test_torch_compile_makes_one_graph_for_twenty_sizes(with_fpn, dynamic):
 
 
 def test_padding_is_read_from_images_inside_a_compiled_graph():
-    """Forward and backward, for images of other extents than the graph was made with."""
-    from swinv2_backbone.d2 import SwinV2 as Detectron2SwinV2
+    """Forward and backward also work for other extents than in the traced images."""
+    from swinv2_backbone.d2 import D2SwinV2
 
     size = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 3}
-    model = mild(Detectron2SwinV2(**size, out_features=("res2", "res3")))
+    model = mild(D2SwinV2(**size, out_features=("res2", "res3")))
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     for rows, columns in ((7, 40), (30, 1)):

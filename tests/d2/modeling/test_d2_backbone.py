@@ -1,4 +1,4 @@
-"""The Detectron2 backbones: registration, wiring, and the padding of batches."""
+"""The Detectron2 backbones: registration, configs, FPN, and the padding of batches."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def build(name: str, *opts: str):
     "name",
     ["build_swinv2_backbone", "build_swinv2_fpn_backbone", "build_retinanet_swinv2_fpn_backbone"],
 )
-def test_importing_the_plugin_registers(name):
+def test_importing_the_plugin_registers_the_backbones(name):
     assert name in BACKBONE_REGISTRY
 
 
@@ -72,7 +72,7 @@ def test_add_swinv2_config_adds_the_backbones_node_and_the_heads_to_a_plain_conf
         ("build_swinv2_fpn_backbone", ["p2", "p3", "p4", "p5", "p6"], [4, 8, 16, 32, 64]),
     ],
 )
-def test_output_shape_is_what_comes_out(name, features, strides):
+def test_output_shape_equals_the_shapes_of_the_outputs(name, features, strides):
     backbone = build(name)
     outputs = backbone(torch.randn(2, 3, 64, 96))
     assert list(outputs) == list(backbone.output_shape()) == features
@@ -91,7 +91,7 @@ def test_retinanet_backbone_makes_p6_and_p7_from_res5():
     assert backbone.top_block.p6.in_channels == 128
 
 
-def test_size_divisibility_is_readable_with_and_without_an_fpn():
+def test_size_divisibility_is_defined_with_and_without_an_fpn():
     assert build("build_swinv2_backbone").size_divisibility == 0
     assert build("build_swinv2_fpn_backbone").size_divisibility == 32
 
@@ -151,7 +151,7 @@ def test_variant_keeps_its_pretrained_windows_at_another_window():
     assert model.pretrained_window_sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
 
 
-def test_stock_fpn_wires_itself_in_a_lazy_config():
+def test_detectron2s_fpn_takes_the_features_in_a_lazy_config():
     config = L(FPN)(
         bottom_up=L(D2SwinV2)(
             embed_dim=16,
@@ -211,7 +211,7 @@ def test_contradictions_in_the_config_are_named(opts, words):
     assert all(word in str(error.value) for word in words)
 
 
-def test_true_sizes_are_read_back_from_zero_padding():
+def test_true_sizes_are_recovered_from_zero_padding():
     images = torch.zeros(3, 3, 20, 30)
     images[0] = torch.randn(3, 20, 30)
     images[1, :, :7, :30] = torch.randn(3, 7, 30)
@@ -220,7 +220,7 @@ def test_true_sizes_are_read_back_from_zero_padding():
     assert true_sizes(torch.zeros(1, 3, 5, 6)) == [(5, 6)]
 
 
-def test_features_depend_neither_on_padding_nor_on_the_neighbour_in_the_batch():
+def test_features_depend_neither_on_padding_nor_on_the_neighbor_in_the_batch():
     backbone = randomize(build("build_swinv2_backbone"), seed=0).eval()
     image = torch.randn(1, 3, 53, 70)
     batch = torch.zeros(2, 3, 96, 128)
@@ -254,7 +254,7 @@ def test_the_main_config_is_tiny_at_window_16_on_window_8_weights():
     assert cfg.INPUT.FORMAT == "RGB" and cfg.MODEL.PIXEL_MEAN[0] > cfg.MODEL.PIXEL_MEAN[2] > 100
 
 
-def test_backbone_returns_what_the_fpn_takes_so_that_no_weight_is_unused():
+def test_backbone_returns_the_features_of_the_fpn_so_that_no_weight_is_unused():
     backbone = build(
         "build_retinanet_swinv2_fpn_backbone", "MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"
     )
@@ -263,7 +263,7 @@ def test_backbone_returns_what_the_fpn_takes_so_that_no_weight_is_unused():
     assert all(p.grad is not None for p in backbone.parameters())
 
 
-def test_a_segmentor_has_the_features_that_its_head_takes_so_that_no_weight_is_unused():
+def test_a_segmentor_has_the_features_of_its_head_so_that_no_weight_is_unused():
     semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.IN_FEATURES"]
     backbone = build("build_swinv2_backbone", *semantic, "['res3', 'res5']")
     assert list(backbone.output_shape()) == ["res3", "res5"]

@@ -1,4 +1,4 @@
-"""Heads that are not ours, from ``detectron2.projects``, on the features of SwinV2."""
+"""Heads of ``detectron2.projects`` on the features of SwinV2."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def config() -> CfgNode:
 
 
 def deeplab() -> CfgNode:
-    """DeepLabV3+ on res2 and res5; res3 and res4 lie on the way and have no norm of their own."""
+    """DeepLabV3+ on res2 and res5; res3 and res4 are not returned and have no norm."""
     cfg = config()
     add_deeplab_config(cfg)
     cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
@@ -56,7 +56,7 @@ def point_rend() -> CfgNode:
     box, mask, point = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.POINT_HEAD
     box.NAME, box.NUM_FC, box.FC_DIM = "FastRCNNConvFCHead", 1, 32
     mask.NAME, mask.FC_DIM, mask.POINT_HEAD_ON = "PointRendMaskHead", 32, True
-    mask.POOLER_TYPE, mask.CONV_DIM = "", 16  # it samples points of the FPN instead
+    mask.POOLER_TYPE, mask.CONV_DIM = "", 16  # PointRend samples points of the FPN instead
     point.FC_DIM, point.NUM_CLASSES = 32, 3
     return cfg
 
@@ -80,7 +80,7 @@ def batch(count: int = 2) -> list[dict]:
 
 
 @pytest.mark.parametrize("cfg", [deeplab(), point_rend()], ids=["DeepLabV3+", "PointRend"])
-def test_third_party_heads_train_every_weight_and_answer_at_the_images_size(cfg):
+def test_third_party_heads_train_every_weight_and_predict_at_the_images_size(cfg):
     torch.manual_seed(0)
     model = build_model(cfg)
     with EventStorage():  # PointRend writes to it

@@ -1,4 +1,4 @@
-"""UPerNet against the formula-by-formula reference of ``upernet_oracle``."""
+"""UPerNet equals the reference of ``upernet_oracle``."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CLASSES = 5
 
 
 def head(norm: str = "GN", **options) -> UPerNetHead:
-    """Random weights, norms and running statistics, in float64."""
+    """Build a head with random weights, norms and running statistics, in float64."""
     torch.manual_seed(0)
     built = UPerNetHead(SHAPES, num_classes=CLASSES, channels=64, norm=norm, **options).double()
     for tensor in (*built.parameters(), *built.buffers()):
@@ -35,7 +35,7 @@ def features(size: tuple[int, int], batch: int = 2) -> dict[str, torch.Tensor]:
 
 
 def weights(built: UPerNetHead) -> dict:
-    """The head's weights under the oracle's names."""
+    """Return the head's weights under the oracle's names."""
 
     def conv(module) -> dict:
         found = {
@@ -67,7 +67,7 @@ def weights(built: UPerNetHead) -> dict:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("norm", "groups"), [("GN", 32), ("BN", None)])
-def test_logits_are_those_of_the_formulas(size, norm, groups):
+def test_logits_equal_the_oracles(size, norm, groups):
     built, inputs = head(norm).eval(), features(size)
     with torch.no_grad():
         logits, _ = upernet(inputs, weights(built), groups=groups)
@@ -78,7 +78,7 @@ def test_logits_are_those_of_the_formulas(size, norm, groups):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_losses_and_gradients_are_those_of_the_formulas(size):
+def test_losses_and_gradients_equal_the_oracles(size):
     built, inputs = head(dropout=0.0, loss_weight=2.0).train(), features(size)
     for value in inputs.values():
         value.requires_grad_()
@@ -106,7 +106,7 @@ def test_a_batch_without_labels_has_a_loss_of_zero():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in built.parameters())
 
 
-def test_dropout_leaves_out_whole_channels_in_training_alone():
+def test_dropout_is_active_in_training_only():
     built = head(dropout=0.9)
     inputs = features((64, 64))
     labels = torch.zeros(2, 64, 64, dtype=torch.int64)
@@ -116,7 +116,7 @@ def test_dropout_leaves_out_whole_channels_in_training_alone():
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_the_auxiliary_head_is_optional_and_can_stand_elsewhere():
+def test_the_auxiliary_head_is_optional_and_may_use_another_feature():
     assert not hasattr(head(aux_in_feature=None), "auxiliary")
     built = head(aux_in_feature="res3", aux_channels=32).train()
     _, losses = built(features((64, 64)), torch.zeros(2, 64, 64, dtype=torch.int64))
@@ -157,13 +157,13 @@ def test_config_reaches_the_head():
     assert built.predictor.out_channels == 3
 
 
-def test_a_feature_that_the_backbone_does_not_give_is_named():
+def test_a_feature_that_the_backbone_does_not_return_is_named():
     with pytest.raises(ValueError, match="IN_FEATURES p2.*res2, res3, res4, res5"):
         segmentor("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2', 'res5']")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (53, 70), (97, 33), (31, 9)])
-def test_the_answer_has_exactly_the_size_asked_for(size):
+def test_predictions_have_exactly_the_requested_size(size):
     model = segmentor().eval()
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_the_answer_has_exactly_the_size_asked_for(size):
 
 
 @pytest.mark.parametrize("sizes", [[(64, 64), (64, 64)], [(53, 70), (97, 33)]])
-def test_training_takes_images_of_any_and_of_different_sizes(sizes):
+def test_training_accepts_images_of_any_and_of_different_sizes(sizes):
     model = segmentor().train()
     batch = [
         {
