@@ -114,7 +114,7 @@ def model_for(
     Args:
         window_size: default: the windows of the file's own model if the file has them, else the
             pretrained windows.
-        pretrained_window_sizes: default: what the file says.
+        pretrained_window_sizes: default: the file's.
 
     Raises:
         ValueError: the tensors that tell the size are missing, or the pretrained windows are

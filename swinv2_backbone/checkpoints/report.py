@@ -86,5 +86,5 @@ def _new_groups(names: list[str]) -> list[str]:
     listed = [f"{name} ({count})" for name, count in others.items()]
     return [
         *([f"output norms of {', '.join(outputs)}, which start from 1 and 0"] if norms else []),
-        *([f"not in the file, as initialised: {some(listed)}"] if others else []),
+        *([f"not in the file, as initialized: {some(listed)}"] if others else []),
     ]

@@ -19,7 +19,7 @@ def check_target(path: Path, name: str, overwrite: bool) -> None:
     Args:
         path: the file.
         name: the format, a key of ``FORMATS``.
-        overwrite: allow to replace an existing file.
+        overwrite: allow replacing an existing file.
 
     Raises:
         ValueError: the format is unknown, its requirements are not installed, or the file has

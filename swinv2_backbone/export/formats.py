@@ -75,7 +75,7 @@ def _write_onnx(model: nn.Module, images: Tensor, path: Path, notes: Notes) -> N
         output_names=output_names(model, images),
         verbose=False,
     )
-    assert program is not None  # None is returned without dynamo alone
+    assert program is not None  # it is None only without dynamo
     shape = program.model.graph.inputs[0].shape
     assert shape is not None  # every traced input has one
     symbols: dict[Any, str] = {shape[axis]: name for axis, name in AXES.items()}
