@@ -1,4 +1,4 @@
-"""The Detectron2 plugin: backbones, the UPerNet head, and what trains and evaluates them.
+"""The Detectron2 plugin: backbones, the UPerNet head, and the parts of a training around them.
 
 Importing this package registers, in Detectron2's registries:
 
