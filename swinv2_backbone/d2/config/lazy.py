@@ -224,7 +224,9 @@ def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
 
 
 def _data(config: DictConfig, faults: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"run.output_dir": os.path.normpath(str(config.train.output_dir))}
+    found: dict[str, Any] = {}
+    if isinstance(config.train.output_dir, str):
+        found["run.output_dir"] = os.path.normpath(config.train.output_dir)
     for split in ("train", "test"):
         names = OmegaConf.select(config, f"dataloader.{split}.dataset.names")
         found[f"data.{split}"] = (names,) if isinstance(names, str) else tuple(names or ())

@@ -102,8 +102,8 @@ class TrainingPlan:
         name = self.schedule.name
         off += ["schedule.steps", "schedule.gamma"] if name != "WarmupMultiStepLR" else []
         off += ["schedule.poly_power"] if name != "WarmupPolyLR" else []
-        off.append("data.class_names")  # follow from the data
-        return {name: self[name] for name in OPTIONS if not name.startswith(tuple(off))}
+        names = (name for name in OPTIONS if not name.startswith(tuple(off)))
+        return {name: self[name] for name in names if name != "data.class_names"}  # of the data
 
     def key(self, name: str) -> str:
         """Return the key of an option as the user of this dialect writes it."""

@@ -153,9 +153,11 @@ def plan_from_yacs(
 
 def _resolved(config: CfgNode) -> dict[str, Any]:
     """Read the options whose value follows from other keys."""
-    found: dict[str, Any] = {"run.output_dir": os.path.normpath(config.OUTPUT_DIR)}
+    found: dict[str, Any] = {}
+    if isinstance(config.OUTPUT_DIR, str):
+        found["run.output_dir"] = os.path.normpath(config.OUTPUT_DIR)
     if "swinv2" in config.MODEL.BACKBONE.NAME:
-        found["backbone.out_features"] = tuple(_features(config))
+        found["backbone.out_features"] = plain(_features(config))
     custom = config.DATASETS.CUSTOM
     given = {split: bool(custom[split].JSON or custom[split].LABELS) for split in ("TRAIN", "TEST")}
     if any(given.values()):

@@ -32,7 +32,8 @@ from torch.overrides import TorchFunctionMode
 
 from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
-from swinv2_backbone.d2.solver.optimizer import build_lr_scheduler, build_optimizer
+from swinv2_backbone.d2.solver.optimizer import build_optimizer
+from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 
 FILES = [CONFIGS / f"{stem}.{system}" for stem in STEMS for system in ("yaml", "py")]
 COMMON = sorted(CONFIGS.glob("common/*.py"))

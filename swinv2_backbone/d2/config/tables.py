@@ -1,0 +1,52 @@
+"""The page of the documentation that lists all options, generated from their declarations."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from swinv2_backbone.d2.config.options import Option, options_of
+from swinv2_backbone.d2.config.sections import SECTIONS
+
+HEAD = """# Options
+
+Every option of a training, with its key in each config dialect. `tools/option_tables.py` writes
+this page from the declarations in `swinv2_backbone/d2/config/sections.py`. Options of Detectron2
+that are not listed keep their meaning. YAML: `KEY VALUE` on the command line; LazyConfig:
+`key=value`. `{backbone}` is the path of the SwinV2 in the model, such as
+`model.backbone.bottom_up`; `[ResizeShortestEdge]` is the first augmentation of that class in the
+list (on the command line, its index: `augmentations.0.max_size`).
+"""
+# The number of classes has its key in the node of the head.
+PLACES = {
+    "backbone": "{backbone}",
+    "things": "`NUM_CLASSES`, `num_classes` of the head",
+    "stuff": "`NUM_CLASSES`, `num_classes` of the semantic head",
+}
+
+
+def options_page() -> str:
+    """Return docs/OPTIONS.md."""
+    return "\n".join([HEAD, *[_table(name, section) for name, section in SECTIONS.items()]])
+
+
+def _table(name: str, section: type) -> str:
+    title = (inspect.getdoc(section) or "").rstrip(".")
+    rows = [f"## {title}", "", "| YAML | LazyConfig | default | meaning |", "|---|---|---|---|"]
+    return "\n".join([*rows, *[_row(option) for option in options_of(section, name)], ""])
+
+
+def _row(option: Option) -> str:
+    keys = [_code(key.format_map(PLACES)) for key in (option.yacs, option.lazy)]
+    default = _value(option.default)
+    if option.lazy_default != option.default:
+        default = f"{default}; LazyConfig: {_value(option.lazy_default)}"
+    return f"| {keys[0]} | {keys[1]} | {default} | {option.doc} |"
+
+
+def _code(key: str) -> str:
+    return key if not key or "`" in key else f"`{key}`"
+
+
+def _value(value: Any) -> str:
+    return '""' if value == "" else f"`{value}`"

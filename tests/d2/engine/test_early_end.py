@@ -1,0 +1,196 @@
+"""Trainings that end before their last iteration: early stopping, a time limit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_training
+import torch
+
+from swinv2_backbone.d2.config.lazy import plan_from_lazy
+from swinv2_backbone.d2.config.yacs import plan_from_yacs
+from swinv2_backbone.d2.engine import early_end
+from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.engine.training import Training
+
+ITERATIONS = 6
+DIALECTS = ("yacs", "lazy")
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path):
+    small_training.register(tmp_path / "data")
+    yield
+    small_training.forget()
+
+
+class Scripted:
+    """Evaluations with given values of a metric, one after the other."""
+
+    def __init__(self, values: list[float]):
+        self.values, self.calls = iter(values), []
+
+    def __call__(self, model, last: bool) -> dict:
+        self.calls.append(last)
+        return {"bbox": {"AP": next(self.values)}}
+
+
+def build(dialect: str, folder: Path, values: list[float], **options):
+    """A training of six iterations that evaluates after each; returns it and its evaluations."""
+    scripted = Scripted(values)
+    if dialect == "lazy":
+        plan = plan_from_lazy(small_training.lazy_training(folder, ITERATIONS, 2))
+    else:
+        plan = plan_from_yacs(small_training.config(folder, ITERATIONS, 2))
+    plan = plan.replaced({"evaluation.period": 1, **options})
+    torch.manual_seed(7)
+    np.random.seed(7)
+    if dialect == "lazy":
+        return Training(plan, evaluate=scripted), scripted
+
+    class Own(Trainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return scripted(model, False)
+
+        @classmethod
+        def evaluate(cls, cfg, model):
+            return scripted(model, True)
+
+    return Own(plan.config), scripted
+
+
+def iterations_of(file: Path) -> int:
+    return torch.load(file, weights_only=True)["iteration"] + 1
+
+
+STOPPING = {"evaluation.early_stopping_metric": "bbox/AP", "evaluation.early_stopping_patience": 2}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_training_ends_when_its_metric_has_not_risen_for_the_patience(dialect, tmp_path):
+    training, scripted = build(dialect, tmp_path, [1.0, 2.0, float("nan"), 2.0, 9.0], **STOPPING)
+    training.resume_or_load(False)
+    results = training.train()
+    assert len(scripted.calls) == 4  # the second was the best, and two followed
+    assert results["bbox"]["AP"] == 2.0
+    assert iterations_of(tmp_path / "model_final.pth") == 4
+    assert json.loads((tmp_path / "early_stopping.json").read_text()) == [
+        [1, 1.0],
+        [2, 2.0],
+        [3, None],
+        [4, 2.0],
+    ]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_metric_that_rises_lets_a_training_run_to_its_end(dialect, tmp_path):
+    training, scripted = build(dialect, tmp_path, [1, 1, 2, 2, 3, 3], **STOPPING)
+    training.resume_or_load(False)
+    training.train()
+    assert len(scripted.calls) == ITERATIONS
+    assert scripted.calls[-1] is True  # the last one may be augmented
+    assert iterations_of(tmp_path / "model_final.pth") == ITERATIONS
+
+
+def test_an_early_stop_evaluates_again_where_only_the_last_evaluation_is_augmented(tmp_path):
+    augmented = {"evaluation.augmented": True}
+    training, scripted = build("lazy", tmp_path, [2, 1, 1, 5], **STOPPING, **augmented)
+    training.resume_or_load(False)
+    assert training.train()["bbox"]["AP"] == 5
+    assert scripted.calls == [False, False, False, True]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_resumed_training_counts_the_evaluations_before_it(dialect, tmp_path):
+    first, _ = build(dialect, tmp_path, [2, 1, 1], **STOPPING)
+    first.resume_or_load(False)
+    loop = first.step if dialect == "lazy" else first
+    loop.register_hooks([small_training._BreakOff(2)])  # after the checkpoint of two iterations
+    with pytest.raises(small_training.BrokenOffError):
+        first.train()
+    second, scripted = build(dialect, tmp_path, [1, 1, 1, 1], **STOPPING)
+    second.resume_or_load(True)
+    second.train()
+    assert len(scripted.calls) == 1
+    assert iterations_of(tmp_path / "model_final.pth") == 3
+
+
+def test_a_training_that_had_ended_early_takes_no_step_when_it_is_resumed(tmp_path):
+    first, _ = build("lazy", tmp_path, [2, 1, 1], **STOPPING)
+    first.resume_or_load(False)
+    first.train()
+    before = (tmp_path / "model_final.pth").read_bytes()
+    second, scripted = build("lazy", tmp_path, [], **STOPPING)
+    second.resume_or_load(True)
+    second.train()
+    assert scripted.calls == [] and (tmp_path / "model_final.pth").read_bytes() == before
+    patient = {**STOPPING, "evaluation.early_stopping_patience": 4}
+    third, scripted = build("lazy", tmp_path, [1, 1, 1], **patient)
+    third.resume_or_load(True)
+    third.train()
+    assert len(scripted.calls) == 2
+
+
+def test_a_new_training_in_the_same_folder_forgets_earlier_evaluations(tmp_path):
+    for _ in range(2):
+        training, scripted = build("lazy", tmp_path, [3, 1, 1], **STOPPING)
+        training.resume_or_load(False)
+        training.train()
+        assert len(scripted.calls) == 3
+
+
+def test_a_metric_that_does_not_come_is_named(tmp_path):
+    wrong = {"evaluation.early_stopping_metric": "bbox/APx"}
+    training, _ = build("lazy", tmp_path, [1.0], **wrong)
+    training.resume_or_load(False)
+    with pytest.raises(ValueError, match="no 'bbox/APx', only bbox/AP"):
+        training.train()
+
+
+class Clock:
+    """A clock on which each iteration takes a minute."""
+
+    def __init__(self):
+        self.minutes = 0.0
+
+    def monotonic(self) -> float:
+        self.minutes += 1
+        return 60 * self.minutes
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_time_limit_saves_evaluates_and_ends_and_a_resume_goes_on(dialect, tmp_path, monkeypatch):
+    whole, _ = build(dialect, tmp_path / "whole", [0.0] * 9, **{"evaluation.period": 0})
+    whole.resume_or_load(False)
+    whole.train()
+    monkeypatch.setattr(early_end, "time", Clock())
+    options = {"run.time_limit": 3.0, "evaluation.period": 0}
+    first, scripted = build(dialect, tmp_path / "cut", [0.5], **options)
+    first.resume_or_load(False)
+    assert first.train()["bbox"]["AP"] == 0.5
+    assert scripted.calls == [False]  # not the last: it is not augmented
+    assert not (tmp_path / "cut" / "model_final.pth").exists()
+    assert iterations_of(tmp_path / "cut" / "model_0000002.pth") == 3
+    monkeypatch.undo()
+    second, _ = build(dialect, tmp_path / "cut", [0.0] * 9, **{"evaluation.period": 0})
+    second.resume_or_load(True)
+    second.train()
+    ends = [
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True)
+        for name in ("whole", "cut")
+    ]
+    torch.testing.assert_close(ends[0]["model"], ends[1]["model"], rtol=0, atol=0)
+
+
+def test_a_time_limit_that_comes_in_the_last_iteration_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(early_end, "time", Clock())
+    options = {"run.time_limit": float(ITERATIONS), "evaluation.period": 0}
+    training, scripted = build("lazy", tmp_path, [0.0] * 9, **options)
+    training.resume_or_load(False)
+    training.train()
+    assert scripted.calls == [True]
+    assert iterations_of(tmp_path / "model_final.pth") == ITERATIONS
