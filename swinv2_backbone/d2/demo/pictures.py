@@ -11,7 +11,8 @@ from detectron2.data import DatasetCatalog
 
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 from swinv2_backbone.d2.data.loading.images import read_image
-from swinv2_backbone.d2.inference.predictor import beside, predictor_of
+from swinv2_backbone.d2.inference.drawing import beside
+from swinv2_backbone.d2.inference.predictor import predictor_of
 
 SHEET = 9  # pictures on the contact sheet
 

@@ -152,7 +152,7 @@ def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 def _video_writer(target: Path, first: np.ndarray, rate: float) -> cv2.VideoWriter:
     size = (first.shape[1], first.shape[0])
-    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     if not writer.isOpened():
         raise OSError(f"OpenCV cannot write the video {target}")
     return writer

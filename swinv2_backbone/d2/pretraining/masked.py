@@ -1,6 +1,6 @@
-"""Images of a folder as SimMIM takes them: cut out, mirrored and masked at random.
+"""The images of a folder as SimMIM uses them: randomly cropped, flipped and masked.
 
-Legend: S side of the images in pixels.
+Legend: S is the side of the images in pixels.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.simmim import check_masking, random_masks
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SCALE, RATIO = (0.67, 1.0), (3 / 4, 4 / 3)  # of the part that is cut out; SimMIM, section 4.1.1
+SCALE, RATIO = (0.67, 1.0), (3 / 4, 4 / 3)  # of the crop; SimMIM, section 4.1.1
 
 
 def find_images(folder: str | os.PathLike) -> list[str]:
-    """The image files in a folder and all folders below it, in the order of their names.
+    """Find the image files in a folder and its subfolders, sorted by name.
 
     Raises:
-        ValueError: there is no such folder, or no image in it.
+        ValueError: the folder does not exist, or holds no image.
     """
     root = Path(os.path.expanduser(folder))
     if not root.is_dir():
         raise ValueError(f"no folder {str(root)!r} with images to train on")
-    # os.walk, as Path.rglob does not follow links to folders, which large datasets consist of.
+    # Not Path.rglob, which does not follow links to folders; large datasets often have such.
     found = [
         os.path.join(where, name)
         for where, _, names in os.walk(root, followlinks=True)
@@ -42,18 +42,21 @@ def find_images(folder: str | os.PathLike) -> list[str]:
     ]
     if not found:
         raise ValueError(
-            f"{root} has no images, also in the folders below it: they are told by their names, "
-            f"which end with one of {', '.join(SUFFIXES)}"
+            f"{root} has no images, also in the folders below it: their names must end with one of "
+            f"{', '.join(SUFFIXES)}"
         )
     return sorted(found)
 
 
 class SameImages:
-    """Kept in checkpoints, to say so if a training goes on with other images than it began with."""
+    """A fingerprint of the image files in checkpoints, to warn of a resume with other images."""
 
     def __init__(self, files: Sequence[str]):
         names = "\n".join(os.path.basename(file) for file in files)
-        self.state = {"count": len(files), "sha256": hashlib.sha256(names.encode()).hexdigest()}
+        self.state: dict[str, int | str] = {
+            "count": len(files),
+            "sha256": hashlib.sha256(names.encode()).hexdigest(),
+        }
 
     def state_dict(self) -> dict[str, int | str]:
         return self.state
@@ -61,22 +64,22 @@ class SameImages:
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         if state != self.state:
             logging.getLogger(__name__).warning(
-                "Training goes on, but not exactly as it would have: these are other images "
-                f"({self.state['count']}) than those it began with ({state['count']})"
+                "Training resumes, but will differ from one without interruption: these are other "
+                f"images ({self.state['count']}) than those it began with ({state['count']})"
             )
 
 
 class MaskedImages:
-    """Record of an image -> what the model takes: a random part of it, and what is hidden.
+    """A mapper from the record of an image to the model's input: a random crop and a mask.
 
-    Draws from PyTorch's own generator.
+    Random numbers come from PyTorch's default generator.
 
     Args:
         image_size: S.
         mask_patch, mask_ratio: see :func:`swinv2_backbone.simmim.random_masks`.
 
     Raises:
-        ValueError: the images cannot be divided so.
+        ValueError: S is not a multiple of the mask patch.
     """
 
     def __init__(self, image_size: int, mask_patch: int, mask_ratio: float):
@@ -90,7 +93,7 @@ class MaskedImages:
         )
 
     def __call__(self, record: dict) -> dict:
-        """``file_name`` -> also ``image`` (3, S, S) uint8, RGB, and ``mask`` (S / 4, S / 4) bool.
+        """Add ``image`` (3, S, S) uint8 in RGB, and ``mask`` (S / 4, S / 4) bool, to a record.
 
         Raises:
             OSError: the image cannot be read.
@@ -99,13 +102,13 @@ class MaskedImages:
         return {**record, "image": image, "mask": self.draw_mask(torch.default_generator)}
 
     def draw_mask(self, generator: torch.Generator) -> Tensor:
-        """(S / 4, S / 4) bool."""
+        """Draw a mask, (S / 4, S / 4) bool."""
         patch, ratio = self.mask_patch, self.mask_ratio
         return random_masks(1, self.image_size, generator, patch=patch, ratio=ratio)[0]
 
 
-def read_centre(path: str, image_size: int) -> Tensor:
-    """The middle of an image, (3, S, S) uint8, RGB: as much of it as is square.
+def read_center(path: str, image_size: int) -> Tensor:
+    """Read the largest square in the center of an image, resized to (3, S, S) uint8 in RGB.
 
     Raises:
         OSError: the image cannot be read.
@@ -116,5 +119,5 @@ def read_centre(path: str, image_size: int) -> Tensor:
 def _read(path: str) -> Image.Image:
     try:
         return Image.fromarray(read_image(path, "RGB"))
-    except ValueError as error:  # pixels of an unknown range: as good as damaged here
+    except ValueError as error:  # pixels of an unknown range are treated as damage here
         raise OSError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What decides a SimMIM pre-training: images, masks, learning rate, in the paper's terms.
+"""The options of a SimMIM pre-training, in the paper's terms: images, masks, learning rate.
 
 "SimMIM: a Simple Framework for Masked Image Modeling", arXiv 2111.09886.
 """
@@ -17,7 +17,7 @@ from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
 from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO, check_masking
 
 # SimMIM, section 4.1.1 (100 epochs with a cosine), and the configs/swin_base__100ep of its code:
-LR, LR_BATCH = 8e-4, 2048  # the learning rate at this many images of a step; linear in them
+LR, LR_BATCH = 8e-4, 2048  # learning rate at this batch size; it scales linearly
 WARMUP_SHARE = 0.1  # 10 of 100 epochs
 FIRST_LR, LAST_LR = 1 / 200, 1 / 20  # relative to the highest
 LEAST = {
@@ -29,23 +29,23 @@ AMP_DTYPES = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to pre-train.
+    """The options of a pre-training.
 
     Attributes:
         iterations: steps of the optimizer.
-        batch_size: images of a step, of all processes together.
-        image_size: side of the square that is cut out of an image, in pixels.
+        batch_size: images per step, over all processes.
+        image_size: side of the square crops in pixels.
         mask_patch, mask_ratio: see :func:`swinv2_backbone.simmim.random_masks`.
-        lr: the highest learning rate; None: the paper's, 8e-4 for 2048 images of a step and in
-            proportion for others.
-        warmup: iterations in which the learning rate rises; None: a tenth of all.
-        weight_decay: of weights; norms, biases and their like have none.
-        amp_dtype: "bfloat16" or "float16" (GPU only), mixed precision; None: float32.
-        seed: of the order of the images, of what is cut out of them and hidden.
-        num_workers: processes that load images, for each process that trains.
+        lr: highest learning rate; None: the paper's, 8e-4 at a batch size of 2048 and proportional
+            to it.
+        warmup: iterations during which the learning rate rises; None: a tenth of all.
+        weight_decay: of weights; norms, biases and similar parameters have none.
+        amp_dtype: dtype of mixed precision, "bfloat16" or "float16" (GPU only); None: float32.
+        seed: determines the order of the images, their crops and masks.
+        num_workers: processes that load images, per training process.
         period: iterations between checkpoints, and between pictures.
-        max_nonfinite_steps: that may be passed over because the loss or a gradient is not finite.
-        max_broken: share of the images that may be broken; they are passed over and named.
+        max_nonfinite_steps: steps that may be skipped because the loss or a gradient is not finite.
+        max_broken: share of the images that may be broken; they are skipped and reported.
 
     Raises:
         ValueError: a value is out of its range.
@@ -94,23 +94,23 @@ class Recipe:
         return int(WARMUP_SHARE * self.iterations) if self.warmup is None else self.warmup
 
     def schedule(self) -> WarmupParamScheduler:
-        """Share of the training -> what multiplies the learning rate."""
+        """Return the factor of the learning rate as a function of the training's progress."""
         return WarmupParamScheduler(
             CosineParamScheduler(1.0, LAST_LR), FIRST_LR, self.warmup_iterations / self.iterations
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides the weights that come out, and may not change in between."""
+        """Return the options that determine the resulting weights; a resume must keep them."""
         free = ("lr", "warmup", "num_workers", "period", "max_broken", "max_nonfinite_steps")
         found = {key: value for key, value in dataclasses.asdict(self).items() if key not in free}
         return {**found, "lr": self.highest_lr, "warmup": self.warmup_iterations}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raise ValueError unless ``state`` is of a training by this recipe."""
+        """Raise ValueError unless ``state`` comes from a training with the same options."""
         own = self.state_dict()
         other = [f"{key} {state.get(key)}, not {own[key]}" for key in own if state[key] != own[key]]
         if other:
             raise ValueError(
-                f"the training to resume has {'; '.join(other)}: give the same again, or start "
-                "anew from its weights (without --resume, with --init)"
+                f"the training to resume has {'; '.join(other)}: use the same options, or start a "
+                "new training from its weights (--init instead of --resume)"
             )

@@ -1,4 +1,4 @@
-"""What a SimMIM makes of some images, always the same ones: pictures and their loss.
+"""Reconstructions of a few fixed images during a SimMIM pre-training: pictures and their loss.
 
 Legend: N images of S x S pixels.
 """
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import durable
-from swinv2_backbone.d2.pretraining.masked import MaskedImages, read_centre
+from swinv2_backbone.d2.pretraining.masked import MaskedImages, read_center
 from swinv2_backbone.simmim import SimMIM, hidden_pixels, masked_l1
 
 SHOWN = 8  # images
-GREY, WHITE, GAP = 128, 255, 4  # of what is hidden; of the lines between pictures, in pixels
+GRAY, WHITE, GAP = 128, 255, 4  # masked pixels; lines between images, and their width
 
 
 class FixedImages:
-    """Some images of a training with fixed masks, spread evenly over its files.
+    """Some training images with fixed masks, evenly spaced among the files.
 
     Args:
-        files: of the training; of those that cannot be read others are taken.
-        mapper: of the training.
-        seed: of the masks.
+        files: the files of the training; unreadable ones are replaced by others.
+        mapper: the mapper of the training.
+        seed: seed of the masks.
 
     Attributes:
         images: (N, 3, S, S) uint8, RGB.
@@ -39,12 +39,13 @@ class FixedImages:
 
     def __init__(self, files: Sequence[str], mapper: MaskedImages, seed: int):
         apart = max(len(files) // SHOWN, 1)
-        # First those that are evenly spread, then what lies between them.
+        # Evenly spaced files first, then those between them.
         order = [file for first in range(apart) for file in files[first::apart]]
-        read, faults = [], []
+        read: list[Tensor] = []
+        faults: list[str] = []
         for file in order:
             try:
-                read.append(read_centre(file, mapper.image_size))
+                read.append(read_center(file, mapper.image_size))
             except OSError as error:
                 faults.append(str(error))
             if len(read) == SHOWN:
@@ -60,12 +61,15 @@ class FixedImages:
 def draw_reconstructions(
     model: SimMIM, fixed: FixedImages, mean: Tensor, std: Tensor, path: Path
 ) -> float:
-    """Write a PNG with a row an image: the image, what the model sees, what it makes of that.
+    """Write a PNG with one row per image: the image, the masked image, the reconstruction.
 
-    In the last, what was visible is as it was.
+    The reconstruction keeps the visible pixels of the image.
 
     Args:
-        mean, std: (3, 1, 1), by which the model's images are normalised.
+        model: the model; it is in training mode afterwards.
+        fixed: the images and their masks.
+        mean, std: (3, 1, 1), the normalization of the model's images.
+        path: the file to write.
 
     Returns:
         The loss of these images.
@@ -84,7 +88,7 @@ def draw_reconstructions(
     filled = (found.float() * std + mean).round().clamp(0, 255).byte().cpu()
     columns = [
         fixed.images,
-        torch.where(hidden, torch.tensor(GREY, dtype=torch.uint8), fixed.images),
+        torch.where(hidden, torch.tensor(GRAY, dtype=torch.uint8), fixed.images),
         torch.where(hidden, filled, fixed.images),
     ]
     _write_png(path, np.concatenate([_column(pictures) for pictures in columns], axis=1))
@@ -92,7 +96,7 @@ def draw_reconstructions(
 
 
 def _column(pictures: Tensor) -> np.ndarray:
-    """(N, 3, S, S) -> (N (S + GAP), S + GAP, 3)."""
+    """Stack images: (N, 3, S, S) -> (N (S + GAP), S + GAP, 3)."""
     framed = torch.nn.functional.pad(pictures, (0, GAP, 0, GAP), value=WHITE)
     return framed.permute(0, 2, 3, 1).flatten(0, 1).numpy()
 

@@ -1,4 +1,4 @@
-"""SimMIM pre-training with the training loop of the detectors: resumable, in several processes."""
+"""SimMIM pre-training in the training loop of the detectors: resumable and distributed."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ from swinv2_backbone.d2.solver.optimizer import parameter_groups
 from swinv2_backbone.simmim import SimMIM
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB in 0 ... 255
-CLIP_NORM = 5.0  # the default of the code of Swin and SimMIM
+CLIP_NORM = 5.0  # default of the Swin and SimMIM code
 FINAL = "model_final.pth"
-CHECKPOINTS_KEPT = 3  # beside the final one
+CHECKPOINTS_KEPT = 3  # in addition to the final one
 
 
 class PretrainingModel(SimMIM):
-    """:class:`SimMIM` on batches of records, as Detectron2's models take them."""
+    """A :class:`SimMIM` that takes batches of records, as Detectron2's models do."""
+
+    mean: Tensor  # buffers
+    std: Tensor
 
     def __init__(self, backbone: SwinV2):
         super().__init__(backbone)
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
 
-    def forward(self, batch: list[dict]) -> dict[str, Tensor]:
-        """Records of :class:`MaskedImages` -> the loss."""
+    # The training loop calls models with a batch of records, SimMIM takes tensors.
+    def forward(self, batch: list[dict]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Return the loss of a batch of records from :class:`MaskedImages`."""
         device = self.mean.device
         images = torch.stack([record["image"] for record in batch]).to(device)
         masks = torch.stack([record["mask"] for record in batch]).to(device)
@@ -51,21 +55,22 @@ class PretrainingModel(SimMIM):
 
 
 class Pretraining:
-    """A pre-training, ready to begin or to go on.
+    """A pre-training, ready to start or to resume.
 
-    The weights of ``backbone`` are trained in place.  What is initialised here, and drop path, draw
-    from PyTorch's own generator.
+    The weights of ``backbone`` are trained in place. The initialization of new weights and drop
+    path draw from PyTorch's default generator.
 
     Args:
-        backbone: with one output, that of its last stage.
+        backbone: a backbone whose only output is that of its last stage.
         files: images to train on, see :func:`swinv2_backbone.d2.pretraining.masked.find_images`.
         output: folder for checkpoints, logs and pictures.
+        recipe: options of the training.
         init: weights to start from, as :func:`swinv2_backbone.load_checkpoint` takes them.
-        resume: go on from the last checkpoint in ``output``, if there is one.
-        device: "cuda" or "cpu"; default: a GPU where there is one.
+        resume: resume from the last checkpoint in ``output``, if there is one.
+        device: "cuda" or "cpu"; default: a GPU if there is one.
 
     Raises:
-        ValueError, OSError: something could not work; it says what.
+        ValueError, OSError: the arguments are invalid or do not match.
     """
 
     def __init__(
@@ -79,13 +84,13 @@ class Pretraining:
         resume: bool = False,
         device: str | None = None,
     ):
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.recipe, self.output = recipe, Path(output)
         self.model = PretrainingModel(backbone)
-        _check(self.model, recipe, device)
+        _check(self.model, recipe, place)
         mapper = MaskedImages(recipe.image_size, recipe.mask_patch, recipe.mask_ratio)
         self.fixed = FixedImages(files, mapper, recipe.seed)
-        self.model.to(device).train()
+        self.model.to(place).train()
         self.step = _build_step(self.model, files, mapper, recipe, self.output)
         self.checkpointer = Checkpointer(
             self.model,
@@ -98,13 +103,13 @@ class Pretraining:
         self.checkpointer.resume_or_load(init, resume=resume)
         self.start_iter = self.step.iter + 1 if self.checkpointer.resumed else 0
         if comm.is_main_process():
-            self._say_what_is_about_to_happen(len(files))
+            self._log_summary(len(files))
 
     def train(self) -> Path:
-        """Train to the end, or until SIGTERM or Ctrl-C; returns the file of the weights.
+        """Train to the end, or until SIGTERM or Ctrl-C; return the file of the weights.
 
         Raises:
-            SystemExit: it was stopped, after saving a checkpoint; the code is 128 + the signal.
+            SystemExit: a signal stopped it after saving a checkpoint; the code is 128 + signal.
         """
         with self.step.stop_request:
             self.step.train(self.start_iter, self.recipe.iterations)
@@ -132,7 +137,7 @@ class Pretraining:
         )
 
     def _draw(self) -> dict[str, dict[str, float]]:
-        """The loss of the fixed images, of which the main process draws what becomes."""
+        """Draw the reconstructions on the main process, and return their loss."""
         if not comm.is_main_process():
             return {}
         done = min(self.step.iter + 1, self.recipe.iterations)
@@ -142,14 +147,14 @@ class Pretraining:
         logging.getLogger(__name__).info(f"{path}: the loss of these images is {loss:.4f}")
         return {"fixed_images": {"loss": loss}}
 
-    def _say_what_is_about_to_happen(self, images: int) -> None:
+    def _log_summary(self, images: int) -> None:
         recipe, backbone = self.recipe, self.model.backbone
         text = json.dumps({"images": images, **dataclasses.asdict(recipe)}, indent=2)
         write_text(self.output / "recipe.json", text + "\n")
         rows = {
             "images": f"{images}, {recipe.image_size} px, {self.model.mean.device}",
             "windows": f"{describe(backbone.window_sizes)} (per stage, tokens)",
-            "normalisers": f"{describe(backbone.pretrained_window_sizes)} (per stage, tokens)",
+            "pretrained": f"{describe(backbone.pretrained_window_sizes)} (windows, tokens)",
             "weights": self.checkpointer.report,
             "schedule": f"iterations {self.start_iter} to {recipe.iterations} of "
             f"{recipe.batch_size} images ({recipe.iterations * recipe.batch_size / images:.1f} "
@@ -168,7 +173,9 @@ def pretrain(
     *,
     device: str | None = None,
 ) -> Path:
-    """Pre-train a backbone from the weights that it has; arguments: see :class:`Pretraining`.
+    """Pre-train a backbone from its current weights.
+
+    The arguments are those of :class:`Pretraining`.
 
     Returns:
         The file of the weights, which :func:`swinv2_backbone.load_checkpoint` and
@@ -178,9 +185,9 @@ def pretrain(
 
 
 def _check(model: SimMIM, recipe: Recipe, device: torch.device) -> None:
-    """Raise ValueError for what would not work together."""
+    """Raise ValueError if the model, the options and the device do not match."""
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU that PyTorch can use: take the device cpu")
+        raise ValueError("there is no GPU that PyTorch can use: use the device cpu")
     if recipe.image_size % model.stride:
         raise ValueError(
             f"the image size must be a multiple of the backbone's stride {model.stride}, got "
@@ -192,7 +199,7 @@ def _check(model: SimMIM, recipe: Recipe, device: torch.device) -> None:
             f"batch size of {recipe.batch_size}"
         )
     if recipe.amp_dtype == "float16" and device.type == "cpu":
-        raise ValueError("float16 trains on a GPU only: take bfloat16 on the CPU")
+        raise ValueError("float16 trains on a GPU only: use bfloat16 on the CPU")
 
 
 def _build_step(

@@ -174,7 +174,10 @@ def test_colors_vary_in_training_alone_and_leave_labels_alone(record, labels):
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
-        (["INPUT.LSJ.MIN_SCALE", "3.0"], "MIN_SCALE 3.0 <= MAX_SCALE 2.0"),
+        (
+            ["INPUT.LSJ.MIN_SCALE", "3.0"],
+            "INPUT.LSJ.MIN_SCALE 3.0 must not exceed INPUT.LSJ.MAX_SCALE 2.0",
+        ),
         (["INPUT.CROP.ENABLED", "True"], "INPUT.CROP.ENABLED False"),
     ],
 )

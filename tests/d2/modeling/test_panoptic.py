@@ -1,6 +1,6 @@
-"""Panoptic segmentation: Panoptic FPN on the demo dataset, and perfect answers to it.
+"""Panoptic segmentation: Panoptic FPN on the demo dataset, and perfect predictions on it.
 
-panopticapi is on no package index, so what needs it runs where it is installed.
+panopticapi is on no package index; tests that need it run only where it is installed.
 """
 
 from pathlib import Path
@@ -20,7 +20,8 @@ from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
 from swinv2_backbone.d2.demo.panoptic import register_demo_panoptic
 from swinv2_backbone.d2.engine.trainer import Trainer
 from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
-from swinv2_backbone.d2.inference.predictor import Classes, Predictor, predictor_of
+from swinv2_backbone.d2.inference.prediction import Classes
+from swinv2_backbone.d2.inference.predictor import Predictor, predictor_of
 
 NAMES = {"train": "panoptic_train_of_a_test", "val": "panoptic_val_of_a_test"}
 CONFIG = ROOT / "configs" / "panoptic_fpn_swinv2_tiny.yaml"
@@ -53,7 +54,7 @@ def config(output: Path, *opts: str):
 
 
 def truth(record: dict) -> dict:
-    """The output of a model that is right about everything."""
+    """Return the output of a perfect model."""
     metadata = MetadataCatalog.get(NAMES["val"])
     stuff = read_labels(record["sem_seg_file_name"])
     segments, info = np.zeros(stuff.shape, np.int64), []
@@ -89,7 +90,7 @@ def _mask(annotation: dict, size: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(given).astype(bool)
 
 
-def test_perfect_answers_reach_a_quality_of_100(tmp_path):
+def test_perfect_predictions_have_a_quality_of_100(tmp_path):
     pytest.importorskip("panopticapi")
     evaluator = build_evaluator(NAMES["val"], str(tmp_path))
     evaluator.reset()
@@ -114,7 +115,7 @@ def test_a_panoptic_model_trains_evaluates_and_predicts(tmp_path):
     assert 0 <= results["panoptic_seg"]["PQ"] <= 100
 
 
-def test_a_panoptic_model_trains_and_its_answer_is_drawn_and_written(tmp_path):
+def test_a_panoptic_model_trains_and_its_prediction_is_drawn_and_written(tmp_path):
     cfg = config(tmp_path, "DATASETS.TEST", "()")
     trainer = Trainer(cfg)
     trainer.resume_or_load()

@@ -16,7 +16,7 @@ from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections
 from swinv2_backbone.d2.evaluation.analysis.matching import Matches
 from swinv2_backbone.d2.evaluation.analysis.segmentation import SegmentedImage
-from swinv2_backbone.d2.inference.predictor import beside
+from swinv2_backbone.d2.inference.drawing import beside
 
 SMALLEST, LARGEST = 400, 1000  # height of a drawn picture, in pixels
 CAPTION = 30  # height of the line above it

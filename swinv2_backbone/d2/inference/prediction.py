@@ -1,0 +1,81 @@
+"""The prediction of a model on one image, and its form as plain data.
+
+Legend: H, W are the height and width of the image in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.structures import Instances
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names in the order of the model's outputs: of objects, and of pixels."""
+
+    things: Sequence[str] = ()
+    stuff: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The outputs of a model for one image, on the CPU and in pixels of the original image.
+
+    Attributes:
+        instances: objects; boxes are (x0, y0, x1, y1). None if the model has no such output.
+        labels: (H, W) class numbers, or None.
+        panoptic: (H, W) segment numbers and a description of each segment, or None.
+    """
+
+    instances: Instances | None = None
+    labels: np.ndarray | None = None
+    panoptic: tuple[Tensor, list[dict]] | None = None
+
+
+def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
+    """Convert a prediction to plain data: ``detections``, ``segments`` or ``classes``, as it has.
+
+    A detection has category, score, bbox (x, y, w, h) and, for models with masks, segmentation
+    (RLE). A segment has id, isthing, category and perhaps score and area. ``classes`` maps each
+    class to its share of the pixels.
+    """
+    records: dict[str, Any] = {}
+    if found.instances is not None:
+        records["detections"] = _detections(found.instances, classes)
+    if found.panoptic is not None:
+        records["segments"] = [_segment(one, classes) for one in found.panoptic[1]]
+    elif found.labels is not None:
+        numbers, counts = np.unique(found.labels, return_counts=True)
+        records["classes"] = {
+            classes.stuff[number]: count / found.labels.size
+            for number, count in zip(numbers.tolist(), counts.tolist())
+        }
+    return records
+
+
+def _detections(instances: Instances, classes: Classes) -> list[dict]:
+    records = []
+    for index, (x0, y0, x1, y1) in enumerate(instances.pred_boxes.tensor.tolist()):
+        record = {
+            "category": classes.things[int(instances.pred_classes[index])],
+            "score": float(instances.scores[index]),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+        }
+        if instances.has("pred_masks"):
+            mask = np.asfortranarray(instances.pred_masks[index].numpy(), np.uint8)
+            rle = coco_mask.encode(mask)
+            record["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        records.append(record)
+    return records
+
+
+def _segment(segment: dict, classes: Classes) -> dict:
+    names = classes.things if segment["isthing"] else classes.stuff
+    kept = {key: segment[key] for key in ("id", "isthing", "score", "area") if key in segment}
+    return {**kept, "category": names[segment["category_id"]]}
