@@ -32,7 +32,8 @@ from swinv2_backbone.d2.engine.training import (
     evaluate_once,
 )
 from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
-from swinv2_backbone.d2.solver.optimizer import build_lr_scheduler, build_optimizer
+from swinv2_backbone.d2.solver.optimizer import build_optimizer
+from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 
 
 class Trainer(DefaultTrainer):

@@ -1,24 +1,30 @@
-"""The norm of gradients, and clipping them."""
+"""The norm of gradients, and gradient clipping."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-CLIPPING = ("value", "norm", "full_model")
+CLIPPING = ("value", "norm", "full_model")  # each number, each parameter, all parameters together
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """The Euclidean norm of all gradients together."""
+    """Return the Euclidean norm of all gradients together."""
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    return float(_whole(norm))
 
 
 def clip_gradients(
     parameters: Sequence[nn.Parameter], kind: str, value: float, norm_type: float = 2.0
 ) -> None:
-    """Clip in place; see :class:`swinv2_backbone.d2.engine.step.TrainingStep`.
+    """Clip gradients in place.
+
+    Args:
+        kind: one of ``CLIPPING``: "value" clips each number, "norm" the norm of each parameter's
+            gradient, and "full_model" the norm of all gradients together.
+        value: largest value or norm.
+        norm_type: order of the norm.
 
     Raises:
         ValueError: ``kind`` is unknown.
@@ -31,4 +37,9 @@ def clip_gradients(
     elif kind == "full_model":
         nn.utils.clip_grad_norm_(parameters, value, norm_type)
     else:
-        raise ValueError(f"gradients are clipped by {', '.join(CLIPPING)}, not by {kind!r}")
+        raise ValueError(f"clipping must be one of {', '.join(CLIPPING)}, got {kind!r}")
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Return the norm as an ordinary tensor; sharded gradients have a DTensor."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,17 +1,16 @@
-"""Parameter groups, optimizer and learning-rate schedule, from the config.
+"""Parameter groups and the optimizer.
 
-Weight decay is 0 for norms, biases, ``logit_scale``, the position-bias MLP and SimMIM's mask token.
-(Detectron2's own overrides compare only the last component of a name, so that ``cpb_mlp`` never
-matches there.)
+Weight decay is 0 for norms, biases, ``logit_scale``, the position bias MLP and SimMIM's mask token.
+(Detectron2's overrides compare only the last component of a name, so that ``cpb_mlp`` never matches
+there.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import LRMultiplier, WarmupParamScheduler
-from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
-from fvcore.common.param_scheduler import PolynomialDecayParamScheduler
 from torch import nn
 
 from swinv2_backbone.backbone import SwinV2
@@ -22,10 +21,12 @@ NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
 )
+BIASES = ("bias", "q_bias", "v_bias")
+NEVER_DECAYED = ("logit_scale", "mask_token")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD over the groups of :func:`parameter_groups`, as ``cfg.SOLVER`` says."""
+    """Build AdamW or SGD over the groups of :func:`parameter_groups`, as ``cfg.SOLVER`` says."""
     solver = cfg.SOLVER
     decay = solver.WEIGHT_DECAY
     groups = parameter_groups(
@@ -33,7 +34,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr=solver.BASE_LR,
         weight_decay=decay,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        # None, in Detectron2: as weights
+        # None, in Detectron2: the same as for weights
         weight_decay_bias=decay if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         backbone_lr_factor=solver.BACKBONE_LR_FACTOR,
@@ -57,79 +58,77 @@ def parameter_groups(
     backbone_lr_factor: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict]:
-    """The trainable parameters, grouped by learning rate and weight decay.
+    """Group the trainable parameters by learning rate and weight decay.
 
     Each group also has the full ``names`` of its parameters, in their order.
 
     Args:
-        lr, weight_decay: of the heads' weights.
-        weight_decay_norm, weight_decay_bias: of the parameters of norms, and of biases.
-        bias_lr_factor: what multiplies the learning rate of biases.
+        lr: learning rate of the heads' weights.
+        weight_decay: weight decay of weights.
+        weight_decay_norm: weight decay of the parameters of norms.
+        weight_decay_bias: weight decay of biases.
+        bias_lr_factor: multiplies the learning rate of biases.
         backbone_lr_factor, layer_decay: see :func:`learning_rate_scales`.
     """
     scales = learning_rate_scales(model, backbone_lr_factor, layer_decay)
+    decays = {"weight": weight_decay, "norm": weight_decay_norm, "bias": weight_decay_bias}
     groups: dict[tuple[float, float], dict] = {}
-    seen: set[nn.Parameter] = set()
-    for prefix, module in model.named_modules():
-        for last, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or parameter in seen:
-                continue
-            seen.add(parameter)
-            name = f"{prefix}.{last}" if prefix else last
-            own_lr, decay = lr * scales.get(name, 1.0), weight_decay
-            if last in ("logit_scale", "mask_token") or "cpb_mlp" in prefix.split("."):
-                decay = 0.0
-            elif isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's
-                decay = weight_decay_norm
-            elif last in ("bias", "q_bias", "v_bias"):
-                decay = weight_decay_bias
-                own_lr *= bias_lr_factor
-            group = groups.setdefault(
-                (own_lr, decay), {"params": [], "names": [], "lr": own_lr, "weight_decay": decay}
-            )
-            group["params"].append(parameter)
-            group["names"].append(name)
+    for name, module, parameter in _trainable(model):
+        kind = _kind(name, module)
+        own_lr, decay = lr * scales.get(name, 1.0), decays.get(kind, 0.0)
+        if kind == "bias":
+            own_lr *= bias_lr_factor
+        group = groups.setdefault(
+            (own_lr, decay), {"params": [], "names": [], "lr": own_lr, "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
     return list(groups.values())
 
 
 def learning_rate_scales(model: nn.Module, factor: float, decay: float) -> dict[str, float]:
-    """Full name of every backbone parameter -> what multiplies the learning rate.
+    """Return the factor of the learning rate for every backbone parameter, by its full name.
 
-    ``factor * decay ** (blocks above it)``: the patch embedding lies under all blocks, a merging
-    beside the first block of its stage, an output norm above the last.
+    It is ``factor * decay ** (blocks above it)``. The patch embedding lies below all blocks, patch
+    merging at the height of the first block of its stage, and an output norm above the last block.
     """
     scales = {}
     for prefix, backbone in model.named_modules():
-        if not isinstance(backbone, SwinV2):
-            continue
-        first = [
-            sum(len(stage.blocks) for stage in backbone.layers[:i])
-            for i in range(len(backbone.layers) + 1)
-        ]
-        for name, _ in backbone.named_parameters():
-            parts = name.split(".")
-            height = 0  # of the patch embedding; a block's is its number from 1
-            if parts[0] == "norms":
-                height = first[-1] + 1
-            elif parts[0] == "layers":
-                block = int(parts[3]) if parts[2] == "blocks" else 0
-                height = first[int(parts[1])] + block + 1
-            full = f"{prefix}.{name}" if prefix else name
-            scales[full] = factor * decay ** (first[-1] + 1 - height)
+        if isinstance(backbone, SwinV2):
+            depths = [len(stage.blocks) for stage in backbone.layers]
+            for name, _ in backbone.named_parameters():
+                above = sum(depths) + 1 - _height(name, depths)
+                scales[f"{prefix}.{name}" if prefix else name] = factor * decay**above
     return scales
 
 
-def build_lr_scheduler(
-    cfg: CfgNode, optimizer: torch.optim.Optimizer
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Warm-up, then steps, cosine (Detectron2's own) or polynomial decay."""
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        return build_detectron2_lr_scheduler(cfg, optimizer)
-    schedule = WarmupParamScheduler(
-        PolynomialDecayParamScheduler(1.0, solver.POLY_POWER),
-        solver.WARMUP_FACTOR,
-        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
-        solver.WARMUP_METHOD,
-    )
-    return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Yield each trainable parameter once, with its full name and its module."""
+    seen: set[nn.Parameter] = set()
+    for prefix, module in model.named_modules():
+        for last, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                yield f"{prefix}.{last}" if prefix else last, module, parameter
+
+
+def _kind(name: str, module: nn.Module) -> str:
+    """Return "weight", "norm", "bias", or "never decayed"."""
+    *path, last = name.split(".")
+    if last in NEVER_DECAYED or "cpb_mlp" in path:
+        return "never decayed"
+    if isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's own class
+        return "norm"
+    return "bias" if last in BIASES else "weight"
+
+
+def _height(name: str, depths: Sequence[int]) -> int:
+    """Return a block's number from 1; 0 for the patch embedding, one above the last for norms."""
+    kind, *rest = name.split(".")
+    if kind == "norms":
+        return sum(depths) + 1
+    if kind != "layers":
+        return 0
+    stage, part, *inner = rest
+    block = int(inner[0]) if part == "blocks" else 0
+    return sum(depths[: int(stage)]) + block + 1
