@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from swinv2_backbone.checkpoints.durable import write_text
-from swinv2_backbone.d2.engine.hooks import Evaluate
+from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP
 from swinv2_backbone.d2.engine.step import TrainingStep
 

@@ -1,164 +1,40 @@
-"""Hooks around a training step: evaluation, checkpoints, and an orderly end."""
+"""Hooks around a training step: checkpoints, logs and an orderly end, in their order."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
-from torch import nn
 
 from swinv2_backbone.checkpoints.durable import remove_partials, write_text
-from swinv2_backbone.d2.engine.checkpoint import Checkpointer, save_weights
+from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
-from swinv2_backbone.d2.engine.parallel import gathered, model_state
-from swinv2_backbone.d2.engine.rng import undisturbed_rng
+from swinv2_backbone.d2.engine.evaluate import Evaluate
+from swinv2_backbone.d2.engine.parallel import model_state
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP, TrainingEnded, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
 
-BEST = "model_best"
-
-
-class Evaluate(hooks.EvalHook):
-    """Detectron2's ``EvalHook``, which also keeps the weights that were best so far.
-
-    Best is the highest ``best_metric``.  ``model_best.pth`` holds the weights alone, and
-    ``model_best.json`` what they reached, so that a resumed training does not forget it.
-    (Detectron2's ``BestCheckpointer`` does, and makes the best the one to resume from.)
-
-    Args:
-        period: in iterations; 0: only after the last.
-        evaluate: returns the results, as ``inference_on_dataset`` nests them.
-        step: training step, whose stop request is polled during evaluation.
-        best_metric: such as "bbox/AP"; "" keeps nothing.
-        model: model that ``evaluate`` evaluates.
-
-    Attributes:
-        results: results of the last evaluation, nested as ``evaluate`` returns them.
-        evaluated: iterations that were done at the last evaluation; -1: there was none.
-    """
-
-    def __init__(
-        self,
-        period: int,
-        evaluate: Callable[[], dict],
-        *,
-        step: TrainingStep,
-        best_metric: str,
-        model: nn.Module,
-        output_dir: str | os.PathLike,
-    ):
-        super().__init__(period, evaluate)
-        self.step, self.best_metric, self.model = step, best_metric, model
-        self.record = Path(output_dir, f"{BEST}.json")
-        self.best = -math.inf
-        self.results: dict = {}
-        self.evaluated = -1
-
-    def run(self) -> None:
-        """Evaluate now, unless that was done after this iteration."""
-        if self.evaluated != self.trainer.iter + 1:
-            self._do_eval()
-
-    def before_train(self) -> None:
-        if not (self.best_metric and comm.is_main_process()):
-            return
-        if self.trainer.start_iter == 0:  # what an earlier training reached does not count
-            self.record.unlink(missing_ok=True)
-        elif self.record.is_file():
-            record = json.loads(self.record.read_text())
-            if record["metric"] == self.best_metric:
-                self.best = record["value"]
-
-    def after_train(self) -> None:
-        if sys.exc_info()[1] is not None:  # the training was stopped, or failed
-            return
-        super().after_train()
-        if self.step.stopping and self.step.stopping != TIME_IS_UP:  # here time is up anyway
-            raise SystemExit(exit_code(self.step.stopping))
-
-    def _do_eval(self) -> None:
-        evaluate, results = self._func, {}
-        self._func = lambda: results.update(evaluate() or {}) or results
-        watch = self.model.register_forward_pre_hook(self._look_for_signal)
-        try:
-            # A training that is resumed has no evaluation before its next step.
-            with undisturbed_rng(), gathered(self.model):
-                super()._do_eval()
-            self.results, self.evaluated = results, self.trainer.iter + 1
-            if self.best_metric:
-                self._keep_best(flatten_results_dict(results))
-        except _AbandonedError:
-            logging.getLogger(__name__).warning("The evaluation is abandoned")
-        finally:
-            watch.remove()
-            self._func = evaluate
-        self.step.stopping = max(comm.all_gather(self.step.stop_request.signal))
-
-    def _look_for_signal(self, model: nn.Module, inputs: tuple) -> None:
-        # Several processes finish it, as they wait for each other at its end.
-        if self.step.stop_request.signal not in (0, TIME_IS_UP) and comm.get_world_size() == 1:
-            raise _AbandonedError
-
-    def _keep_best(self, results: dict[str, float]) -> None:
-        """Called by all processes; the main process knows the results."""
-        value = results.get(self.best_metric, math.nan)
-        absent = self.best_metric not in results
-        better, absent, names = comm.all_gather((value > self.best, absent, list(results)))[0]
-        if absent:
-            raise ValueError(
-                f"the best metric {self.best_metric!r} is not among the results: {', '.join(names)}"
-            )
-        if not better:  # also if it is not a number
-            return
-        state = model_state(self.model)
-        if not comm.is_main_process():
-            return
-        self.best = value = float(value)
-        # In this order: after an interruption between the two, the weights are at least as good
-        # as the record says.
-        save_weights(self.model, state, self.record.with_suffix(".pth"))
-        done = min(self.trainer.iter + 1, self.trainer.max_iter)
-        record = {"metric": self.best_metric, "value": value, "iterations": done}
-        write_text(self.record, json.dumps(record) + "\n")
-        logging.getLogger(__name__).info(
-            f"{self.best_metric} {value:.4f} is the best so far: {self.record.with_suffix('.pth')}"
-        )
-
-
-class _AbandonedError(Exception):
-    """An evaluation for which there is no time."""
-
-
-class PreciseBN(hooks.PreciseBN):
-    """Detectron2's, which leaves the random generators of the training alone."""
-
-    def update_stats(self) -> None:
-        with undisturbed_rng():
-            super().update_stats()
-
 
 class SaveCheckpoints(HookBase):
-    """Saves every so many iterations, and the last one as ``model_final``.
+    """Save a checkpoint periodically, and after the last iteration as ``model_final``.
 
-    The last is saved once: if it had two files, a training that is killed between them would be
-    resumed after its last iteration, and have no final one.
+    The last iteration is saved once. With two files, a training killed between them would be
+    resumed after its last iteration and never have a final checkpoint.
 
-    All processes have this hook, as all have something to save (random generators, shards).
+    Every process has this hook, because every process has state to save (random generators,
+    shards).
 
     Args:
-        step: what else is to be saved.
-        period: in iterations.
-        max_to_keep: of the files of this run, beside the final one; None: all.
+        step: training step, whose state is gathered from all processes.
+        period: iterations between checkpoints.
+        max_to_keep: newest checkpoints of this run to keep beside the final one; None: all.
     """
 
     def __init__(
@@ -187,10 +63,10 @@ class SaveCheckpoints(HookBase):
         self._save("model_final")
 
     def save(self) -> None:
-        """Save this iteration, unless it is saved.
+        """Save this iteration, unless that was done.
 
         Raises:
-            OSError: in all processes: it could not be written.
+            OSError: the file could not be written; raised in all processes.
         """
         if self.saved == self.trainer.iter:
             return
@@ -215,7 +91,7 @@ class SaveCheckpoints(HookBase):
 
 
 class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's, which may divide by zero if a training is stopped where it has just written."""
+    """Detectron2's writer hook, without its division by zero at a stop after it has written."""
 
     def after_train(self) -> None:
         done = self.trainer.iter + 1
@@ -228,7 +104,7 @@ class PeriodicWriter(hooks.PeriodicWriter):
 
 
 class Stop(HookBase):
-    """Ends the training, with everything saved, if there is a reason to; the last of the hooks.
+    """End the training, with everything saved, if there is a reason to; the last of the hooks.
 
     After a signal a checkpoint is saved. After a time limit there is also an evaluation, and after
     early stopping the checkpoint is the final one.
@@ -271,6 +147,8 @@ class Stop(HookBase):
         if self.step.stopping:
             self.checkpoints.save()
             self.evaluate.run()
+            if self.step.stopping != TIME_IS_UP:  # a signal came during the evaluation
+                raise SystemExit(exit_code(self.step.stopping))
             raise TrainingEnded(
                 f"The time is up: stopped after iteration {self.trainer.iter}, which is saved; "
                 "--resume goes on"
@@ -278,7 +156,7 @@ class Stop(HookBase):
 
 
 class EndOfData(HookBase):
-    """At the end, ends the workers of the loader, and says which images were passed over."""
+    """Stop the workers of the loader after the training, and list the images that were skipped."""
 
     def __init__(self, step: TrainingStep, output_dir: str | os.PathLike):
         self.step, self.output_dir = step, output_dir
@@ -292,10 +170,10 @@ class EndOfData(HookBase):
         path, logger = Path(self.output_dir, "broken_images.txt"), logging.getLogger(__name__)
         try:
             write_text(path, "".join(f"{file}\t{why}\n" for file, why in broken.items()))
-        except OSError as error:  # there may be another one already
+        except OSError as error:  # do not hide the exception that ended the training, if any
             logger.error(str(error))
         logger.warning(
-            f"{len(broken)} images could not be read and were passed over; {path} names them"
+            f"{len(broken)} images could not be read and were skipped; {path} lists them"
         )
 
 

@@ -21,7 +21,8 @@ from swinv2_backbone.d2.config.rules import validate_processes
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.early_end import EarlyStopping, TimeLimit
 from swinv2_backbone.d2.engine.ema import WeightAverage
-from swinv2_backbone.d2.engine.hooks import Evaluate, PreciseBN, standard_hooks
+from swinv2_backbone.d2.engine.evaluate import Evaluate, PreciseBN
+from swinv2_backbone.d2.engine.hooks import standard_hooks
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
 from swinv2_backbone.d2.engine.signals import TrainingEnded
 from swinv2_backbone.d2.engine.step import TrainingStep

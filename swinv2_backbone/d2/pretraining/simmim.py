@@ -19,7 +19,8 @@ from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.checkpoints.pretrained_window import describe
 from swinv2_backbone.d2.data.loading.loader import TrainLoader
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
-from swinv2_backbone.d2.engine.hooks import Evaluate, standard_hooks
+from swinv2_backbone.d2.engine.evaluate import Evaluate
+from swinv2_backbone.d2.engine.hooks import standard_hooks
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model
 from swinv2_backbone.d2.engine.step import TrainingStep
 from swinv2_backbone.d2.pretraining.masked import MaskedImages, SameImages

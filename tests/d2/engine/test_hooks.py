@@ -12,7 +12,7 @@ from torch import nn
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import WeightAverage
-from swinv2_backbone.d2.engine.hooks import Evaluate
+from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.signals import StopRequest
 
 

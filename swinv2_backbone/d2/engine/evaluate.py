@@ -1,0 +1,144 @@
+"""Evaluation during a training, and the weights that were best so far."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.engine import hooks
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from torch import nn
+
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.engine.checkpoint import save_weights
+from swinv2_backbone.d2.engine.parallel import gathered, model_state
+from swinv2_backbone.d2.engine.rng import undisturbed_rng
+from swinv2_backbone.d2.engine.signals import TIME_IS_UP, exit_code
+from swinv2_backbone.d2.engine.step import TrainingStep
+
+BEST = "model_best"
+
+
+class Evaluate(hooks.EvalHook):
+    """Detectron2's ``EvalHook``, which also keeps the weights with the highest ``best_metric``.
+
+    ``model_best.pth`` has the weights alone, and ``model_best.json`` the value that they reached,
+    so that a resumed training takes it into account. (Detectron2's ``BestCheckpointer`` forgets the
+    value and makes the best the checkpoint to resume from.)
+
+    Args:
+        period: iterations between evaluations; 0: only after the last iteration.
+        evaluate: function that returns results, nested as ``inference_on_dataset`` does.
+        step: training step, whose stop request is polled during evaluation.
+        best_metric: such as "bbox/AP"; "" keeps nothing.
+        model: model that ``evaluate`` evaluates.
+
+    Attributes:
+        results: results of the last evaluation, nested as ``evaluate`` returns them.
+        evaluated: iterations that were done at the last evaluation; -1: there was none.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[], dict],
+        *,
+        step: TrainingStep,
+        best_metric: str,
+        model: nn.Module,
+        output_dir: str | os.PathLike,
+    ):
+        super().__init__(period, evaluate)
+        self.step, self.best_metric, self.model = step, best_metric, model
+        self.record = Path(output_dir, f"{BEST}.json")
+        self.best = -math.inf
+        self.results: dict = {}
+        self.evaluated = -1
+
+    def run(self) -> None:
+        """Evaluate now, unless that was done after this iteration."""
+        if self.evaluated != self.trainer.iter + 1:
+            self._do_eval()
+
+    def before_train(self) -> None:
+        if not (self.best_metric and comm.is_main_process()):
+            return
+        if self.trainer.start_iter == 0:  # the record of an earlier training does not count
+            self.record.unlink(missing_ok=True)
+        elif self.record.is_file():
+            record = json.loads(self.record.read_text())
+            if record["metric"] == self.best_metric:
+                self.best = record["value"]
+
+    def after_train(self) -> None:
+        if sys.exc_info()[1] is not None:  # the training was stopped, or failed
+            return
+        super().after_train()
+        if self.step.stopping and self.step.stopping != TIME_IS_UP:  # here time is up anyway
+            raise SystemExit(exit_code(self.step.stopping))
+
+    def _do_eval(self) -> None:
+        evaluate, results = self._func, {}
+        self._func = lambda: results.update(evaluate() or {}) or results
+        watch = self.model.register_forward_pre_hook(self._look_for_signal)
+        try:
+            # A training that is resumed has no evaluation before its next step.
+            with undisturbed_rng(), gathered(self.model):
+                super()._do_eval()
+            self.results, self.evaluated = results, self.trainer.iter + 1
+            if self.best_metric:
+                self._keep_best(flatten_results_dict(results))
+        except _AbandonedError:
+            logging.getLogger(__name__).warning("The evaluation is abandoned")
+        finally:
+            watch.remove()
+            self._func = evaluate
+        self.step.stopping = max(comm.all_gather(self.step.stop_request.signal))
+
+    def _look_for_signal(self, model: nn.Module, inputs: tuple) -> None:
+        # Several processes finish the evaluation, because they wait for each other at its end.
+        if self.step.stop_request.signal not in (0, TIME_IS_UP) and comm.get_world_size() == 1:
+            raise _AbandonedError
+
+    def _keep_best(self, results: dict[str, float]) -> None:
+        """Save the weights if they are the best; called by all processes, with or without results."""
+        value = results.get(self.best_metric, math.nan)
+        absent = self.best_metric not in results
+        better, absent, names = comm.all_gather((value > self.best, absent, list(results)))[0]
+        if absent:
+            raise ValueError(
+                f"the best metric {self.best_metric!r} is not among the results: {', '.join(names)}"
+            )
+        if not better:  # also if it is not a number
+            return
+        state = model_state(self.model)
+        if not comm.is_main_process():
+            return
+        self.best = value = float(value)
+        # In this order: after an interruption between the two, the weights are at least as good
+        # as the record says.
+        save_weights(self.model, state, self.record.with_suffix(".pth"))
+        done = min(self.trainer.iter + 1, self.trainer.max_iter)
+        record = {"metric": self.best_metric, "value": value, "iterations": done}
+        write_text(self.record, json.dumps(record) + "\n")
+        logging.getLogger(__name__).info(
+            f"{self.best_metric} {value:.4f} is the best so far: {self.record.with_suffix('.pth')}"
+        )
+
+
+class _AbandonedError(Exception):
+    """An evaluation that a signal cut short."""
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's hook, without effect on the random generators of the training."""
+
+    def update_stats(self) -> None:
+        with undisturbed_rng():
+            super().update_stats()
