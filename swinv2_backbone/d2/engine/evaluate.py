@@ -107,7 +107,7 @@ class Evaluate(hooks.EvalHook):
             raise _AbandonedError
 
     def _keep_best(self, results: dict[str, float]) -> None:
-        """Save the weights if they are the best; called by all processes, with or without results."""
+        """Save the weights if they are the best so far; every process calls this."""
         value = results.get(self.best_metric, math.nan)
         absent = self.best_metric not in results
         better, absent, names = comm.all_gather((value > self.best, absent, list(results)))[0]
