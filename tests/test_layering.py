@@ -14,8 +14,10 @@ import swinv2_backbone
 PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
+    "precision",
     "windows",
     "position_bias",
+    "plain",
     "attention",
     "kernels",
     "layers",
@@ -30,6 +32,20 @@ FLOORS = (
     "d2",
     "cli",
 )  # from the ground up
+# Inside d2, from the ground up.  The analysis of results draws what the predictor found.
+PLUGIN_FLOORS = (
+    "modeling",
+    "solver",
+    "data",
+    "config",
+    "evaluation",
+    "engine",
+    "inference",
+    "evaluation.analysis",
+    "export",
+    "pretraining",
+    "demo",
+)
 CORE_NEEDS = {"torch", "numpy", "swinv2_backbone", *sys.stdlib_module_names}
 PLUGIN_ONLY = {"detectron2", "fvcore"}
 OPTIONAL = {
