@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Time our SwinV2 against every other, with the floor of the machine in the same run.
+"""Time our SwinV2 against other implementations and against the floor of the machine.
 
-tools/benchmark.py                                   everyone installed, five sizes, forward
+tools/benchmark.py                                   all that are installed, five sizes, forward
 tools/benchmark.py --sizes 768x1280 --window 8 16 --mode both --compile --checkpointing --table
 tools/benchmark.py --candidates ours timm microsoft=models/swin_transformer_v2.py
 tools/benchmark.py --int8 --sizes 256x256 512x512
@@ -9,9 +9,9 @@ tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
 tools/benchmark.py --device cuda --dtype bfloat16 --attention --sizes 1024x1024 --batch 2
 tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
 
-Everyone has the same random weights and images and takes turns in one process, A B C A B C ...;
-ratios are of each round.  Before, features are compared with our readable reference: whoever
-differs is reported, not timed, and makes the exit status 1.
+All candidates have the same random weights and images and take turns in one process, A B C A B C
+...; ratios are of each round.  Before that, features are compared with our readable reference: a
+candidate that differs is reported but not timed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # has benchmarking, wherever this runs
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # where benchmarking is
 
-from benchmarking import attention, detector, jobs, memory, quantised, scaling  # noqa: E402
+from benchmarking import attention, detector, jobs, memory, quantized, scaling  # noqa: E402
 from benchmarking.candidates import Candidate, installed, names, parse, with_variations  # noqa: E402
 from benchmarking.comparison import Plan, progress  # noqa: E402
 from benchmarking.report import failures, lines, tables  # noqa: E402
+from benchmarking.results import Content, Results  # noqa: E402
 from benchmarking.settings import DTYPES, MODES, Setting, parse_size  # noqa: E402
 from benchmarking.suite import estimated_seconds, suite  # noqa: E402
 
 from swinv2_backbone import VARIANTS  # noqa: E402
+from swinv2_backbone.cli.arguments import new_parser  # noqa: E402
+from swinv2_backbone.cli.errors import errors_as_messages  # noqa: E402
 from swinv2_backbone.kernels.choose import VARIABLE  # noqa: E402
 from swinv2_backbone.variants import variant_name  # noqa: E402
 
@@ -46,15 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.memory_of:
         print(memory.report(args.memory_of))
         return
-    try:
+    with errors_as_messages():
         check(args)
         plan = Plan(args.rounds, args.warmup, args.time_limit, memory_script(args))
         todo = planned(args, plan)
-        results = jobs.Results(args.json)
-        found = run(todo, results, args, plan)
+        found = run(todo, Results(args.json), args, plan)
         write(found, args)
-    except (ValueError, OSError) as error:  # something the user can mend, so no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
     wrong = list(failures(found))
     if wrong:
         sys.exit("\n".join(wrong))
@@ -65,7 +65,7 @@ def memory_script(args: argparse.Namespace) -> Path | None:
 
 
 def planned(args: argparse.Namespace, plan: Plan) -> list[jobs.Job]:
-    """What the arguments ask for, all of it parsed and checked before any work."""
+    """Return the jobs that the arguments ask for; everything is checked before any work."""
     candidates = [parse(text) for text in args.candidates or []] or installed()
     if args.suite:
         base = Setting(args.model, 8, (64, 64), device=args.device, threads=args.threads)
@@ -93,8 +93,8 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
 
 
 def int8_job(setting: Setting, plan: Plan) -> jobs.Job:
-    if quantised.unfit(setting):
-        raise ValueError(f"--int8 at {setting}: {quantised.unfit(setting)}")
+    if quantized.unfit(setting):
+        raise ValueError(f"--int8 at {setting}: {quantized.unfit(setting)}")
     return jobs.int8(setting, plan)
 
 
@@ -105,9 +105,9 @@ def attention_job(setting: Setting) -> jobs.Job:
 
 
 def scaling_jobs(args: argparse.Namespace, settings: list[Setting], plan: Plan) -> list[jobs.Job]:
-    """Of the candidates that are named, else of ours, for every window and mode."""
+    """Return the jobs of the named candidates, else of ours, for every window and mode."""
     candidates = [parse(text) for text in args.candidates or [Candidate("ours").name]]
-    sizes = {(s.mode, s.window): s for s in reversed(settings)}  # size matters to threads alone
+    sizes = {(s.mode, s.window): s for s in reversed(settings)}  # only threads depend on size
     found = []
     for candidate, at in product(candidates, reversed(sizes.values())):
         if args.linear_cost:
@@ -122,32 +122,32 @@ def scaling_jobs(args: argparse.Namespace, settings: list[Setting], plan: Plan) 
 
 
 def run(
-    todo: list[jobs.Job], results: jobs.Results, args: argparse.Namespace, plan: Plan
-) -> list[dict]:
-    """Results in the order of the jobs; each is shown as soon as it is there."""
+    todo: list[jobs.Job], results: Results, args: argparse.Namespace, plan: Plan
+) -> list[Content]:
+    """Return results in the order of the jobs; each is printed as soon as it is measured."""
     hours = sum(estimated_seconds(job, plan) for job in todo) / 3600
-    progress(f"{len(todo)} jobs, some {hours:.1f} hours without what is there already")
+    progress(f"{len(todo)} jobs, about {hours:.1f} hours without existing results")
     found = []
-    for result in results.measure(todo, again=args.again or not args.suite):
+    for result in jobs.measure(todo, results, again=args.again or not args.suite):
         found.append(result)
         if not args.table:
             print("\n".join(lines(result)), flush=True)
     return found
 
 
-def write(found: list[dict], args: argparse.Namespace) -> None:
+def write(found: list[Content], args: argparse.Namespace) -> None:
     if args.table:
         print(tables(found))
     if args.markdown:
         args.markdown.write_text(tables(found), encoding="utf-8")
     if args.picture:
-        from benchmarking.picture import draw  # so that matplotlib is needed for pictures alone
+        from benchmarking.picture import draw  # matplotlib is needed for pictures alone
 
         draw(found, args.picture)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Complete the arguments; raise ValueError for what cannot work, before any work."""
+    """Complete the arguments; raise ValueError for those that cannot work, before any work."""
     args.model = variant_name(args.model)
     args.threads = args.threads or torch.get_num_threads()
     for name in ("batch", "rounds", "threads"):
@@ -156,7 +156,7 @@ def check(args: argparse.Namespace) -> None:
     if any(window < 1 for window in args.window or ()):
         raise ValueError(f"--window must be at least 1, got {args.window}")
     if VARIABLE in os.environ:
-        raise ValueError(f"unset {VARIABLE}, which stands above the kernels that are compared here")
+        raise ValueError(f"unset {VARIABLE}, which overrides the kernels that are compared here")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no GPU here")
     if (args.detector or args.suite) and detector.unavailable():
@@ -169,19 +169,21 @@ def check(args: argparse.Namespace) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--memory-of", help=argparse.SUPPRESS)  # what a process of its own is asked
+    add("--memory-of", help=argparse.SUPPRESS)  # the request to a separate process
     what = parser.add_argument_group("what")
     what.add_argument(
-        "--suite", action="store_true", help="all of docs/SPEED.md, at settings of its own"
+        "--suite", action="store_true", help="all of docs/SPEED.md, at its own settings"
     )
-    what.add_argument("--linear-cost", action="store_true", help="a pixel at growing sizes, padded")
+    what.add_argument(
+        "--linear-cost", action="store_true", help="cost of a pixel by size, and padded"
+    )
     what.add_argument("--threads-scaling", action="store_true", help="1 thread against 2")
     what.add_argument("--detector", action="store_true", help="Mask R-CNN against R50, Swin V1")
-    what.add_argument("--attention", action="store_true", help="that alone, on a GPU: roofline")
+    what.add_argument(
+        "--attention", action="store_true", help="attention alone, on a GPU: roofline"
+    )
     what.add_argument("--int8", action="store_true", help="float32 against int8 linear layers")
     add_setting(parser.add_argument_group("setting"))
     add_thoroughness(parser.add_argument_group("how"))
@@ -201,7 +203,9 @@ def add_setting(group: argparse._ArgumentGroup) -> None:
         choices=DTYPES,
         help="of model and images in forward, of autocast in training",
     )
-    add("--mode", default="forward", choices=(*MODES, "both"), help="training: and backward")
+    add(
+        "--mode", default="forward", choices=(*MODES, "both"), help="training: forward and backward"
+    )
     add("--device", default="cpu", choices=("cpu", "cuda"))
     add("--threads", type=int, metavar="N", help="default: PyTorch's")
     add(
@@ -210,30 +214,30 @@ def add_setting(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help=f"default: all installed; {', '.join(names())}",
     )
-    add("--compile", action="store_true", help="everyone under torch.compile too")
+    add("--compile", action="store_true", help="all candidates under torch.compile too")
     add("--checkpointing", action="store_true", help="with activation checkpointing too")
 
 
 def add_thoroughness(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--rounds", type=int, default=9, metavar="N", help="turns of everyone")
+    add("--rounds", type=int, default=9, metavar="N", help="turns of every candidate")
     add("--warmup", type=int, default=1, metavar="N", help="turns before, not counted")
     add(
         "--time-limit",
         type=float,
         default=120,
         metavar="S",
-        help="no further round after so many seconds, from the third on (120)",
+        help="no further round after S seconds, from the third on (120)",
     )
-    add("--no-memory", action="store_true", help="skip the processes that measure peak memory")
+    add("--no-memory", action="store_true", help="do not measure peak memory")
 
 
 def add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--json", type=Path, metavar="FILE", help="results, kept there after every job")
-    add("--again", action="store_true", help="measure also what --suite finds in the JSON")
+    add("--json", type=Path, metavar="FILE", help="results, written after every job")
+    add("--again", action="store_true", help="let --suite measure existing results again")
     add("--table", action="store_true", help="print markdown")
-    add("--markdown", type=Path, metavar="FILE", help="the same in a file")
+    add("--markdown", type=Path, metavar="FILE", help="the tables in a file")
     add("--picture", type=Path, metavar="FILE.png", help="bars of ratios to the fastest peer")
 
 

@@ -14,7 +14,8 @@ def errors_as_messages(*others: type[Exception]) -> Iterator[None]:
     Args:
         others: further kinds of errors, besides ImportError, OSError and ValueError.
     """
+    kinds: tuple[type[Exception], ...] = (ImportError, OSError, ValueError, *others)
     try:
         yield
-    except (ImportError, OSError, ValueError, *others) as error:
+    except kinds as error:
         sys.exit(f"{type(error).__name__}: {error}")

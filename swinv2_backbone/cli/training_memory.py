@@ -1,9 +1,9 @@
-"""What a GPU must hold to train a backbone: counted, for a model and images of any size.
+"""The GPU memory of training a backbone, counted for a model and images of any size.
 
-Weights, gradients and the optimizer's state follow from the number of parameters.  What is kept for
-the backward pass is counted in a forward of the real model; for the GPU's kernel by tensors that
-have shapes but no memory, so that the giant can be counted on a laptop.  What a kernel holds for a
-moment only is not counted, nor are a detector's neck and heads.
+Weights, gradients and the optimizer's state follow from the number of parameters.  Saved
+activations are counted in a forward of the real model; for the GPU's kernel with tensors that have
+shapes but no memory, so that the giant can be counted on a laptop.  Temporary memory of kernels is
+not counted, nor are a detector's neck and heads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TrainingMemory:
     weights: float
     gradients: float
     optimizer: float
-    exchange: float  # buckets of gradients, or the block that is gathered
+    exchange: float  # buckets of gradients, or the gathered block
     activations: float
 
     @property
@@ -58,10 +58,10 @@ class Setting:
 
 
 def training_memory(setting: Setting, sharding: str = "none", processes: int = 1) -> TrainingMemory:
-    """The bytes that one of so many processes needs.
+    """Return the bytes that each process needs.
 
     Args:
-        sharding: of ``SHARDING``; as SOLVER.SHARDING.
+        sharding: One of ``SHARDING``, as SOLVER.SHARDING.
     """
     if sharding not in SHARDING:
         raise ValueError(f"sharding must be one of {', '.join(SHARDING)}, got {sharding!r}")
@@ -82,7 +82,7 @@ def training_memory(setting: Setting, sharding: str = "none", processes: int = 1
 
 
 def count(setting: Setting) -> tuple[int, int, int]:
-    """Parameters of the backbone, those of its largest block, and bytes of activations."""
+    """Return parameters of the backbone and of its largest block, and bytes of activations."""
     weightless = setting.kernel == "triton"
     if weightless:
         os.environ.setdefault("TRITON_INTERPRET", "1")  # else the kernel insists on a GPU
@@ -98,7 +98,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
             _give_shapes(model)
         images = torch.empty(setting.batch, 3, *setting.size)
         kept = kept_bytes(model, images, setting)
-        # While its backward runs, one block has all of its own; in strips, those of a strip.
+        # During its backward a block has all its activations; with tiles, those of one tile.
         if setting.checkpointing and setting.kernel != "tiles":
             kept += max(block_bytes(model, images, setting))
     blocks = [m for m in model.modules() if isinstance(m, SwinV2Block)]
@@ -106,14 +106,14 @@ def count(setting: Setting) -> tuple[int, int, int]:
 
 
 def _give_shapes(model: nn.Module) -> None:
-    """Parameters that operators can be called with, though they have no memory."""
+    """Replace the parameters by ones without memory that operators accept."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
 
 
 def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
-    """What is kept from a forward for the backward, but for parameters."""
+    """Return the bytes of saved activations, without parameters."""
     kept: dict[StorageWeakRef, int] = {}
     own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
 
@@ -127,7 +127,7 @@ def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
         note(given[0])
 
     handles = []
-    if setting.checkpointing:  # keeps the inputs of blocks, where no hook sees them
+    if setting.checkpointing:  # saves the inputs of blocks, where no hook sees them
         blocks = [m for m in model.modules() if isinstance(m, SwinV2Block)]
         handles = [b.register_forward_pre_hook(note_input) for b in blocks]
     enabled = setting.dtype is not None
@@ -135,7 +135,7 @@ def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
         saved_tensors_hooks(note, lambda tensor: tensor),
         torch.autocast("cpu", dtype=setting.dtype or torch.bfloat16, enabled=enabled),
     ):
-        features = model(images)  # held to the end, as storages that are freed may come again
+        features = model(images)  # kept to the end, as freed storages may be reused
     del features
     for handle in handles:
         handle.remove()
@@ -143,10 +143,10 @@ def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
 
 
 def block_bytes(model: SwinV2, images: Tensor, setting: Setting) -> list[int]:
-    """What a block of each stage keeps more without checkpointing than with it."""
+    """Return the bytes that checkpointing saves in one block of each stage."""
     found, with_checkpointing = [], kept_bytes(model, images, setting)
     for stage in model.layers:
-        block = stage.blocks[0]
+        block = next(module for module in stage.modules() if isinstance(module, SwinV2Block))
         block.activation_checkpointing = False
         found.append(kept_bytes(model, images, setting) - with_checkpointing)
         block.activation_checkpointing = True
@@ -158,7 +158,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def table_of(setting: Setting, processes: int) -> str:
-    """By ways of sharding, in GiB, as Markdown."""
+    """Return the memory of each sharding in GiB, as Markdown."""
     lines = [
         "| sharding | weights | gradients | optimizer | exchange | activations | together |",
         "|---|---|---|---|---|---|---|",

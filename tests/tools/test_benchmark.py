@@ -1,11 +1,10 @@
-"""tools/benchmark.py: who may be timed, how ratios are made, what the floor counts, what is kept.
+"""tools/benchmark.py: candidates that may be timed, ratios, the floor, results that are kept.
 
-No test asserts a time: times come from clocks that are made up, or only have to be there.
+No test asserts a time: times come from invented clocks, or only have to exist.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -27,12 +26,15 @@ from benchmarking import (  # noqa: E402
     checks,
     comparison,
     detector,
+    figures,
     floor,
     jobs,
     memory,
     peers,
-    quantised,
+    products,
+    quantized,
     report,
+    results,
     scaling,
     settings,
     suite,
@@ -44,7 +46,6 @@ from benchmarking.candidates import Candidate  # noqa: E402
 from benchmarking.settings import Setting  # noqa: E402
 
 SMALL = Variant(32, (2, 1, 2, 1), (1, 2, 4, 8), (4,) * 4, (3,) * 4, image_size=64)
-MEASURED = ("seconds", "spread", "speedup_over_eager", "floor_over_actual", "check")
 
 
 @pytest.fixture(autouse=True)
@@ -115,28 +116,23 @@ def test_ratios_are_of_rounds_and_not_of_medians():
 
 
 def test_summary_divides_by_the_fastest_eager_and_the_fastest_compiled_peer():
-    everyone = [Candidate("ours"), Candidate("timm"), Candidate("huggingface")]
-    everyone += [replace(everyone[1], compiled=True), replace(everyone[0], compiled=True)]
-    seconds = {
-        "ours": [1.0, 2.0],
-        "timm": [4.0, 4.0],
-        "huggingface": [3.0, 3.0],
-        "timm+compile": [2.0, 2.0],
-        "ours+compile": [0.1, 0.1],
-        "floor": [0.5, 1.5],
+    measured = {
+        "ours": ([1.0, 2.0], 30),
+        "timm": ([4.0, 4.0], 100),
+        "huggingface": ([3.0, 3.0], 120),
+        "timm+compile": ([2.0, 2.0], 10),
+        "ours+compile": ([0.1, 0.1], "killed"),
     }
-    needed = {"ours": 30, "timm": 100, "huggingface": 120, "timm+compile": 10}
-    peaks = {name: {"bytes": number} for name, number in needed.items()}
-    peaks["ours+compile"] = {"error": "killed"}
-    found = comparison.summarise(seconds, everyone, peaks, dict.fromkeys(seconds, {}))
+    contents = {name: {"ms": ms, "memory": peak} for name, (ms, peak) in measured.items()}
+    found = figures.comparison_figures({"candidates": contents, "floor": [0.5, 1.5]})
     ours = found["ours"]
-    assert ours["speedup_over_eager"]["of"] == "huggingface"
-    assert ours["speedup_over_eager"]["median"] == (3 / 1 + 3 / 2) / 2
-    assert ours["speedup_over_compiled"]["of"] == "timm+compile"
-    assert ours["speedup_over_compiled"]["median"] == (2 / 1 + 2 / 2) / 2
-    assert ours["floor_over_actual"]["median"] == (0.5 / 1 + 1.5 / 2) / 2
-    assert ours["memory_ratio"] == 0.3  # of the leanest eager peer
-    assert found["ours+compile"]["memory_ratio"] is None
+    assert ours.over_eager.of == "huggingface"
+    assert ours.over_eager.spread.median == (3 / 1 + 3 / 2) / 2
+    assert ours.over_compiled.of == "timm+compile"
+    assert ours.over_compiled.spread.median == (2 / 1 + 2 / 2) / 2
+    assert ours.floor.median == (0.5 / 1 + 1.5 / 2) / 2
+    assert ours.memory_ratio == 0.3  # of the leanest eager peer
+    assert found["ours+compile"].memory_ratio is None
 
 
 # Who may be timed
@@ -155,7 +151,7 @@ def test_everyone_installed_computes_what_the_reference_does(mode):
     at = setting((64, 128), mode=mode)
     contest = comparison.admit(at, candidates.installed(), weights.random_backbone(at))
     assert set(contest.models) == {"ours", "timm", "huggingface", "torchvision"}
-    assert all(check["difference"] < 1e-5 for check in contest.checks.values())
+    assert all(check.difference < 1e-5 for check in contest.checks.values())
     assert contest.failed == contest.left_out == {}
 
 
@@ -163,7 +159,7 @@ def test_peers_are_compared_where_nothing_is_padded_and_ours_at_the_size_itself(
     at = setting((70, 130))
     everyone = [Candidate("ours"), Candidate("timm"), Candidate("huggingface")]
     contest = comparison.admit(at, everyone, weights.random_backbone(at))
-    assert {name: check["at"] for name, check in contest.checks.items()} == {
+    assert {name: check.at for name, check in contest.checks.items()} == {
         "ours": "70x130",
         "timm": "64x64",
         "huggingface": "64x64",
@@ -203,7 +199,7 @@ def test_a_disturbed_candidate_is_reported_and_not_timed(benchmark, monkeypatch,
     message = str(stopped.value.code)
     assert "timm is not timed" in message and "differ from the reference by" in message
     assert "torchvision" not in message
-    (result,) = json.loads(file.read_text())["results"]
+    (result,) = results.read_results(file)
     assert list(result["candidates"]) == ["ours", "torchvision"]
     assert "timm is NOT TIMED" in capsys.readouterr().out
 
@@ -257,7 +253,7 @@ def test_compiled_candidates_are_compared_too(monkeypatch):
     at = setting((70, 130))
     everyone = [Candidate("ours", compiled=True), Candidate("timm", compiled=True)]
     contest = comparison.admit(at, everyone, weights.random_backbone(at))
-    found = {name: (check["at"], check["to"]) for name, check in contest.checks.items()}
+    found = {name: (check.at, check.to) for name, check in contest.checks.items()}
     assert found == {
         "ours+compile": ("70x130", "the reference"),
         "timm+compile": ("70x130", "not compiled"),
@@ -341,7 +337,7 @@ def counted(at: Setting) -> int:
 
 
 def multiply_adds(at: Setting) -> int:
-    return sum(p.multiply_adds * count for p, count in floor.products(at).items())
+    return sum(p.multiply_adds * count for p, count in products.products(at).items())
 
 
 @pytest.mark.parametrize(
@@ -359,7 +355,7 @@ def test_floor_counts_what_the_model_does_where_nothing_is_padded(at):
 
 
 def test_floor_has_true_tokens_and_as_many_windows_as_they_fill():
-    found = floor.products(setting((70, 33), 4))  # maps 18x9, 9x5, 5x3, 3x2
+    found = products.products(setting((70, 33), 4))  # maps 18x9, 9x5, 5x3, 3x2
     linear = {p.rows for p in found if p.kind == "linear"}
     assert linear == {18 * 9, 9 * 5, 5 * 3, 3 * 2}
     windows = {p.rows: p.batch for p in found if p.kind == "qk"}
@@ -383,10 +379,10 @@ def test_every_way_does_the_whole_product(monkeypatch, mode):
             return genuine(a, b, out=out)
 
         monkeypatch.setattr(torch, name, record)
-    monkeypatch.setattr(ways, "STRIPS", (60,))
+    monkeypatch.setattr(ways, "TILES", (60,))
     monkeypatch.setattr(ways, "GROUPS", (100, 2**20))
     at = setting((64, 128), 4, mode=mode)
-    found = floor.products(at)
+    found = products.products(at)
     pool = floor._Pool(at, found)
     for product in found:
         for name, call in ways.ways(product, *pool.operands(product)).items():
@@ -455,11 +451,11 @@ def test_cost_of_a_pixel_is_relative_to_the_first_setting(monkeypatch):
         Candidate("ours"),
         comparison.Plan(rounds=2),
     )
-    first, second = found["rows"]  # the clock says 1 s for each
-    assert first["over_first"]["median"] == 1
-    assert first["nanoseconds_a_pixel"]["median"] == 1e9 / 64**2
-    assert second["over_first"]["median"] == pytest.approx(64 / 96)
-    assert second["setting"]["threads"] == 2 and not found["failed"]
+    first, second = figures.scaling_figures(found)  # the clock says 1 s for each
+    assert first.over_first.median == 1
+    assert first.ns_per_pixel.median == 1e9 / 64**2
+    assert second.over_first.median == pytest.approx(64 / 96)
+    assert second.setting.threads == 2 and not found["failed"]
 
 
 def test_scaling_settings_are_the_ones_of_the_aims():
@@ -472,8 +468,13 @@ def test_scaling_settings_are_the_ones_of_the_aims():
 # Results
 
 
-def job(work, what="a") -> jobs.Job:
-    return jobs.Job(jobs.COMPARISON, "Forward", what, (setting(),), work)
+def job(work, name="a") -> jobs.Job:
+    def content() -> dict:
+        machine = jobs.describe("cpu", 1)
+        candidates = {"candidates": {name: {}}, "failed": {}}
+        return {"setting": setting().as_json(), "machine": machine} | candidates | work()
+
+    return jobs.Job(results.COMPARISON, "Forward", (name,), (setting(),), content)
 
 
 def test_results_are_not_measured_again_unless_asked(tmp_path):
@@ -483,30 +484,30 @@ def test_results_are_not_measured_again_unless_asked(tmp_path):
         done.append(1)
         return {"number": len(done)}
 
-    def measured(again=False, what="a"):
-        results = jobs.Results(tmp_path / "a.json")
-        return [one["number"] for one in results.measure([job(work, what)], again)]
+    def measured(again=False, name="a"):
+        kept = results.Results(tmp_path / "a.json")
+        return [one["number"] for one in jobs.measure([job(work, name)], kept, again)]
 
     assert measured() == [1] and measured() == [1]
-    assert measured(what="b") == [2]
+    assert measured(name="b") == [2]
     assert measured(again=True) == [3] and measured() == [3]
-    assert len(json.loads((tmp_path / "a.json").read_text())["results"]) == 2
+    assert len(results.read_results(tmp_path / "a.json")) == 2
 
 
 def test_results_of_jobs_before_a_failure_are_kept(tmp_path):
     def fail():
         raise RuntimeError
 
-    results = jobs.Results(tmp_path / "a.json")
+    kept = results.Results(tmp_path / "a.json")
     with pytest.raises(RuntimeError):
-        list(results.measure([job(dict), job(fail, "b")], again=False))
-    assert len(json.loads((tmp_path / "a.json").read_text())["results"]) == 1
+        list(jobs.measure([job(dict), job(fail, "b")], kept, again=False))
+    assert len(results.read_results(tmp_path / "a.json")) == 1
 
 
 def test_a_result_on_another_machine_is_another(monkeypatch):
-    here = job(dict).key
+    here = job(dict).identity
     monkeypatch.setattr(jobs, "describe", lambda *_: OTHER_MACHINE)
-    assert job(dict).key != here and "Abacus" in job(dict).key
+    assert job(dict).identity != here and "Abacus" in job(dict).identity
 
 
 OTHER_MACHINE = {"cpu": "Abacus", "cores": 1, "avx512": False, "threads": 1, "torch": "0"}
@@ -517,7 +518,7 @@ OTHER_MACHINE = {"cpu": "Abacus", "cores": 1, "avx512": False, "threads": 1, "to
 
 def test_linear_layers_become_int8_but_for_the_position_bias():
     model = weights.random_backbone(setting())
-    found = quantised.quantise(model)
+    found = quantized.quantize(model)
     kinds = {name: type(module) for name, module in found.named_modules()}
     block = "layers.0.blocks.0"
     for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
@@ -525,13 +526,13 @@ def test_linear_layers_become_int8_but_for_the_position_bias():
     assert kinds["layers.1.downsample.reduction"] is torch.ao.nn.quantized.dynamic.Linear
     assert kinds[f"{block}.attn.cpb_mlp.0"] is torch.nn.Linear
     assert type(model.layers[0].blocks[0].mlp.fc1) is torch.nn.Linear  # it is a copy
-    assert quantised.file_size(found) < 0.6 * quantised.file_size(model)
+    assert quantized.file_size(found) < 0.6 * quantized.file_size(model)
 
 
 def test_errors_are_those_of_the_worst_feature():
     expected = {"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([2.0, 2.0])}
     found = {"a": torch.tensor([2.0, -4.0]), "b": torch.tensor([2.0, 1.8])}
-    seen = quantised.errors(found, expected)
+    seen = quantized.errors(found, expected)
     assert seen["max_error"] == 1 / 4 and seen["mean_error"] == pytest.approx(0.5 / 2.5)
 
 
@@ -599,10 +600,10 @@ def test_suite_has_every_job_once_at_known_models_and_sizes(monkeypatch, device)
     monkeypatch.setattr(jobs, "describe", lambda *_: OTHER_MACHINE)
     plan = comparison.Plan(time_limit=120)
     todo = suite.suite(setting(device=device, threads=2), candidates.installed(), plan)
-    keys = [one.key for one in todo]
-    assert len(set(keys)) == len(keys)
-    kinds = {jobs.COMPARISON, jobs.SCALING, jobs.DETECTOR}
-    kinds.add(jobs.INT8 if device == "cpu" else jobs.ATTENTION)
+    identities = [one.identity for one in todo]
+    assert len(set(identities)) == len(identities)
+    kinds = {results.COMPARISON, results.SCALING, results.DETECTOR}
+    kinds.add(results.INT8 if device == "cpu" else results.ATTENTION)
     assert {one.kind for one in todo} == kinds
     assert all(suite.estimated_seconds(one, plan) > 0 for one in todo)
     assert all(one.model in VARIANTS for each in todo for one in each.turns)
@@ -683,16 +684,18 @@ def test_command_times_everyone_and_keeps_everything(benchmark, tmp_path, capsys
     file, picture = tmp_path / "a.json", tmp_path / "a.png"
     options = ["--mode", "both", "--json", file, "--picture", picture, "--table"]
     run(benchmark, "--candidates", "ours", "ours:reference", "timm", *options)
-    forward, training = json.loads(file.read_text())["results"]
-    assert (forward["setting"]["mode"], training["setting"]["mode"]) == settings.MODES
+    forward, training = results.read_results(file)
+    found = [Setting.from_json(one["setting"]).mode for one in (forward, training)]
+    assert tuple(found) == settings.MODES
     for result in (forward, training):
         assert list(result["candidates"]) == ["ours", "ours:reference", "timm"]
         assert result["machine"]["torch"] == torch.__version__
         assert result["machine"]["threads"] == 1 and result["machine"]["cpu"]
-        assert len(result["floor"]["seconds"]) == 2 and result["floor"]["ways"]
-        for found in result["candidates"].values():
-            assert all(found[key] is not None for key in MEASURED)
-            assert len(found["seconds"]) == 2
+        assert len(result["floor"]) == 2
+        for content in result["candidates"].values():
+            assert len(content["ms"]) == 2 and content["difference"] is not None and content["at"]
+        for one in figures.comparison_figures(result).values():
+            assert one.over_eager is not None and one.floor.median > 0
     shown = capsys.readouterr().out
     assert report.comparison_table(training) in shown and "forward + backward" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,1 +1,1 @@
-"""The parts of tools/benchmark.py: one concept a file."""
+"""The parts of tools/benchmark.py, one concept in each file."""

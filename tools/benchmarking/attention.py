@@ -1,21 +1,23 @@
-"""The attention of one block on a GPU: our kernel, PyTorch's, and what the hardware would allow.
+"""The attention of one block on a GPU: our kernel, PyTorch's, and the roofline.
 
-Forward, and both passes, from q, k and v of the packed tokens of shifted windows (3C numbers
-a token) to the attended ones; times are the GPU's alone, of a graph that repeats the call.
+Forward, and forward with backward, start from q, k and v of the packed tokens of shifted windows
+(3C numbers a token) and end at the attended tokens.  Times are the GPU's alone, of a CUDA graph
+that repeats the call.
 
-- "SDPA": ``scaled_dot_product_attention`` with bias and mask of every window as one tensor, and
-  around it what it needs: tokens to windows and back, and the norms of q and k.
-- "SDPA, core" and "FlexAttention, core": only that call, in windows that are there already, of
-  normalised q and k; SDPA's without a gradient of the bias, FlexAttention's without shifts.
+- "SDPA": ``scaled_dot_product_attention`` with bias and mask of every window as one tensor, with
+  what it needs around it: tokens to windows and back, and the norms of q and k.
+- "SDPA, core" and "FlexAttention, core": only that call, on existing windows of normalized q and k;
+  SDPA's without a gradient of the bias, FlexAttention's without shifts.
 
-The roofline is the longer of two times: of the bytes that must be moved (forward q, k, v and the
-result; backward these, the result's gradient and theirs) at the speed of a large copy, and that of
-the products (two forward, five backward) at the speed of a large one.
+The roofline is the longer of two times: that of the bytes that must be moved (forward q, k, v and
+the result; backward these, the result's gradient and theirs) at the speed of a large copy, and that
+of the products (two forward, five backward) at the speed of a large one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 
 import torch
@@ -23,12 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarking.machine import describe
+from benchmarking.results import Content
 from benchmarking.settings import Setting
 from swinv2_backbone.attention import window_attention
 from swinv2_backbone.position_bias import bias_matrix, offsets_within
-from swinv2_backbone.windows import Partition, window_layout
+from swinv2_backbone.windows import Partition, flat_sizes, window_layout
 
-Passes = tuple[Callable[[], object], Callable[[], object]]  # forward, both
+Passes = tuple[Callable[[], Tensor], Callable[[], object]]  # forward, forward with backward
 
 OURS, SDPA, SDPA_CORE, FLEX_CORE = "ours", "SDPA", "SDPA, core", "FlexAttention, core"
 MILLISECONDS = 20  # of measuring
@@ -37,16 +40,16 @@ TOLERANCE = 2e-2
 
 
 def unfit(setting: Setting) -> str | None:
-    """Why attention cannot be compared in a setting, or None."""
+    """Return why attention cannot be compared at a setting, or None."""
     if setting.device != "cuda" or setting.dtype == "float32":
         return "attention is compared on a GPU, in half precision"
     return None
 
 
-def compare_attention(setting: Setting) -> dict:
-    """Seconds of both passes of everyone, and their share of the roofline, as JSON content.
+def compare_attention(setting: Setting) -> Content:
+    """Time every candidate at the first stage; return the content of a result.
 
-    The setting's first stage: the most tokens, the fewest channels.
+    The first stage has the most tokens and the fewest channels.
     """
     bandwidth, rate = ceilings(setting)
     case = _Case(setting)
@@ -60,7 +63,7 @@ def compare_attention(setting: Setting) -> dict:
                 if not error < TOLERANCE:
                     raise ValueError(f"its result is off by {error:.1e}")
             seconds = [_seconds(call) for call in (forward, both)]
-        except Exception as error:  # noqa: BLE001 - of foreign code, which may raise anything
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         floors = [max(b / bandwidth, f / rate) for b, f in case.work()]
@@ -79,23 +82,23 @@ def compare_attention(setting: Setting) -> dict:
 
 
 def ceilings(setting: Setting) -> tuple[float, float]:
-    """Bytes and operations a second."""
-    options = {"device": setting.device, "dtype": setting.torch_dtype}
-    source, target = (torch.randn(COPIED, **options) for _ in range(2))
-    left, right = (torch.randn(MULTIPLIED, MULTIPLIED, **options) for _ in range(2))
+    """Measure bytes and operations per second."""
+    random = partial(torch.randn, device=setting.device, dtype=setting.torch_dtype)
+    source, target = (random(COPIED) for _ in range(2))
+    left, right = (random(MULTIPLIED, MULTIPLIED) for _ in range(2))
     copying, multiplying = _seconds(lambda: target.copy_(source)), _seconds(lambda: left @ right)
     return 2 * source.nbytes / copying, 2 * MULTIPLIED**3 / multiplying
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """The median of a call in a graph, so without what Python takes."""
+    """Return the median of a call in a CUDA graph, without the time of Python."""
     from triton.testing import do_bench_cudagraph
 
     return do_bench_cudagraph(call, rep=MILLISECONDS, return_mode="median") / 1e3
 
 
 class _Case:
-    """Tokens and parameters of the first stage, the same for everyone."""
+    """Tokens and parameters of the first stage, the same for every candidate."""
 
     def __init__(self, setting: Setting):
         size, heads = setting.maps[0], setting.variant.num_heads[0]
@@ -103,23 +106,24 @@ class _Case:
         self.partition = Partition((size,) * setting.batch, (setting.window,) * 2, True)
         self.tokens, self.channels = setting.batch * prod(size), setting.variant.embed_dim
         generator = torch.Generator(setting.device).manual_seed(0)
-        options = {"device": setting.device, "generator": generator}
+        random = partial(torch.randn, generator=generator, device=setting.device)
         self.qkv, self.grad = (
-            torch.randn(self.tokens, width * self.channels, **options).to(setting.torch_dtype)
-            for width in (3, 1)
+            random(self.tokens, width * self.channels).to(setting.torch_dtype) for width in (3, 1)
         )
         self.scale = torch.full((heads, 1, 1), 10.0, device=setting.device)
-        self.table = 16 * torch.rand(heads, (2 * setting.window - 1) ** 2, **options)
+        self.table = 16 * torch.rand(
+            heads, (2 * setting.window - 1) ** 2, generator=generator, device=setting.device
+        )
 
     def work(self) -> Iterator[tuple[int, int]]:
-        """Bytes and operations of forward and of both passes."""
+        """Yield bytes and operations of forward, and of forward with backward."""
         row = self.tokens * self.channels
         product = 2 * row * self.setting.window**2
         for rows, products in ((4, 2), (12, 7)):
             yield rows * row * self.qkv.element_size(), products * product
 
     def windows(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v (nW, nH, N, d), of which the first two are normalised, and q scaled."""
+        """Return q, k, v (nW, nH, N, d); q and k are normalized, and q is scaled."""
         layout = window_layout(*self.partition, qkv.device)
         parts = layout.to_windows(qkv).unflatten(-1, (3, len(self.scale), -1))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
@@ -127,10 +131,11 @@ class _Case:
         return q, F.normalize(k, dim=-1), v
 
     def masks(self) -> Tensor:
-        """(nW, nH, N, N): bias, and -inf for what is not attended."""
+        """Return the bias (nW, nH, N, N), -inf where attention is masked."""
         layout = window_layout(*self.partition, self.qkv.device)
         bias = bias_matrix(offsets_within(self.table, self.partition.window, layout.window))
         attn_mask = layout.attn_mask()
+        assert attn_mask is not None, "the windows are shifted"
         whole = bias.to(self.qkv.dtype).expand(len(attn_mask), -1, -1, -1)
         return whole.masked_fill(attn_mask[:, None], float("-inf"))
 
@@ -138,15 +143,16 @@ class _Case:
 def _ours(case: _Case) -> Passes:
     from swinv2_backbone.kernels.triton import attention as kernels
 
-    sizes = [length for size in case.partition.sizes for length in size]
-    geometry = sizes, list(case.partition.window), case.partition.shifted
-    given = case.qkv, case.scale.flatten(), case.table
+    sizes, window, shifted = case.partition
+    given = kernels.Arguments(
+        case.qkv, case.scale.flatten(), case.table, flat_sizes(sizes), list(window), shifted
+    )
 
     def both() -> object:
-        results = kernels.attention(*given, *geometry)
-        return kernels.attention_backward(case.grad, *given, *results, *geometry)
+        out, lse = kernels.attention(given)
+        return kernels.attention_backward(case.grad, out, lse, given)
 
-    return lambda: kernels.attention(*given, *geometry)[0], both
+    return lambda: kernels.attention(given)[0], both
 
 
 def _sdpa(case: _Case) -> Passes:
@@ -154,7 +160,8 @@ def _sdpa(case: _Case) -> Passes:
     qkv = case.qkv.clone().requires_grad_()
 
     def forward(qkv: Tensor) -> Tensor:
-        out = F.scaled_dot_product_attention(*case.windows(qkv), attn_mask=mask, scale=1.0)
+        q, k, v = case.windows(qkv)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         return layout.to_tokens(out.transpose(1, 2).flatten(2))
 
     return _passes(forward, (qkv,), case.grad)
@@ -164,8 +171,8 @@ def _sdpa_core(case: _Case) -> Passes:
     mask = case.masks()
     parts = [part.detach().contiguous().requires_grad_() for part in case.windows(case.qkv)]
 
-    def forward(*parts: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=1.0)
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
 
     return _passes(forward, parts, torch.randn_like(parts[0]))
 

@@ -1,6 +1,6 @@
-"""Who is compared: ours, by kernel, and the peers; eager, compiled or with checkpointing.
+"""The candidates: ours, by kernel, and the peers; eager, compiled or with checkpointing.
 
-A name is a publisher, then what is special: ``ours``, ``ours:tiles``, ``timm+compile``,
+A name is a publisher, then its variations: ``ours``, ``ours:tiles``, ``timm+compile``,
 ``ours+checkpointing``, ``microsoft=path/swin_transformer_v2.py``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -26,14 +27,14 @@ COMPILE, CHECKPOINTING = "+compile", "+checkpointing"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of those that take turns.
+    """An implementation that takes turns with others.
 
     Attributes:
         publisher: "ours" or a key of PEERS.
-        kernel: of ours; "auto" for the peers.
+        kernel: Of ours; "auto" for the peers.
         path: Microsoft's file.
-        compiled: under torch.compile.
-        checkpointing: with activation checkpointing.
+        compiled: Whether it runs under torch.compile.
+        checkpointing: Whether it has activation checkpointing.
     """
 
     publisher: str
@@ -50,7 +51,7 @@ class Candidate:
 
     @property
     def argument(self) -> str:
-        """What :func:`parse` makes it of, the path included."""
+        """The argument of :func:`parse` that gives this candidate, with the path."""
         return self.name if self.path is None else f"{self.name}={self.path}"
 
     @property
@@ -59,39 +60,47 @@ class Candidate:
 
     @property
     def is_eager_peer(self) -> bool:
-        """One that the ratios may be to."""
+        """Whether ratios may be against it."""
         return self.is_peer and not self.compiled and not self.checkpointing
 
 
-def parse(text: str) -> Candidate:
-    """A candidate by its name.
-
-    Raises:
-        ValueError: there is none of that name, it is not installed, or its file is missing.
-    """
-    name, _, path = text.partition("=")
+def named(name: str) -> Candidate:
+    """Return the candidate of a name, whether or not it exists here."""
     compiled, name = name.endswith(COMPILE), name.removesuffix(COMPILE)
     checkpointing, name = name.endswith(CHECKPOINTING), name.removesuffix(CHECKPOINTING)
     publisher, colon, kernel = name.partition(":")
-    known = kernel in KERNELS if colon and publisher == OURS else not colon
+    return Candidate(
+        publisher, kernel if colon else AUTO, compiled=compiled, checkpointing=checkpointing
+    )
+
+
+def parse(text: str) -> Candidate:
+    """Return the candidate of an argument.
+
+    Raises:
+        ValueError: There is none of that name, it is not installed, or its file is missing.
+    """
+    name, _, path = text.partition("=")
+    found = named(name)
+    publisher, has_kernel = found.publisher, ":" in name
+    known = found.kernel in KERNELS if has_kernel and publisher == OURS else not has_kernel
     if publisher not in (OURS, *PEERS) or not known or bool(path) != (publisher == "microsoft"):
         raise ValueError(f"unknown candidate {text!r}; there are: {', '.join(names())}")
     if publisher in PEERS and not is_installed(PEERS[publisher]):
         raise ValueError(f"{text}: {PEERS[publisher].module} is not installed")
     if path and not Path(path).is_file():
         raise ValueError(f"{text}: there is no file {path}")
-    found = Candidate(publisher, kernel or AUTO, Path(path) if path else None)
-    return replace(found, compiled=compiled, checkpointing=checkpointing)
+    return replace(found, path=Path(path) if path else None)
 
 
 def names() -> list[str]:
-    """What :func:`parse` takes, before "+compile" and "+checkpointing"."""
+    """Return what :func:`parse` takes, before "+compile" and "+checkpointing"."""
     peers = [name for name in PEERS if name != "microsoft"]
     return [OURS, *(f"{OURS}:{kernel}" for kernel in KERNELS), *peers, "microsoft=PATH"]
 
 
 def installed() -> list[Candidate]:
-    """Ours and every installed peer but Microsoft's, which is a file."""
+    """Return ours and every installed peer but Microsoft's, which is a file."""
     peers = [Candidate(name) for name, peer in PEERS.items() if peer.module and is_installed(peer)]
     return [Candidate(OURS), *peers]
 
@@ -99,7 +108,7 @@ def installed() -> list[Candidate]:
 def with_variations(
     candidates: Sequence[Candidate], *, compiled: bool, checkpointing: bool
 ) -> list[Candidate]:
-    """The candidates, then those that have it with checkpointing, then all plain ones compiled."""
+    """Add the plain candidates with checkpointing, where they have it, and compiled."""
     found = list(candidates)
     plain = [c for c in candidates if not c.compiled and not c.checkpointing]
     if checkpointing:
@@ -111,7 +120,7 @@ def with_variations(
 
 
 def unfit(candidate: Candidate, setting: Setting) -> str | None:
-    """Why a candidate has no place in a setting, or None."""
+    """Return why a candidate does not apply to a setting, or None."""
     if candidate.checkpointing and not setting.training:
         return "checkpointing changes nothing without a backward pass"
     if candidate.kernel == "triton" and setting.device == "cpu":
@@ -125,11 +134,12 @@ def unfit(candidate: Candidate, setting: Setting) -> str | None:
 
 
 def build(candidate: Candidate, setting: Setting, weights: SwinV2) -> nn.Module:
-    """The candidate with the given weights: images -> {"res2": ..., "res5": ...}.
+    """Build the candidate with the given weights: images -> {"res2": ..., "res5": ...}.
 
-    On the device of the setting; in its dtype, in eval mode, for forward; in float32, in train
-    mode (without stochastic depth), for training, which runs under autocast.
+    It is on the device of the setting: for forward in its dtype and in eval mode; for training,
+    which runs under autocast, in float32 and in train mode (without stochastic depth).
     """
+    model: nn.Module
     if candidate.is_peer:
         peer, path = PEERS[candidate.publisher], candidate.path
         model = build_peer(peer, setting, weights, candidate.checkpointing, path)
@@ -139,7 +149,7 @@ def build(candidate: Candidate, setting: Setting, weights: SwinV2) -> nn.Module:
     model = model.to(setting.device).train(setting.training)
     if not setting.training:
         model = model.to(setting.torch_dtype)
-    return torch.compile(model) if candidate.compiled else model
+    return cast(nn.Module, torch.compile(model)) if candidate.compiled else model
 
 
 def _ours(candidate: Candidate, setting: Setting) -> SwinV2:

@@ -1,6 +1,6 @@
-"""Nobody is timed who computes something else: features against our readable reference.
+"""Features of every candidate against our readable reference; one that differs is not timed.
 
-The reference is in float64, and tests hold it to a brute-force oracle.
+The reference is in float64, and tests compare it with a brute-force oracle.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,14 @@ from benchmarking.settings import Setting, nearest_whole, size_name
 from benchmarking.weights import random_images
 from swinv2_backbone import SwinV2
 
-# max |feature - reference| / max |reference|, of the worst feature.  In half precision, which
+# Largest max |feature - reference| / max |reference| of all features.  In half precision, which
 # rounds every product and sum to 8 or 11 bits, errors grow from block to block.
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-LARGEST_LOGITS = 4 * 2**30  # bytes of one stage's in float64; beyond, the reference is in float32
+LARGEST_LOGITS = 4 * 2**30  # bytes of a stage in float64; above, the reference is in float32
 
 
 def reference_features(setting: Setting, weights: SwinV2, images: Tensor) -> dict[str, Tensor]:
-    """The reference's features on the device, image by image, which needs less memory."""
+    """Return the reference's features, image by image, which needs less memory."""
     dtype = _reference_dtype(setting)
     plain = replace(setting, mode="forward", dtype="float32")
     model = build(Candidate(OURS, "reference"), plain, weights).to(dtype)
@@ -42,7 +43,10 @@ def _reference_dtype(setting: Setting) -> torch.dtype:
 
 
 def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
-    """The largest difference of a feature, relative to its largest number; inf if not alike."""
+    """Return the largest difference of a feature, relative to its largest number.
+
+    It is infinite if names or shapes differ, or a number is NaN.
+    """
     worst = 0.0
     for name, value in expected.items():
         if name not in found or found[name].shape != value.shape:
@@ -52,22 +56,30 @@ def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> f
     return worst
 
 
+class Check(NamedTuple):
+    """The largest difference of a feature, the size at which it was taken, and from what."""
+
+    difference: float
+    at: str
+    to: str
+
+
 class Checker:
-    """Compares candidates with the reference at one setting, and at the nearest without padding."""
+    """The comparison with the reference at one setting, or at the nearest without padding."""
 
     def __init__(self, setting: Setting, weights: SwinV2):
         self.setting, self.weights = setting, weights
         self._references: dict[Setting, dict[str, Tensor]] = {}
 
-    def check(self, candidate: Candidate, model: nn.Module) -> dict[str, float | str]:
-        """The difference of a candidate and at which size it was taken.
+    def check(self, candidate: Candidate, model: nn.Module) -> Check:
+        """Compare a candidate.
+
+        A peer attends to padding, so it is built and compared at the nearest size without; a
+        compiled peer is compared with the eager one at the size itself.
 
         Args:
-            candidate: whose name decides where it can be compared.
-            model: it, built for the setting.
-
-        A peer that attends padding is built and compared at the nearest size without; compiled, it
-        is compared at the size itself, with what is not compiled.
+            candidate: Its name decides where it can be compared.
+            model: The candidate, built for the setting.
         """
         where = nearest_whole(self.setting) if candidate.is_peer else self.setting
         if candidate.compiled and where != self.setting:
@@ -75,12 +87,12 @@ class Checker:
             images = random_images(self.setting)
             expected = features_of(eager, images, self.setting)
             error = difference(features_of(model, images, self.setting), expected)
-            return {"difference": error, "at": size_name(self.setting.size), "to": "not compiled"}
+            return Check(error, size_name(self.setting.size), "not compiled")
         if where != self.setting:
             model = build(candidate, where, self.weights)
         expected = self._reference(where)
         error = difference(features_of(model, random_images(where), where), expected)
-        return {"difference": error, "at": size_name(where.size), "to": "the reference"}
+        return Check(error, size_name(where.size), "the reference")
 
     def _reference(self, setting: Setting) -> dict[str, Tensor]:
         if setting not in self._references:

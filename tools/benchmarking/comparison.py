@@ -1,4 +1,4 @@
-"""One comparison from building to ratios: who differs is not timed, who is timed takes turns."""
+"""One comparison: candidates that differ are not timed; those that are timed take turns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from benchmarking.candidates import Candidate, build, unfit
-from benchmarking.checks import TOLERANCES, Checker
+from benchmarking.checks import TOLERANCES, Check, Checker
 from benchmarking.floor import Floor
 from benchmarking.machine import describe
-from benchmarking.memory import in_process_of_its_own, peak_of
+from benchmarking.memory import Peak, in_process_of_its_own, peak_of, peak_or_error
+from benchmarking.results import Content
 from benchmarking.runs import runner
 from benchmarking.settings import Setting
-from benchmarking.timing import Spread, Stopwatch, alternate, device_clock, fastest, paired
+from benchmarking.timing import Stopwatch, alternate, device_clock, in_milliseconds
 from benchmarking.timing import stopwatch as timed
 from benchmarking.weights import random_backbone, random_images
 from swinv2_backbone import SwinV2
@@ -31,10 +32,10 @@ class Plan:
     """How thoroughly to measure.
 
     Attributes:
-        rounds: turns of everyone that are kept.
-        warmup: turns before.
-        time_limit: seconds for the rounds of one setting; None: no limit.
-        memory_by: the script that measures memory in processes of its own; None: no memory.
+        rounds: Turns of every candidate that are kept.
+        warmup: Turns before.
+        time_limit: Seconds for the rounds of one setting; None: no limit.
+        memory_by: The script that measures memory in separate processes; None: no memory.
     """
 
     rounds: int = 9
@@ -45,30 +46,30 @@ class Plan:
 
 @dataclass
 class Contest:
-    """Those who may be timed in a setting, and what is known of the others.
+    """The candidates that may be timed in a setting, and the reasons against the others.
 
     Attributes:
-        models: by name.
-        checks: difference from the reference, where and from what, by name.
-        left_out: why someone has no place here, by name; no fault.
-        failed: why someone is not timed, by name.
+        models: The candidates that may be timed, by name.
+        checks: Their comparison with the reference, by name.
+        left_out: Why a candidate does not apply to the setting, by name; not a failure.
+        failed: Why a candidate is not timed, by name.
     """
 
     models: dict[str, nn.Module] = field(default_factory=dict)
-    checks: dict[str, dict] = field(default_factory=dict)
+    checks: dict[str, Check] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> dict:
-    """All numbers of one setting as JSON content."""
+def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> Content:
+    """Compare the candidates at one setting; return the content of a result."""
     torch.set_num_threads(setting.threads)
-    torch._dynamo.reset()  # of the shapes before, or it would soon refuse to compile another
+    torch._dynamo.reset()  # with the shapes of earlier settings it would soon refuse to compile
     contest = admit(setting, candidates, random_backbone(setting))
-    seconds, ways = time_in_turns(setting, contest.models, plan)
+    ms = time_in_turns(setting, contest.models, plan)
     timed_ones = [c for c in candidates if c.name in contest.models]
-    memory = {}
-    if plan.memory_by and setting.device == "cuda":  # its allocator tells, whatever else is there
+    memory: dict[str, Peak] = {}
+    if plan.memory_by and setting.device == "cuda":  # its allocator counts, whatever else exists
         memory = {name: _peak(model, setting) for name, model in contest.models.items()}
     contest.models.clear()
     gc.collect()
@@ -77,19 +78,23 @@ def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> di
     return {
         "setting": setting.as_json(),
         "machine": describe(setting.device, setting.threads),
-        "candidates": summarise(seconds, timed_ones, memory, contest.checks),
-        "floor": {
-            "seconds": seconds[FLOOR],
-            "spread": Spread.of(seconds[FLOOR]).as_json(),
-            "ways": ways,
+        "candidates": {
+            candidate.name: {
+                "ms": ms[candidate.name],
+                "memory": peak_or_error(memory.get(candidate.name)),
+                "difference": contest.checks[candidate.name].difference,
+                "at": contest.checks[candidate.name].at,
+            }
+            for candidate in timed_ones
         },
+        "floor": ms[FLOOR],
         "left_out": contest.left_out,
         "failed": contest.failed,
     }
 
 
 def admit(setting: Setting, candidates: Sequence[Candidate], weights: SwinV2) -> Contest:
-    """Build everyone and compare their features; whoever is wrong or fails is told apart."""
+    """Build every candidate and compare its features; separate those that are wrong or fail."""
     contest, checker = Contest(), Checker(setting, weights)
     for candidate in candidates:
         reason = unfit(candidate, setting)
@@ -100,42 +105,41 @@ def admit(setting: Setting, candidates: Sequence[Candidate], weights: SwinV2) ->
         try:
             model = build(candidate, setting, weights)
             found = checker.check(candidate, model)
-            if setting.training:  # whose backward pass may fail, too
+            if setting.training:  # the backward may fail, too
                 runner(model, random_images(setting), setting)()
                 model.zero_grad(set_to_none=True)
-        except Exception as error:  # noqa: BLE001 - of foreign code, which may raise anything
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything
             contest.failed[candidate.name] = f"{type(error).__name__}: {error}".splitlines()[0]
             continue
         contest.checks[candidate.name] = found
-        if found["difference"] <= TOLERANCES[setting.dtype]:
+        if found.difference <= TOLERANCES[setting.dtype]:
             contest.models[candidate.name] = model
         else:
             contest.failed[candidate.name] = (
-                f"its features differ from {found['to']} by {found['difference']:.1e} at "
-                f"{found['at']}, allowed are {TOLERANCES[setting.dtype]:.0e}"
+                f"its features differ from {found.to} by {found.difference:.1e} at "
+                f"{found.at}, allowed are {TOLERANCES[setting.dtype]:.0e}"
             )
     return contest
 
 
 def time_in_turns(
     setting: Setting, models: Mapping[str, nn.Module], plan: Plan
-) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds of every round by name, the floor among them, and the ways that the floor took."""
+) -> dict[str, list[float]]:
+    """Return the milliseconds of every round by name, with the floor's."""
     images, clock = random_images(setting), device_clock(setting.device)
     runs: dict[str, Stopwatch] = {
         name: _without_traces(timed(runner(model, images, setting), clock), model)
         for name, model in models.items()
     }
-    floor = Floor(setting)
-    runs[FLOOR] = floor.run
+    runs[FLOOR] = Floor(setting).run
     progress(f"  timing {', '.join(runs)}")
     seconds = alternate(runs, plan.rounds, warmup=plan.warmup, time_limit=plan.time_limit)
-    return seconds, {str(product): way for product, (way, _) in floor.chosen.items()}
+    return in_milliseconds(seconds)
 
 
-def _peak(model: nn.Module, setting: Setting) -> dict[str, int | str]:
+def _peak(model: nn.Module, setting: Setting) -> Peak:
     run = runner(model, random_images(setting), setting)
-    run()  # what is kept from then on is no part of the next
+    run()  # caches that it leaves are not part of the next run
     model.zero_grad(set_to_none=True)
     found = peak_of(run, setting.device)
     model.zero_grad(set_to_none=True)
@@ -143,7 +147,7 @@ def _peak(model: nn.Module, setting: Setting) -> dict[str, int | str]:
 
 
 def _without_traces(run: Stopwatch, model: nn.Module) -> Stopwatch:
-    """The gradients of one candidate are not to stand in the memory of the next."""
+    """Free the gradients of one candidate before the next runs."""
 
     def cleared() -> float:
         seconds = run()
@@ -153,53 +157,6 @@ def _without_traces(run: Stopwatch, model: nn.Module) -> Stopwatch:
     return cleared
 
 
-def summarise(
-    seconds: Mapping[str, list[float]],
-    candidates: Sequence[Candidate],
-    memory: Mapping[str, dict],
-    checks: Mapping[str, dict],
-) -> dict[str, dict]:
-    """What is known of every candidate that was timed, by name.
-
-    ``speedup_over_eager`` is the time of the fastest eager peer divided by one's own, of each
-    round; ``memory_ratio`` one's own peak divided by that of the leanest eager peer.
-    """
-    eager = fastest(seconds, [c.name for c in candidates if c.is_eager_peer])
-    compiled = fastest(seconds, [c.name for c in candidates if c.is_peer and c.compiled])
-    leanest = min(
-        (memory[c.name]["bytes"] for c in candidates if c.is_eager_peer and _known(memory, c)),
-        default=None,
-    )
-    found = {}
-    for candidate in candidates:
-        own = seconds[candidate.name]
-        found[candidate.name] = {
-            "seconds": own,
-            "spread": Spread.of(own).as_json(),
-            "speedup_over_eager": _ratio(seconds, eager, candidate.name),
-            "speedup_over_compiled": _ratio(seconds, compiled, candidate.name),
-            "floor_over_actual": _ratio(seconds, FLOOR, candidate.name),
-            "check": checks[candidate.name],
-            "memory": memory.get(candidate.name),
-            "memory_ratio": (
-                memory[candidate.name]["bytes"] / leanest
-                if leanest and _known(memory, candidate)
-                else None
-            ),
-        }
-    return found
-
-
-def _known(memory: Mapping[str, dict], candidate: Candidate) -> bool:
-    return "bytes" in memory.get(candidate.name, {})
-
-
-def _ratio(seconds: Mapping[str, list[float]], of: str | None, to: str) -> dict | None:
-    if of not in seconds:
-        return None
-    return {"of": of} | paired(seconds[of], seconds[to]).as_json()
-
-
 def progress(message: str) -> None:
-    """To standard error, as standard output is for results."""
+    """Print to standard error; standard output is for results."""
     print(message, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""The whole detector: Mask R-CNN with an FPN, the same but for the backbone.
+"""Whole detectors: Mask R-CNN with an FPN on different backbones.
 
-Ours, the R50 of Detectron2, and its own Swin V1, which only its main branch has.  Random weights,
-generated images and objects.
+The backbones are ours, Detectron2's R50, and its Swin V1, which only its main branch has.  Weights
+are random; images and objects are generated.
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarking.candidates import OURS
 from benchmarking.comparison import Plan, progress
 from benchmarking.machine import describe
+from benchmarking.results import Content
 from benchmarking.settings import Setting
-from benchmarking.timing import Spread, alternate, device_clock, paired, stopwatch
+from benchmarking.timing import alternate, device_clock, in_milliseconds, stopwatch
+
+if TYPE_CHECKING:  # Detectron2 is only needed for this comparison
+    from detectron2.config import CfgNode
+    from detectron2.structures import Instances
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_swinv2.yaml"
 OBJECTS = 10  # on a training image
 SWIN_V1 = "detectron2.modeling.backbone.swin"
-OURS = "ours"
 
 
-def detector_config(setting: Setting):
-    """Our recipe with random weights, for the setting's model, window and device."""
+def detector_config(setting: Setting) -> CfgNode:
+    """Return our recipe with random weights, for the setting's model, window and device."""
     from swinv2_backbone.d2.config.yacs import load_config
 
     options = {
@@ -46,9 +51,9 @@ def build_ours(setting: Setting) -> nn.Module:
 
 
 def build_r50(setting: Setting) -> nn.Module:
-    """Detectron2's ResNet-50 in place of ours, at its defaults.
+    """Build the detector on Detectron2's ResNet-50 at its defaults.
 
-    So in training its batch norms, its stem and its first stage are frozen, as its users have them.
+    In training its batch norms, stem and first stage are frozen, as its users have them.
     """
     from detectron2.modeling import build_model
 
@@ -59,7 +64,7 @@ def build_r50(setting: Setting) -> nn.Module:
 
 
 def build_swin_v1(setting: Setting) -> nn.Module:
-    """Detectron2's Swin Transformer of the same width, depths and heads, at its own window of 7."""
+    """Build the detector on Detectron2's Swin V1 of equal width, depths, heads; its window is 7."""
     from detectron2.modeling.backbone import FPN
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
@@ -84,7 +89,7 @@ def build_swin_v1(setting: Setting) -> nn.Module:
 
 
 def unfit_swin_v1() -> str | None:
-    """Why there is no Swin V1 to compare with, or None."""
+    """Return why there is no Swin V1 to compare with, or None."""
     try:
         importlib.import_module(SWIN_V1)
     except ImportError:
@@ -103,7 +108,7 @@ BUILDERS: dict[str, Callable[[Setting], nn.Module]] = {
 
 
 def unavailable() -> str | None:
-    """Why no detector can be built at all, or None."""
+    """Return why no detector can be built at all, or None."""
     try:
         importlib.import_module("detectron2")
     except ImportError:
@@ -112,8 +117,9 @@ def unavailable() -> str | None:
 
 
 def build_detectors(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """The detectors by name, and why others are left out."""
-    models, left_out = {}, {}
+    """Return the detectors by name, and why others are left out."""
+    models: dict[str, nn.Module] = {}
+    left_out: dict[str, str] = {}
     for name, build in BUILDERS.items():
         reason = unfit_swin_v1() if build is build_swin_v1 else None
         if reason:
@@ -126,17 +132,17 @@ def build_detectors(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, s
 
 @torch.no_grad()
 def with_detections(model: nn.Module) -> nn.Module:
-    """The detector, of which every proposal is now sure of the first class.
+    """Raise the score of the first class in every proposal; return the detector.
 
-    With random weights nothing would pass the threshold, and no mask be computed; so there are as
-    many detections as there may be, from every backbone.
+    With random weights no score would pass the threshold, and no mask would be computed.  Now every
+    backbone gives the largest allowed number of detections.
     """
-    model.roi_heads.box_predictor.cls_score.bias[0] += 10
+    model.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += 10
     return model
 
 
 def random_batch(setting: Setting) -> list[dict[str, Any]]:
-    """Images of the setting's size as Detectron2 takes them, with objects."""
+    """Return images of the setting's size with objects, as Detectron2 takes them."""
     generator = torch.Generator().manual_seed(1)
     height, width = setting.size
     batch = []
@@ -147,7 +153,7 @@ def random_batch(setting: Setting) -> list[dict[str, Any]]:
     return batch
 
 
-def _random_objects(setting: Setting, generator: torch.Generator):
+def _random_objects(setting: Setting, generator: torch.Generator) -> Instances:
     from detectron2.structures import BitMasks, Boxes, Instances
 
     height, width = setting.size
@@ -163,46 +169,37 @@ def _random_objects(setting: Setting, generator: torch.Generator):
 
 
 def step(model: nn.Module, batch: list[dict], setting: Setting) -> Callable[[], object]:
-    """One inference, or the forward and backward of one training step."""
+    """Return a call that runs one inference, or forward and backward of one training step."""
     from detectron2.utils.events import EventStorage
 
-    mixed = {"dtype": setting.torch_dtype, "enabled": setting.dtype != "float32"}
+    mixed = torch.autocast(setting.device, setting.torch_dtype, enabled=setting.dtype != "float32")
 
     @torch.no_grad()
     def inference() -> list:
-        with torch.autocast(setting.device, **mixed):
+        with mixed:
             return model(batch)
 
     def training() -> None:
         model.zero_grad(set_to_none=True)
-        with EventStorage(), torch.autocast(setting.device, **mixed):
+        with EventStorage(), mixed:
             losses: dict[str, Tensor] = model(batch)
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
 
     return training if setting.training else inference
 
 
-def compare_detectors(setting: Setting, plan: Plan) -> dict:
-    """Seconds of every detector and, of each round, its time over ours."""
+def compare_detectors(setting: Setting, plan: Plan) -> Content:
+    """Time every detector; return the content of a result."""
     torch.set_num_threads(setting.threads)
     models, left_out = build_detectors(setting)
     batch, clock = random_batch(setting), device_clock(setting.device)
     runs = {name: stopwatch(step(model, batch, setting), clock) for name, model in models.items()}
     progress(f"  timing {', '.join(runs)}")
     seconds = alternate(runs, plan.rounds, warmup=plan.warmup, time_limit=plan.time_limit)
-    rows = {
-        name: {
-            "seconds": own,
-            "spread": Spread.of(own).as_json(),
-            "over_ours": paired(own, seconds[OURS]).as_json(),
-        }
-        for name, own in seconds.items()
-    }
-    machine = describe(setting.device, setting.threads)
     return {
         "setting": setting.as_json(),
-        "machine": machine,
-        "detectors": rows,
+        "machine": describe(setting.device, setting.threads),
+        "detectors": in_milliseconds(seconds),
         "left_out": left_out,
         "failed": {},
     }

@@ -1,4 +1,4 @@
-"""On what machine a number was measured."""
+"""The machine that a number was measured on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 
-def describe(device: str, threads: int) -> dict[str, str | int | bool]:
-    """What a number depends on beside the code: processor, instructions, PyTorch, threads."""
-    found = {
+def describe(device: str, threads: int) -> dict[str, object]:
+    """Return what a number depends on besides the code: processor, PyTorch, threads."""
+    found: dict[str, object] = {
         "cpu": cpu_name(),
         "cores": cores(),
         "avx512": "avx512f" in _cpu_info("flags").split(),
@@ -27,7 +27,7 @@ def describe(device: str, threads: int) -> dict[str, str | int | bool]:
 
 
 def one_line(machine: dict) -> str:
-    """The description in words, on which results are told apart."""
+    """Return the description in words; results are distinguished by it."""
     gpu = f"{machine['gpu']}, CUDA {machine['cuda']}, on " if "gpu" in machine else ""
     avx = "with" if machine["avx512"] else "without"
     return (
@@ -37,19 +37,21 @@ def one_line(machine: dict) -> str:
 
 
 def cpu_name() -> str:
-    """With the numbers of its family and model, as one name can stand for several generations."""
+    """Return the name with family and model; one name can stand for several generations."""
     name = _cpu_info("model name") or platform.processor() or platform.machine()
     family, model = _cpu_info("cpu family"), _cpu_info("model")
     return f"{name} (family {family}, model {model})" if family and model else name
 
 
 def cores() -> int:
-    """Logical cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Return the number of logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_info(key: str) -> str:
-    """A field of Linux's /proc/cpuinfo, empty elsewhere."""
+    """Return a field of Linux's /proc/cpuinfo; empty elsewhere."""
     file = Path("/proc/cpuinfo")
     for line in file.read_text().splitlines() if file.exists() else ():
         name, _, value = line.partition(":")

@@ -1,7 +1,7 @@
-"""Peak memory of one run above what stood before it: weights, images and libraries.
+"""Peak memory of one run, in addition to weights, images and libraries.
 
-On a GPU the allocator counts.  On a CPU it is the resident memory of a process that does nothing
-else, whose peak Linux resets on demand; where it may not, a thread samples.
+On a GPU the allocator counts it.  On a CPU it is the resident memory of a process that does nothing
+else, whose peak Linux resets on demand; where that is not allowed, a thread samples.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from benchmarking.settings import Setting
 from benchmarking.weights import random_backbone, random_images
 
 STATUS, STATM = Path("/proc/self/status"), Path("/proc/self/statm")
-CLEAR_REFS = Path("/proc/self/clear_refs")  # "5" makes the peak of resident memory the present
+CLEAR_REFS = Path("/proc/self/clear_refs")  # "5" resets the peak of resident memory
 SAMPLING_INTERVAL = 0.001  # seconds
 
-# One arena, and every block of 64 KiB or more mapped by itself and given back at once, so that
-# resident memory is what is in use and not what the allocator keeps.
+Peak = dict[str, int | str]  # "bytes" and "measured_by", or "error"
+
+# One arena, and every block of 64 KiB or more mapped by itself and returned at once, so that
+# resident memory is the memory in use, without free memory that the allocator keeps.
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -39,11 +41,16 @@ ALLOCATOR = {
 }
 
 
-def in_process_of_its_own(script: Path, candidate: Candidate, setting: Setting) -> dict:
-    """``{"bytes": ..., "measured_by": ...}`` of a candidate, or ``{"error": ...}``.
+def peak_or_error(peak: Peak | None) -> int | str | None:
+    """Return the bytes of a measurement, or its error message."""
+    return None if peak is None else peak.get("bytes", peak.get("error"))
+
+
+def in_process_of_its_own(script: Path, candidate: Candidate, setting: Setting) -> Peak:
+    """Measure a candidate in a new process: ``bytes`` and ``measured_by``, or ``error``.
 
     Args:
-        script: tools/benchmark.py, which hands ``--memory-of`` to :func:`report`.
+        script: tools/benchmark.py, which passes ``--memory-of`` to :func:`report`.
     """
     request = json.dumps({"candidate": candidate.argument, "setting": setting.as_json()})
     done = subprocess.run(
@@ -59,18 +66,18 @@ def in_process_of_its_own(script: Path, candidate: Candidate, setting: Setting) 
 
 
 def report(request: str) -> str:
-    """What the process of its own prints, from what it is asked."""
+    """Return what the new process prints, given its request."""
     asked = json.loads(request)
     setting = Setting.from_json(asked["setting"])
     torch.set_num_threads(setting.threads)
     return json.dumps(of_candidate(parse(asked["candidate"]), setting))
 
 
-def of_candidate(candidate: Candidate, setting: Setting) -> dict[str, int | str]:
-    """Peak bytes of one run, with weights and images in place, after a warm-up at 64x64.
+def of_candidate(candidate: Candidate, setting: Setting) -> Peak:
+    """Measure one run, with weights and images in place, after a warm-up at 64x64.
 
-    The warm-up, by a model of its own as peers take one size, has libraries and threads ready; a
-    run before the one that is measured has compiled what is compiled, and made what is kept.
+    The warm-up initializes libraries and threads; it uses a second model, as peers take one size.
+    Another run before the measured one compiles, and fills caches.
     """
     weights = random_backbone(setting)
     small = replace(setting, size=(64, 64), batch=1, window=min(setting.window, 2))
@@ -84,12 +91,12 @@ def of_candidate(candidate: Candidate, setting: Setting) -> dict[str, int | str]
     return peak_of(run, setting.device)
 
 
-def peak_of(call: Callable[[], object], device: str) -> dict[str, int | str]:
-    """Bytes that a call needs at its peak above what was in use before, and how they were found."""
+def peak_of(call: Callable[[], object], device: str) -> Peak:
+    """Measure the bytes that a call needs at its peak, above the memory in use before."""
     gc.collect()
     if device == "cuda":
         return _peak_of_allocator(call)
-    give_back_free_memory()
+    return_free_memory()
     if can_reset_peak():
         before = _status("VmRSS")
         CLEAR_REFS.write_text("5")
@@ -101,7 +108,7 @@ def peak_of(call: Callable[[], object], device: str) -> dict[str, int | str]:
     return {"bytes": max(0, peak - before), "measured_by": how}
 
 
-def _peak_of_allocator(call: Callable[[], object]) -> dict[str, int | str]:
+def _peak_of_allocator(call: Callable[[], object]) -> Peak:
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -113,7 +120,7 @@ def _peak_of_allocator(call: Callable[[], object]) -> dict[str, int | str]:
 
 
 def can_reset_peak() -> bool:
-    """Whether this is Linux, and this process may reset its own peak."""
+    """Return whether this is Linux and this process may reset its own peak."""
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
@@ -121,14 +128,14 @@ def can_reset_peak() -> bool:
     return True
 
 
-def give_back_free_memory() -> None:
-    """Have glibc return what it keeps free, if this is glibc."""
+def return_free_memory() -> None:
+    """Let glibc, if used, return its free memory to the system."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _status(field: str) -> int:
-    """Bytes of a field of Linux's /proc/self/status."""
+    """Return the bytes of a field of Linux's /proc/self/status."""
     for line in STATUS.read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
@@ -137,16 +144,16 @@ def _status(field: str) -> int:
 
 
 def _sampled() -> int:
-    """Resident bytes now.
+    """Return the resident bytes now.
 
     Raises:
-        OSError: there is no /proc, as outside Linux.
+        OSError: There is no /proc, as outside Linux.
     """
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _sample(call: Callable[[], object]) -> tuple[int, str]:
-    """The largest of many samples during a call, and that they were samples."""
+    """Return the largest of many samples during a call, and a description of the method."""
     done, largest = threading.Event(), [_sampled()]
 
     def watch() -> None:

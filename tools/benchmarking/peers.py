@@ -1,7 +1,7 @@
-"""Our weights in other people's SwinV2, each as a backbone of four normed maps.
+"""Our weights in other implementations of SwinV2, each as a backbone of four normalized maps.
 
-A detector takes four maps, normed, in NCHW; no peer has norms for the first three.  So all peers
-get ours, and every candidate does the same work: stages, four LayerNorms, four permutations.
+A detector takes four normalized maps in NCHW; no peer has norms for the first three.  All peers get
+ours, so every candidate does the same work: stages, four LayerNorms, four permutations.
 
 Shapes: B images; C channels and (h, w) map of a stage.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,20 +25,21 @@ from swinv2_backbone import SwinV2
 from swinv2_backbone.backbone import FEATURES
 from swinv2_backbone.checkpoints.convert import to_layout
 
-Stages = Callable[[nn.Module, Tensor], list[Tensor]]  # (B, h, w, C) of each, before any norm
+# The model of a peer and images -> maps (B, h, w, C), before any norm.  A peer has no types.
+Stages = Callable[[Any, Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A foreign implementation.
+    """Another implementation.
 
     Attributes:
-        module: what must be installed; None: a file of the user's.
-        layout: under which names it has its weights, see ``checkpoints.convert.TARGETS``.
+        module: The module that must be installed; None: a file of the user's.
+        layout: The names of its weights, see ``checkpoints.convert.TARGETS``.
         build: (setting, checkpointing, path of the file or None) -> the model, with any weights.
-        stages: runs it.
-        checkpoints: whether it has activation checkpointing.
-        unfit: why a setting is none for it, or None.
+        stages: Runs it.
+        checkpoints: Whether it has activation checkpointing.
+        unfit: Returns why it does not apply to a setting, or None.
     """
 
     module: str | None
@@ -67,10 +69,10 @@ class PeerBackbone(nn.Module):
 def build_peer(
     peer: Peer, setting: Setting, weights: SwinV2, checkpointing: bool, path: Path | None
 ) -> PeerBackbone:
-    """The peer's model for a setting with the weights of ours.
+    """Build the peer's model for a setting with our weights.
 
     Raises:
-        ValueError: its parameters are not those of the layout.
+        ValueError: Its parameters are not those of the layout.
     """
     model = peer.build(setting, checkpointing, path)
     tensors, _ = to_layout(weights, peer.layout)
@@ -80,14 +82,14 @@ def build_peer(
             f"there are no weights for {len(missing)} parameters: {sorted(missing)[0]}"
         )
     own = model.state_dict()
-    # Tables of windows that a peer shrinks to its maps are its own; others carry our normaliser.
+    # Tables of windows that a peer shrinks to its maps are its own; others have our values.
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fitting, strict=False)
     return PeerBackbone(model, peer.stages, weights.norms)
 
 
 def _shape(setting: Setting) -> dict:
-    """The arguments that timm and Microsoft share."""
+    """Return the arguments that timm and Microsoft share."""
     variant = setting.variant
     return {
         "img_size": setting.size,
@@ -109,7 +111,7 @@ def _timm(setting: Setting, checkpointing: bool, path: Path | None) -> nn.Module
     return model
 
 
-def _timm_stages(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _timm_stages(model: Any, images: Tensor) -> list[Tensor]:
     x, maps = model.patch_embed(images), []
     for layer in model.layers:
         x = layer(x)
@@ -128,7 +130,7 @@ def _hugging_face(setting: Setting, checkpointing: bool, path: Path | None) -> n
     return model
 
 
-def _hugging_face_stages(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _hugging_face_stages(model: Any, images: Tensor) -> list[Tensor]:
     (x, size), maps = model.embeddings(images), []
     for layer in model.encoder.layers:
         x, before_merging, sizes = layer(x, size)
@@ -155,7 +157,7 @@ def _torchvision(setting: Setting, checkpointing: bool, path: Path | None) -> nn
     return model
 
 
-def _torchvision_stages(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _torchvision_stages(model: Any, images: Tensor) -> list[Tensor]:
     x, maps = images, []
     for index, layer in enumerate(model.features):  # stem, stage, merge, stage, merge, ...
         x = layer(x)
@@ -172,14 +174,16 @@ def _torchvision_unfit(setting: Setting) -> str | None:
 
 
 def _microsoft(setting: Setting, checkpointing: bool, path: Path | None) -> nn.Module:
+    assert path is not None, "parse() requires it"
     spec = importlib.util.spec_from_file_location("microsoft_swin_transformer_v2", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module.SwinTransformerV2(**_shape(setting))
 
 
-def _microsoft_stages(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _microsoft_stages(model: Any, images: Tensor) -> list[Tensor]:
     x, maps = model.patch_embed(images), []
     for layer in model.layers:
         for block in layer.blocks:

@@ -11,28 +11,30 @@ matplotlib.use("Agg")  # no window, on any machine
 from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from benchmarking.jobs import COMPARISON  # noqa: E402
+from benchmarking.figures import comparison_figures  # noqa: E402
 from benchmarking.machine import one_line  # noqa: E402
 from benchmarking.peers import PEERS  # noqa: E402
 from benchmarking.report import title_of  # noqa: E402
+from benchmarking.results import COMPARISON, Content  # noqa: E402
 from benchmarking.settings import Setting  # noqa: E402
+from benchmarking.timing import Spread  # noqa: E402
 
 WIDTH, DPI = 12.5, 80  # inches, which the longest title needs, and dots an inch: 1000 pixels
 BAR, GAP = 0.22, 0.4  # inches: of a bar, and between settings
 MANY = 8  # settings
-OURS_COLOUR = "tab:red"
-PEER_COLOURS = dict(zip(PEERS, ("tab:blue", "tab:orange", "tab:green", "tab:purple")))
+OURS_COLOR = "tab:red"
+PEER_COLORS = dict(zip(PEERS, ("tab:blue", "tab:orange", "tab:green", "tab:purple")))
 
-Ratios = dict[str, dict]
+Ratios = dict[str, Spread]
 
 
-def draw(results: Sequence[dict], path: Path) -> None:
-    """Write a PNG of all comparisons that have an eager peer; one group of bars a setting.
+def draw(results: Sequence[Content], path: Path) -> None:
+    """Write a PNG of all comparisons that have an eager peer, with a group of bars for each.
 
-    Where there are many, without the eager peers, none of which is above 1.
+    If there are many, the eager peers are left out; none of them is above 1.
 
     Raises:
-        ValueError: no result has one.
+        ValueError: No result has an eager peer.
     """
     groups = {_title(one): bars(one) for one in results}
     groups = {title: ratios for title, ratios in groups.items() if ratios}
@@ -49,16 +51,16 @@ def draw(results: Sequence[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _title(result: dict) -> str:
+def _title(result: Content) -> str:
     return f"{result['section']}: {title_of(Setting.from_json(result['setting']))}"
 
 
-def bars(result: dict) -> Ratios:
-    """Median and quartiles of the ratio by candidate, if the result is a comparison with a peer."""
+def bars(result: Content) -> Ratios:
+    """Return the ratio by candidate, if the result is a comparison with a peer."""
     if result["kind"] != COMPARISON:
         return {}
-    found = {name: one["speedup_over_eager"] for name, one in result["candidates"].items()}
-    return {name: one for name, one in found.items() if one is not None}
+    found = {name: one.over_eager for name, one in comparison_figures(result).items()}
+    return {name: one.spread for name, one in found.items() if one is not None}
 
 
 def _without_eager_peers(ratios: Ratios) -> Ratios:
@@ -66,13 +68,13 @@ def _without_eager_peers(ratios: Ratios) -> Ratios:
 
 
 def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
-    """Groups from the top down, bars labelled with candidate and ratio."""
+    """Draw groups from the top down, with bars labeled by candidate and ratio."""
     y, ticks = 0.0, {}
     for title, ratios in groups.items():
         y -= GAP
-        font = {"fontsize": 9, "weight": "bold"}
         # Not in the layout, or the longest title squeezes the axes.
-        axes.text(0, y - BAR / 2, title, va="bottom", in_layout=False, **font)
+        label = axes.text(0, y - BAR / 2, title, va="bottom", fontsize=9, weight="bold")
+        label.set_in_layout(False)
         for name, ratio in ratios.items():
             y -= BAR
             ticks[y] = name
@@ -80,19 +82,19 @@ def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
     axes.axvline(1, color="black", linewidth=0.8, linestyle="--")
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=9)
     axes.set_ylim(y - BAR, 0)
-    widest = max(ratio["high"] for ratios in groups.values() for ratio in ratios.values())
-    axes.set_xlim(0, 1.12 * widest)  # and room for the last number
+    widest = max(ratio.high for ratios in groups.values() for ratio in ratios.values())
+    axes.set_xlim(0, 1.12 * widest)  # with room for the last number
     axes.set_xlabel("times faster than the fastest eager peer (median and quartiles)", fontsize=10)
 
 
-def _draw_bar(axes: Axes, y: float, name: str, ratio: dict) -> None:
-    middle = ratio["median"]
-    error = [[middle - ratio["low"]], [ratio["high"] - middle]]
-    axes.barh(y, middle, 0.8 * BAR, color=_colour(name), xerr=error, ecolor="0.3")
-    axes.text(ratio["high"], y, f"  {middle:.2f}", va="center", fontsize=9)
+def _draw_bar(axes: Axes, y: float, name: str, ratio: Spread) -> None:
+    middle = ratio.median
+    error = [[middle - ratio.low], [ratio.high - middle]]
+    axes.barh(y, middle, 0.8 * BAR, color=_color(name), xerr=error, ecolor="0.3")
+    axes.text(ratio.high, y, f"  {middle:.2f}", va="center", fontsize=9)
 
 
-def _colour(name: str) -> str:
-    """One of a publisher's own, whatever its kernel or variation."""
+def _color(name: str) -> str:
+    """Return the color of a publisher, for all kernels and variations."""
     publisher = name.partition("+")[0].partition(":")[0]
-    return PEER_COLOURS.get(publisher, OURS_COLOUR)
+    return PEER_COLORS.get(publisher, OURS_COLOR)

@@ -1,28 +1,38 @@
-"""Results as text: lines for a terminal, and markdown tables, every one under its machine."""
+"""Results as text: lines for a terminal, and markdown tables by machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarking.jobs import ATTENTION, COMPARISON, DETECTOR, INT8, SCALING
+from benchmarking.figures import (
+    Compared,
+    Ratio,
+    comparison_figures,
+    detector_figures,
+    int8_figures,
+    scaling_figures,
+)
 from benchmarking.machine import one_line
+from benchmarking.results import ATTENTION, COMPARISON, DETECTOR, INT8, SCALING, Content
 from benchmarking.settings import Setting, size_name
+from benchmarking.timing import Spread
 
 COLUMNS = (
     *("candidate", "ms", "quartiles", "x fastest eager peer", "x fastest compiled peer"),
     *("floor / actual", "peak memory MB", "/ leanest peer", "difference"),
 )
 HOW_TO_READ = """\
-Milliseconds are medians; "x" is how many times faster than a peer, the median of the ratios of each
-round with their quartiles in brackets.  The floor is the time of the matrix products alone.  Peak
-memory is what one run needs above weights and images; "/" is divided by the leanest peer's.
-"Difference" is the largest of a feature from the readable reference, and the size at which it was
-taken: peers attend padding, so they are compared where there is none.
+Milliseconds are medians. "x" is the number of times that a candidate is faster than a peer: the
+median of the ratios of each round, with their quartiles in brackets. The floor is the time of the
+matrix products alone. Peak memory is the memory of one run in addition to weights and images; "/"
+divides it by that of the leanest peer. "Difference" is the largest difference of a feature from the
+readable reference, and the size at which it was taken: peers attend to padding, so they are
+compared at a size without padding.
 """
 
 
-def tables(results: Sequence[dict]) -> str:
-    """Markdown of all results: by machine, then by section, in the order of the results."""
+def tables(results: Sequence[Content]) -> str:
+    """Return markdown of all results: by machine, then by section, in the order of the results."""
     lines = [HOW_TO_READ]
     for machine in dict.fromkeys(one_line(result["machine"]) for result in results):
         here = [result for result in results if one_line(result["machine"]) == machine]
@@ -36,68 +46,74 @@ def tables(results: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def summary_table(results: Iterable[dict]) -> str:
-    """Ours in several comparisons, a row each; who the fastest peers are is named."""
+def summary_table(results: Iterable[Content]) -> str:
+    """Return a row for each of our candidates in several comparisons, with the fastest peers."""
     columns = ("setting", "candidate", "ms", "x fastest eager peer", "x fastest compiled peer")
     rows = []
     for result in results:
         title = title_of(Setting.from_json(result["setting"])).partition(", ")[2]
-        for name, found in result["candidates"].items():
+        for name, found in comparison_figures(result).items():
             if name.startswith("ours"):
-                eager, compiled = found["speedup_over_eager"], found["speedup_over_compiled"]
-                cells = _row(name, found)
-                rows.append((title, name, cells[1], _named(eager), _named(compiled), *cells[5:8]))
+                cells = _row(name, result["candidates"][name], found)
+                peers = _named(found.over_eager), _named(found.over_compiled)
+                rows.append((title, name, cells[1], *peers, *cells[5:8]))
     return markdown((*columns, *COLUMNS[5:8]), rows)
 
 
-def _named(ratio: dict | None) -> str:
-    return with_quartiles(ratio) + (f" {ratio['of']}" if ratio else "")
+def _unnamed(ratio: Ratio | None) -> str:
+    return "-" if ratio is None else with_quartiles(ratio.spread)
 
 
-def comparison_table(result: dict) -> str:
-    """The candidates of one setting, the floor below them."""
-    rows = [_row(name, found) for name, found in result["candidates"].items()]
-    rows.append(("floor", *_milliseconds(result["floor"]["spread"]), *[""] * 6))
+def _named(ratio: Ratio | None) -> str:
+    return "-" if ratio is None else f"{with_quartiles(ratio.spread)} {ratio.of}"
+
+
+def comparison_table(result: Content) -> str:
+    """Return the candidates of one setting, with the floor below them."""
+    contents = result["candidates"]
+    rows = [_row(name, contents[name], one) for name, one in comparison_figures(result).items()]
+    rows.append(("floor", *_milliseconds(Spread.of(result["floor"])), *[""] * 6))
     title = title_of(Setting.from_json(result["setting"]))
     return _titled(title, COLUMNS, rows, result)
 
 
-def scaling_table(result: dict) -> str:
-    """One candidate at several settings."""
+def scaling_table(result: Content) -> str:
+    """Return one candidate at several settings."""
     columns = ("size", "threads", "ms", "quartiles", "ns a pixel", "/ that of the first")
     rows = [
         (
-            size_name(Setting.from_json(row["setting"]).size),
-            str(row["setting"]["threads"]),
-            *_milliseconds(row["spread"]),
-            f"{row['nanoseconds_a_pixel']['median']:.0f}",
-            with_quartiles(row["over_first"]),
+            size_name(found.setting.size),
+            str(found.setting.threads),
+            *_milliseconds(found.ms),
+            f"{found.ns_per_pixel.median:.0f}",
+            with_quartiles(found.over_first),
         )
-        for row in result["rows"]
+        for found in scaling_figures(result)
     ]
     title = f"{result['candidate']}: {title_of(Setting.from_json(result['setting']))}"
     return _titled(title, columns, rows, result)
 
 
-def detector_table(result: dict) -> str:
-    """Detectors with one head on several backbones."""
+def detector_table(result: Content) -> str:
+    """Return detectors with one head on several backbones."""
     rows = [
-        (name, *_milliseconds(found["spread"]), with_quartiles(found["over_ours"]))
-        for name, found in result["detectors"].items()
+        (name, *_milliseconds(ms), with_quartiles(over_ours))
+        for name, (ms, over_ours) in detector_figures(result).items()
     ]
     title = f"Mask R-CNN FPN, {title_of(Setting.from_json(result['setting']), autocast=True)}"
     return _titled(title, ("backbone", "ms", "quartiles", "/ ours"), rows, result)
 
 
-def int8_table(result: dict) -> str:
-    """float32 and int8: size, speed and error."""
+def int8_table(result: Content) -> str:
+    """Return size, speed and error of float32 and int8."""
+    figures = int8_figures(result)
     columns = ("linear layers", "MB", "ms", "quartiles", "x float32", "largest error", "mean error")
     rows = [
         (
             name,
             f"{found['bytes'] / 1e6:.1f}",
-            *_milliseconds(found["spread"]),
-            with_quartiles(found["speedup"]),
+            *_milliseconds(figures[name][0]),
+            with_quartiles(figures[name][1]),
             f"{found['max_error']:.1e}",
             f"{found['mean_error']:.1e}",
         )
@@ -106,8 +122,8 @@ def int8_table(result: dict) -> str:
     return _titled(title_of(Setting.from_json(result["setting"])), columns, rows, result)
 
 
-def attention_table(result: dict) -> str:
-    """Forward, and both passes of attention, and how near they are to the roofline."""
+def attention_table(result: Content) -> str:
+    """Return forward, and both passes of attention, with their share of the roofline."""
     columns = ("attention", "forward us", "of roofline", "both us", "of roofline")
     rows = [
         (
@@ -135,22 +151,24 @@ TABLES = {
 }
 
 
-def failures(results: Iterable[dict]) -> Iterator[str]:
-    """Who was not timed, where and why; one line each."""
+def failures(results: Iterable[Content]) -> Iterator[str]:
+    """Yield a line for each candidate that was not timed: where and why."""
     for result in results:
         where = title_of(Setting.from_json(result["setting"]))
         for name, why in result["failed"].items():
             yield f"{name} is not timed ({where}): {why}"
 
 
-def _titled(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], result: dict) -> str:
+def _titled(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], result: Content
+) -> str:
     notes = [f"{name} is left out: {why}" for name, why in result.get("left_out", {}).items()]
     notes += [f"{name} is NOT TIMED: {why}" for name, why in result["failed"].items()]
     return "\n".join([f"**{title}**", "", markdown(columns, rows), *(f"\n{n}." for n in notes)])
 
 
 def title_of(setting: Setting, autocast: bool = False) -> str:
-    """The setting in words; in half precision, whether by autocast, as training always is."""
+    """Return the setting in words; for half precision, whether it is autocast, as in training."""
     precision = setting.dtype
     if setting.dtype != "float32":
         precision += " (autocast)" if autocast or setting.training else " (model and images)"
@@ -162,29 +180,27 @@ def title_of(setting: Setting, autocast: bool = False) -> str:
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    columns = list(columns)
-    lines = [columns, ["---"] * len(columns), *rows]
+    head = list(columns)
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(name: str, found: dict) -> tuple[str, ...]:
-    memory = found["memory"] or {}
-    bytes_needed = f"{memory['bytes'] / 1e6:.0f}" if "bytes" in memory else memory.get("error", "-")
-    ratio = found["memory_ratio"]
+def _row(name: str, content: Content, found: Compared) -> tuple[str, ...]:
+    memory = content["memory"]
     return (
         name,
-        *_milliseconds(found["spread"]),
-        with_quartiles(found["speedup_over_eager"]),
-        with_quartiles(found["speedup_over_compiled"]),
-        with_quartiles(found["floor_over_actual"]),
-        bytes_needed,
-        "-" if ratio is None else f"{ratio:.2f}",
-        f"{found['check']['difference']:.0e} at {found['check']['at']}",
+        *_milliseconds(found.ms),
+        _unnamed(found.over_eager),
+        _unnamed(found.over_compiled),
+        with_quartiles(found.floor),
+        f"{memory / 1e6:.0f}" if isinstance(memory, int) else memory or "-",
+        "-" if found.memory_ratio is None else f"{found.memory_ratio:.2f}",
+        f"{content['difference']:.0e} at {content['at']}",
     )
 
 
-def lines(result: dict) -> Iterator[str]:
-    """A result for a terminal: the columns of its table, aligned and without markdown."""
+def lines(result: Content) -> Iterator[str]:
+    """Yield a result for a terminal: the columns of its table, aligned and without markdown."""
     table = TABLES[result["kind"]](result).splitlines()
     rows = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")]
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
@@ -194,14 +210,9 @@ def lines(result: dict) -> Iterator[str]:
     yield from (f"  {note}" for note in table if note and not note.startswith(("|", "**")))
 
 
-def _milliseconds(spread: dict) -> tuple[str, str]:
-    return (
-        f"{spread['median'] * 1e3:.1f}",
-        f"{spread['low'] * 1e3:.1f} - {spread['high'] * 1e3:.1f}",
-    )
+def _milliseconds(spread: Spread) -> tuple[str, str]:
+    return f"{spread.median:.1f}", f"{spread.low:.1f} - {spread.high:.1f}"
 
 
-def with_quartiles(spread: dict | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{spread['median']:.2f} ({spread['low']:.2f} - {spread['high']:.2f})"
+def with_quartiles(spread: Spread) -> str:
+    return f"{spread.median:.2f} ({spread.low:.2f} - {spread.high:.2f})"

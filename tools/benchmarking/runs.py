@@ -11,7 +11,7 @@ from benchmarking.settings import Setting
 
 
 def runner(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:
-    """What is timed: a call that runs the model on the images once, as the setting says."""
+    """Return the call that is timed: it runs the model on the images once."""
     if setting.training:
         return _training(model, images, setting)
     images = images.to(setting.torch_dtype)
@@ -19,10 +19,10 @@ def runner(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], o
 
 
 def _training(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], None]:
-    """Forward and backward from a weighted sum of all features; the optimizer has no part in it.
+    """Return a call of forward and backward from a weighted sum of all features; no optimizer.
 
-    The weights of the sum are random and fixed, so that real gradients arrive, as from an FPN,
-    and not one number seen everywhere.
+    The weights of the sum are random and fixed, so that gradients differ between elements, as those
+    of an FPN do.
     """
     gradients: dict[str, Tensor] = {}
 
@@ -37,7 +37,7 @@ def _training(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[]
 
 
 def features_of(model: nn.Module, images: Tensor, setting: Setting) -> dict[str, Tensor]:
-    """The features in the precision of the setting; with a graph in training only."""
+    """Return the features in the precision of the setting; with a graph in training only."""
     mixed = setting.training and setting.dtype != "float32"
     images = images if setting.training else images.to(setting.torch_dtype)
     with (

@@ -1,13 +1,14 @@
-"""What is measured: one model at one window, size, dtype and mode, and the shapes that follow.
+"""The setting of a measurement: model, window, size, dtype and mode, and the shapes that follow.
 
 Legend: H, W image in pixels; h, w map of a stage in tokens; M window in tokens, the same in all
-stages, as not every peer knows another.
+stages, as not every peer supports others.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -25,17 +26,17 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One comparison.
+    """The setting of one measurement.
 
     Attributes:
-        model: a key of VARIANTS.
+        model: A key of VARIANTS.
         window: M of all stages.
         size: (H, W).
-        batch: images.
-        dtype: a key of DTYPES; model and images have it in forward, autocast in training.
-        mode: one of MODES.
+        batch: Number of images.
+        dtype: A key of DTYPES: of model and images in forward, of autocast in training.
+        mode: One of MODES.
         device: "cpu" or "cuda".
-        threads: of PyTorch on the CPU.
+        threads: PyTorch's on the CPU.
     """
 
     model: str
@@ -59,7 +60,7 @@ class Setting:
 
     @property
     def pixels(self) -> int:
-        """Of the whole batch."""
+        """Pixels of the whole batch."""
         return self.batch * self.size[0] * self.size[1]
 
     @property
@@ -74,8 +75,11 @@ class Setting:
         shown = f"{self.model} window {self.window}, {size_name(self.size)}, batch {self.batch}"
         return f"{shown}, {self.dtype}, {self.mode}, {self.device}, {self.threads} threads"
 
-    def as_json(self) -> dict:
-        return asdict(self) | {"size": list(self.size)}
+    def as_json(self) -> dict[str, Any]:
+        """Return the attributes that differ from their defaults."""
+        content = asdict(self) | {"size": list(self.size)}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in content.items() if value != defaults[name]}
 
     @classmethod
     def from_json(cls, content: dict) -> Setting:
@@ -83,10 +87,10 @@ class Setting:
 
 
 def parse_size(text: str) -> Size:
-    """ "768x1280" -> (768, 1280), height and width.
+    """Return (768, 1280), height and width, for "768x1280".
 
     Raises:
-        ValueError: it is not HxW.
+        ValueError: The text is not HxW.
     """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
@@ -99,21 +103,21 @@ def size_name(size: Size) -> str:
 
 
 def is_whole(setting: Setting) -> bool:
-    """Whether nothing is padded: along both axes a map is less than one window, or whole ones."""
+    """Return whether nothing is padded: every axis is at most one window, or whole windows."""
     lengths = [length for size in setting.maps for length in size]
     whole_patches = all(length % (PATCH_SIZE * 8) == 0 for length in setting.size)
     return whole_patches and all(n <= setting.window or n % setting.window == 0 for n in lengths)
 
 
 def shifts_alike(setting: Setting) -> bool:
-    """Whether both axes of every map are shifted, or neither is; Hugging Face cannot else."""
+    """Return whether both axes of every map are shifted, or neither; Hugging Face needs that."""
     return all((h > setting.window) == (w > setting.window) for h, w in setting.maps)
 
 
 def nearest_whole(setting: Setting) -> Setting:
-    """The setting at the nearest size where every peer's maths is right, itself if it is one.
+    """Return the setting at the nearest size where every peer computes correct attention.
 
-    There every map is whole windows, and both of its axes are more than one window, or neither is.
+    There every map is whole windows, and both of its axes are longer than a window, or neither is.
     """
     if is_whole(setting) and shifts_alike(setting):
         return setting

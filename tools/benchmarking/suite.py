@@ -1,6 +1,6 @@
-"""Everything that docs/SPEED.md says, as a table of comparisons; ``--suite`` runs it.
+"""All measurements of docs/SPEED.md as a table; ``--suite`` runs them.
 
-Nothing here is measured twice: an interrupted suite goes on where it was.
+An interrupted suite continues: existing results are not measured again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import product
 from benchmarking import jobs, scaling
 from benchmarking.candidates import COMPILE, OURS, Candidate, with_variations
 from benchmarking.comparison import Plan
-from benchmarking.floor import products
 from benchmarking.jobs import Job
+from benchmarking.products import products
 from benchmarking.settings import Setting, parse_size
 
 TINY, BASE = "swinv2_tiny_window8_256", "swinv2_base_window8_256"
@@ -21,7 +21,7 @@ TINY, BASE = "swinv2_tiny_window8_256", "swinv2_base_window8_256"
 
 @dataclass(frozen=True)
 class Entry:
-    """Comparisons of one kind: of every window at every size."""
+    """Comparisons of one kind, for every window at every size."""
 
     section: str
     mode: str
@@ -72,14 +72,14 @@ DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of detectors and of what is s
 INT8_SIZES = ("256x256", "512x512")
 SCALED_AT = "768x1280"  # where threads are counted
 
-# For the estimate alone: multiply-adds a second of a thread or a GPU, how much longer a candidate
-# takes than its products, seconds around each candidate (checks, memory), and to compile it.
+# For the estimate alone: multiply-adds per second of a thread or a GPU, time of a candidate divided
+# by that of its products, seconds around each candidate (checks, memory), and to compile it.
 RATE = {"cpu": 30e9, "cuda": 100e12}
 OVER_FLOOR, AROUND, COMPILING = 2.0, 15.0, 120.0
 
 
 def suite(base: Setting, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:
-    """All jobs for the base setting's device and threads."""
+    """Return all jobs for the base setting's device and threads."""
     found, base = [], replace(base, dtype=DTYPES[base.device])
     for entry in ON_CUDA if base.device == "cuda" else ON_CPU:
         chosen = with_variations(
@@ -89,7 +89,7 @@ def suite(base: Setting, candidates: Sequence[Candidate], plan: Plan) -> list[Jo
             found.append(jobs.comparison(setting, chosen, plan, entry.section))
     found += [*_attention(base), *_scaling(base, plan)]
     found += [*_detectors(base, plan), *_int8(base, plan)]
-    return sorted(found, key=lambda job: COMPILE in job.what)  # what compiles takes longest: last
+    return sorted(found, key=lambda job: COMPILE in str(job))  # compiling takes longest: last
 
 
 def _settings(entry: Entry, base: Setting) -> Iterator[Setting]:
@@ -116,7 +116,7 @@ def _attention(base: Setting) -> Iterator[Job]:
 def _scaling(base: Setting, plan: Plan) -> Iterator[Job]:
     for window, mode in product((8, 16), ("forward", "training")):
         at = replace(base, model=TINY, window=window, batch=1, mode=mode)
-        if mode == "forward":  # 2048x2048 in training is more than many machines have memory for
+        if mode == "forward":  # many machines have no memory for 2048x2048 in training
             yield jobs.scaling(
                 scaling.linear_cost(at), Candidate(OURS), plan, "Cost of a pixel by size"
             )
@@ -141,11 +141,11 @@ def _int8(base: Setting, plan: Plan) -> Iterator[Job]:
 
 
 def estimated_seconds(job: Job, plan: Plan) -> float:
-    """What a job will take, within a factor of some two."""
+    """Estimate the time of a job, within a factor of about two."""
     first = job.turns[0]
     rate = RATE[first.device] * (first.threads if first.device == "cpu" else 1)
     work = sum(p.multiply_adds * n for one in job.turns for p, n in products(one).items())
     running = OVER_FLOOR * (plan.rounds + plan.warmup) * work / rate
     if plan.time_limit is not None:
         running = min(running, plan.time_limit)
-    return running + AROUND * len(job.turns) + COMPILING * job.what.count(COMPILE)
+    return running + AROUND * len(job.turns) + COMPILING * str(job).count(COMPILE)

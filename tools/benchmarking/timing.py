@@ -1,10 +1,10 @@
-"""Times in turn, A B C A B C ..., so that what the machine does meanwhile meets all alike."""
+"""Times in turn, A B C A B C ..., so that a slow moment of the machine affects all alike."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import torch
 
 Name = TypeVar("Name", bound=Hashable)
 Clock = Callable[[], float]
-Stopwatch = Callable[[], float]  # does its work, returns the seconds that it took
+Stopwatch = Callable[[], float]  # runs something and returns its seconds
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,13 @@ class Spread:
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Spread:
         if len(numbers) == 1:
-            return cls(*numbers * 3)
+            return cls(numbers[0], numbers[0], numbers[0])
         low, _, high = quantiles(numbers, n=4, method="inclusive")
         return cls(median(numbers), low, high)
 
-    def as_json(self) -> dict[str, float]:
-        return asdict(self)
-
 
 def device_clock(device: str) -> Clock:
-    """Seconds, after all that was begun on the device is done."""
+    """Return a clock in seconds that waits for the work of the device."""
     if device == "cpu":
         return time.perf_counter
 
@@ -47,7 +44,7 @@ def device_clock(device: str) -> Clock:
 
 
 def stopwatch(call: Callable[[], object], clock: Clock) -> Stopwatch:
-    """A run of ``call`` as something that tells its seconds."""
+    """Wrap ``call`` so that it returns its seconds."""
 
     def run() -> float:
         start = clock()
@@ -65,15 +62,15 @@ def alternate(
     time_limit: float | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[Name, list[float]]:
-    """The seconds of every run in every round; the runs take turns.
+    """Return the seconds of every run in every round; the runs take turns.
 
     Args:
-        runs: by name, in the order of their turns.
-        rounds: of one turn each.
-        warmup: rounds before, which are not kept.
-        time_limit: seconds after which no further round begins; three there always are, or as
-            many as ``rounds`` if that is fewer.
-        clock: only tells when the time is up.
+        runs: By name, in the order of their turns.
+        rounds: Each has one turn of every run.
+        warmup: Rounds before, which are not kept.
+        time_limit: Seconds after which no further round begins; there are always three, or
+            ``rounds`` if that is fewer.
+        clock: Used for the time limit alone.
     """
     for _ in range(warmup):
         for run in runs.values():
@@ -88,14 +85,18 @@ def alternate(
     return seconds
 
 
-def paired(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """The ratio of each round, then the median and quartiles of those.
+def in_milliseconds(seconds: Mapping[Name, Sequence[float]]) -> dict[Name, list[float]]:
+    return {name: [1e3 * one for one in own] for name, own in seconds.items()}
 
-    Unlike the ratio of two medians it is not moved by a machine that is slow for some rounds.
+
+def paired(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+    """Return the median and quartiles of the ratios of each round.
+
+    Unlike the ratio of two medians it does not change when the machine is slow for some rounds.
     """
     return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
-def fastest(seconds: Mapping[Name, Sequence[float]], among: Sequence[Name]) -> Name | None:
-    """The name with the least median; None if there is none."""
-    return min(among, key=lambda name: median(seconds[name]), default=None)
+def fastest(times: Mapping[Name, Sequence[float]], among: Sequence[Name]) -> Name | None:
+    """Return the name with the least median; None if there is none."""
+    return min(among, key=lambda name: median(times[name]), default=None)

@@ -1,30 +1,28 @@
-"""The ways to do a matrix product, of which the floor takes the fastest.
+"""The ways to compute a matrix product, of which the floor takes the fastest.
 
 Operands arrive as plain blocks of numbers in the logical shapes (batch, rows, inner) and (batch,
-inner, columns); a way reads them in the memory order that they have in a model, so their numbers
+inner, columns).  A way reads them in the memory order that they have in a model, so their values
 mean nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from benchmarking.floor import Product
+from benchmarking.products import Product
 
 Ways = dict[str, Callable[[], object]]
 
-STRIPS = (4096, 16384)  # rows at a time, whose result stays in the cache
-GROUPS = (2**18, 2**20, 2**22, 2**27)  # numbers of the logits of the matrices that go together
+TILES = (4096, 16384)  # rows at a time, whose result stays in the cache
+GROUPS = (2**18, 2**20, 2**22, 2**27)  # logits of the matrices that are multiplied together
 
 
 def ways(product: Product, left: Tensor, right: Tensor, out: Tensor) -> Ways:
-    """Calls that all do the product, by what they are called."""
+    """Return calls that all compute the product, by name."""
     if product.kind == "linear":
         return _linear(left[0], right[0].view(product.columns, product.inner), out[0])
     if product.kind == "input_gradient":
@@ -42,13 +40,13 @@ def ways(product: Product, left: Tensor, right: Tensor, out: Tensor) -> Ways:
 def _linear(x: Tensor, weight: Tensor, out: Tensor) -> Ways:
     """x (T, inputs), weight (outputs, inputs)."""
     bias = weight[:, 0].contiguous()
-    found = {"F.linear": lambda: F.linear(x, weight, bias)}
+    found: Ways = {"F.linear": lambda: F.linear(x, weight, bias)}
     return found | _by_rows(x, weight.t(), out) | _by_onednn(x, weight, bias)
 
 
 def _weight_gradient(dy: Tensor, x: Tensor, out: Tensor) -> Ways:
     """dy (T, outputs), x (T, inputs)."""
-    found = {"mm": lambda: torch.mm(dy.t(), x, out=out)}
+    found: Ways = {"mm": lambda: torch.mm(dy.t(), x, out=out)}
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         gradient = torch.ops.aten.mkldnn_linear_backward_weights
         found["oneDNN"] = lambda: gradient(dy.to_mkldnn(), x.to_mkldnn(), out, False)[0]
@@ -56,7 +54,7 @@ def _weight_gradient(dy: Tensor, x: Tensor, out: Tensor) -> Ways:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
-    """With the weight (outputs, inputs) as it is and as oneDNN likes it, where PyTorch has that."""
+    """Use the weight (outputs, inputs) as it is and in oneDNN's own order, where PyTorch can."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return {}
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
@@ -65,7 +63,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), len(x))
         pointwise(x[:1], packed, None, "none", [], "")
-    except (NotImplementedError, RuntimeError):  # of a dtype that this processor has no code for
+    except (NotImplementedError, RuntimeError):  # oneDNN has no code for the dtype on this CPU
         return {}
     return {
         "oneDNN": lambda: pointwise(x, weight, bias, "none", [], ""),
@@ -74,32 +72,32 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
 
 
 def _by_rows(x: Tensor, matrix: Tensor, out: Tensor) -> Ways:
-    """All rows at once into memory that is there already; and in strips, all into the same.
+    """Multiply all rows at once into allocated memory, and tile by tile into the same.
 
-    As whoever works in strips goes on with a strip before it leaves the cache.
+    Code that works tile by tile uses the result of a tile before it leaves the cache.
     """
-    found = {"mm": lambda: torch.mm(x, matrix, out=out)}
-    for rows in STRIPS:
+    found: Ways = {"mm": lambda: torch.mm(x, matrix, out=out)}
+    for rows in TILES:
         if rows < len(x):
-            found[f"mm, {rows} rows at a time"] = _in_strips(x, matrix, out, rows)
+            found[f"mm, {rows} rows at a time"] = _tiled(x, matrix, out, rows)
     return found
 
 
-def _in_strips(x: Tensor, matrix: Tensor, out: Tensor, rows: int) -> Callable[[], None]:
-    strips = [(strip, out[: len(strip)]) for strip in x.split(rows)]
+def _tiled(x: Tensor, matrix: Tensor, out: Tensor, rows: int) -> Callable[[], None]:
+    tiles = [(tile, out[: len(tile)]) for tile in x.split(rows)]
 
     def call() -> None:
-        for strip, result in strips:
-            torch.mm(strip, matrix, out=result)
+        for tile, result in tiles:
+            torch.mm(tile, matrix, out=result)
 
     return call
 
 
 def _grouped(left: Tensor, right: Tensor, out: Tensor) -> Ways:
-    """A batched product, some matrices at a time, all into the same memory."""
+    """Compute a batched product, some matrices at a time, into the same memory."""
     logits = max(one.shape[1] * one.shape[2] for one in (left, out))
     sizes = {min(len(left), max(1, numbers // logits)) for numbers in GROUPS}
-    found = {}
+    found: Ways = {}
     for size in sorted(sizes):
         parts = [(a, b, out[: len(a)]) for a, b in zip(left.split(size), right.split(size))]
         found[f"bmm, {size} matrices at a time"] = _batched(parts)

@@ -1,4 +1,4 @@
-"""Random weights that make a comparison mean something, the same for every candidate."""
+"""Random weights on which every parameter matters, the same for every candidate."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from swinv2_backbone import SwinV2, build_backbone
 
 
 def random_backbone(setting: Setting) -> SwinV2:
-    """Our model in float32 on the CPU, whose weights all candidates get.
+    """Return our model in float32 on the CPU, whose weights all candidates get.
 
-    A fresh block is the identity, as its norms begin with 0; here every parameter counts.
+    A new block is the identity, as its norms start at 0; here every parameter matters.
     """
     return _random_backbone(setting.model, setting.window)
 
 
 @lru_cache(maxsize=1)
 @torch.no_grad()
-def _random_backbone(model: str, window: int) -> SwinV2:
-    model = build_backbone(model, window_size=window)
+def _random_backbone(name: str, window: int) -> SwinV2:
+    model = build_backbone(name, window_size=window)
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        parameter.copy_(_values(name, parameter.shape, generator))
+    for key, parameter in model.named_parameters():
+        parameter.copy_(_values(key, parameter.shape, generator))
     return model.eval()
 
 
 def _values(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Values for one parameter by the end of its name."""
+    """Return values for one parameter by the end of its name."""
     normal = torch.randn(shape, generator=generator)
     if name.endswith("logit_scale"):
-        return math.log(10) + 0.3 * normal  # about as sharp as a fresh model
+        return math.log(10) + 0.3 * normal  # about that of a new model
     if name.endswith("cpb_mlp.2.weight"):  # around 0 before the sigmoid: biases within (0, 16)
         return (normal - normal.mean(dim=1, keepdim=True)) * 4 / math.sqrt(shape[1])
     if len(shape) > 1:
@@ -43,7 +43,7 @@ def _values(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 
 def random_images(setting: Setting) -> Tensor:
-    """(B, 3, H, W) in float32 on the device, the same for the same setting."""
+    """Return (B, 3, H, W) float32 on the device, the same for the same setting."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(setting.batch, 3, *setting.size, generator=generator)
     return images.to(setting.device)

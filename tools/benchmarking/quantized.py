@@ -1,8 +1,8 @@
-"""What int8 gives and costs: linear layers in int8 on the CPU against float32.
+"""Linear layers in int8 on the CPU against float32: size, time and error.
 
-Dynamic quantisation (torch.ao): weights are int8 in the file, inputs are rounded as they come, by
-their own range, and products are added up in whole numbers.  A block with such layers is computed
-by its modules, so that float32 by modules takes its turn too.
+Dynamic quantization (torch.ao): weights are int8 in the file, inputs are quantized at run time by
+their own range, and products are accumulated as integers.  A block with such layers is computed by
+its modules, so float32 by modules takes its turn too.
 """
 
 from __future__ import annotations
@@ -17,62 +17,63 @@ from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 
 from benchmarking.candidates import OURS, Candidate, build
 from benchmarking.comparison import Plan, progress
+from benchmarking.figures import FLOAT
 from benchmarking.machine import describe
-from benchmarking.runs import runner
+from benchmarking.results import Content
+from benchmarking.runs import features_of, runner
 from benchmarking.settings import Setting
-from benchmarking.timing import Spread, alternate, device_clock, paired, stopwatch
+from benchmarking.timing import alternate, device_clock, in_milliseconds, stopwatch
 from benchmarking.weights import random_backbone, random_images
 
-FLOAT, BY_MODULES, INT8 = "float32", "float32 by modules", "int8 linear layers"
+BY_MODULES, INT8 = "float32 by modules", "int8 linear layers"
 
 
 def unfit(setting: Setting) -> str | None:
-    """Why a setting has no int8, or None."""
+    """Return why a setting has no int8, or None."""
     if setting.device != "cpu" or setting.dtype != "float32" or setting.training:
         return "int8 is compared with float32, forward, on the CPU"
     return None
 
 
-def quantise(model: nn.Module) -> nn.Module:
-    """A copy with int8 linear layers, but for the MLP of the position bias.
+def quantize(model: nn.Module) -> nn.Module:
+    """Return a copy with int8 linear layers, except for the MLP of the position bias.
 
-    That one runs once ever, and reads its weights itself.
+    The MLP runs only once, and reads its weights itself.
     """
     layers = {
         name: default_dynamic_qconfig
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and ".cpb_mlp." not in name
     }
-    with warnings.catch_warnings():  # that torch.ao will move to another package
+    with warnings.catch_warnings():  # torch.ao will move to another package
         warnings.simplefilter("ignore")
         return quantize_dynamic(model, layers, dtype=torch.qint8)
 
 
-def compare_quantised(setting: Setting, plan: Plan) -> dict:
-    """Size, time in turns and error of the features, as JSON content."""
+def compare_quantized(setting: Setting, plan: Plan) -> Content:
+    """Compare size, time and error of the features; return the content of a result."""
     torch.set_num_threads(setting.threads)
     weights, images = random_backbone(setting), random_images(setting)
     plain = build(Candidate(OURS), setting, weights)
-    models = {
+    models: dict[str, nn.Module] = {
         FLOAT: plain,
         BY_MODULES: build(Candidate(OURS, "reference"), setting, weights),
-        INT8: quantise(plain),
+        INT8: quantize(plain),
     }
     runs = {name: runner(model, images, setting) for name, model in models.items()}
-    features = {name: run() for name, run in runs.items()}
+    features = {name: features_of(model, images, setting) for name, model in models.items()}
     progress(f"  timing {', '.join(runs)}")
     clock = device_clock(setting.device)
     turns = {name: stopwatch(run, clock) for name, run in runs.items()}
     seconds = alternate(turns, plan.rounds, warmup=plan.warmup, time_limit=plan.time_limit)
+    ms = in_milliseconds(seconds)
     return {
         "setting": setting.as_json(),
         "machine": describe(setting.device, setting.threads),
         "models": {
             name: {
                 "bytes": file_size(model),
-                "seconds": seconds[name],
-                "spread": Spread.of(seconds[name]).as_json(),
-                "speedup": paired(seconds[FLOAT], seconds[name]).as_json(),
+                "ms": ms[name],
                 **errors(features[name], features[FLOAT]),
             }
             for name, model in models.items()
@@ -82,16 +83,16 @@ def compare_quantised(setting: Setting, plan: Plan) -> dict:
 
 
 def file_size(model: nn.Module) -> int:
-    """Bytes of its weights in a file."""
+    """Return the bytes of the weights in a file."""
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     return file.tell()
 
 
 def errors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """The largest error relative to the largest value, and the mean relative to the mean.
+    """Return the largest error relative to the largest value, and the mean relative to the mean.
 
-    Each of the feature where it is worst.
+    Each is of the feature where it is largest.
     """
     apart = {name: (found[name] - value).abs() for name, value in expected.items()}
     return {
