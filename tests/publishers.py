@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
 from os import PathLike
 from types import ModuleType
 from typing import NamedTuple
@@ -85,14 +86,27 @@ def native_state(name: str | Variant, seed: int = 0, num_classes: int = 1000) ->
 
     The only output norm is that of res5, as in every publisher's file.  Logit scales are half of
     those by the oracle's `randomize`, so that float32 is accurate to 1e-5.
+
+    Calls share their tensors, which must not be changed in place.
     """
+    state, versions = _native_state(name, seed, num_classes)
+    assert [value._version for value in state.values()] == versions, "changed in place"
+    return dict(state)
+
+
+@lru_cache(maxsize=4)
+def _native_state(
+    name: str | Variant, seed: int, num_classes: int
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Make the state, and the version of each of its tensors."""
     model = classifier(name, num_classes)
     state = randomize(model.backbone, seed).state_dict()
     for key in state:
         if key.endswith("logit_scale"):
             state[key] = state[key] / 2
     head = randomize(model.head, seed).state_dict()
-    return dict(state) | {f"head.{key}": value for key, value in head.items()}
+    made = dict(state) | {f"head.{key}": value for key, value in head.items()}
+    return made, [value._version for value in made.values()]
 
 
 def filled_classifier(state: State, name: str | Variant) -> SwinV2Classifier:
@@ -304,11 +318,28 @@ PEER_CLASSIFIERS = {
     ),
 }
 
+
+def made_once(publisher: Publisher) -> Publisher:
+    """Keep the last file of a publisher, instead of building its model anew for equal arguments."""
+    last: list[tuple] = []  # the arguments, the content of the file, and the state
+
+    @wraps(publisher)
+    def content_of(state: State, name: str, image_size: int | None = None) -> dict:
+        # Tensors are compared by identity.
+        given = [name, image_size, *state, *map(id, state.values())]
+        if not last or last[0][0] != given:
+            content = publisher(state, name, image_size)
+            last[:] = [(given, content, dict(state))]  # an id is of a tensor that lives
+        return OrderedDict(last[0][1])
+
+    return content_of
+
+
 PUBLISHERS: dict[str, Publisher] = {
     "microsoft": microsoft,
-    "timm": timm_,
-    "hugging_face": hugging_face,
-    "torchvision": torchvision,
+    "timm": made_once(timm_),
+    "hugging_face": made_once(hugging_face),
+    "torchvision": made_once(torchvision),
     "mmpretrain": mmpretrain,
     "simmim": simmim,
 }
