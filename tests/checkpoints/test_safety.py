@@ -36,7 +36,7 @@ class Hostile:
 
 class HostileEval(Hostile):
     def __reduce__(self):
-        return eval, (f"open({str(self.sentinel)!r}, 'w')",)
+        return eval, (f"open({str(self.sentinel)!r}, 'w').close()",)
 
 
 class HostileSetState(Hostile):
@@ -62,6 +62,7 @@ def write_pickle(content, path: Path) -> None:
 @pytest.mark.parametrize("place", ["beside", "among"])
 @pytest.mark.parametrize("writer", [write_torch, write_legacy, write_pickle])
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl", ".safetensors"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # of write_pickle
 def test_hostile_files_execute_nothing(hostile, place, writer, suffix, state, tmp_path):
     sentinel, path = tmp_path / "executed", tmp_path / f"evil{suffix}"
     weights = {key: value for key, value in state.items() if "norm" in key}

@@ -126,7 +126,9 @@ def _hugging_face(setting: Setting, checkpointing: bool, path: Path | None) -> n
     config = Swinv2Config(image_size=shape.pop("img_size"), **shape)
     model = Swinv2Model(config, add_pooling_layer=False)
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        # Releases of transformers for Python 3.10 have the old name alone; newer ones deprecate it.
+        old_name = model.gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", old_name)()
     return model
 
 

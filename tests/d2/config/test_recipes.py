@@ -116,7 +116,7 @@ def _plain(value):
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("file", filter(bases, FILES[::2]), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", list(filter(bases, FILES[::2])), ids=lambda file: file.name)
 def test_a_yaml_says_only_what_differs_from_its_base(file):
     said = yaml.safe_load(file.read_text())
     before = leaves(yaml_config(Path(said.pop("_BASE_")).stem))

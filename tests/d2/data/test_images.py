@@ -182,6 +182,7 @@ def test_a_picture_with_broken_exif_is_read_unturned(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "gif"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # before its error
 def test_damaged_files_are_named_wherever_they_end(tmp_path, suffix):
     noise = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
     whole = tmp_path / f"whole.{suffix}"
