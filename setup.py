@@ -15,13 +15,14 @@ setup(
     author="The swinv2_backbone authors",
     license="Apache-2.0",
     packages=find_packages(include=["swinv2_backbone*"]),
+    package_data={"swinv2_backbone": ["py.typed"]},
     python_requires=">=3.10",
     # Before 2.10 a pickled weight file could run code even with weights_only=True.
     install_requires=["torch>=2.10", "numpy"],
     extras_require={
         "weights": ["safetensors", "tqdm"],  # for .safetensors files and a progress bar
-        # What Detectron2 needs. It is not named itself, as it has no release on PyPI under its own
-        # name: tools/install_detectron2.py installs it.
+        # The dependencies of Detectron2.  It is not listed itself, as it has no release on PyPI under
+        # its own name: tools/install_detectron2.py installs it.
         "d2": [
             "black",
             "cloudpickle",
