@@ -217,7 +217,7 @@ def _model(config: DictConfig, faults: list[str]) -> dict[str, Any]:
 
 def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     name = target_name(config.optimizer)
-    found = {"optimizer.name": {"AdamW": "ADAMW"}.get(name, name)}
+    found: dict[str, Any] = {"optimizer.name": {"AdamW": "ADAMW"}.get(name, name)}
     if name == "SGD" and "momentum" not in config.optimizer:
         found["optimizer.momentum"] = 0.0  # torch's default
     return found

@@ -17,8 +17,9 @@ from torch import nn
 
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.engine.checkpoint import save_weights
-from swinv2_backbone.d2.engine.parallel import gathered, model_state
+from swinv2_backbone.d2.engine.parallel import gathered
 from swinv2_backbone.d2.engine.rng import undisturbed_rng
+from swinv2_backbone.d2.engine.sharded_state import model_state
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
 
@@ -55,6 +56,7 @@ class Evaluate(hooks.EvalHook):
         output_dir: str | os.PathLike,
     ):
         super().__init__(period, evaluate)
+        self.evaluate = evaluate
         self.step, self.best_metric, self.model = step, best_metric, model
         self.record = Path(output_dir, f"{BEST}.json")
         self.best = -math.inf
@@ -84,8 +86,13 @@ class Evaluate(hooks.EvalHook):
             raise SystemExit(exit_code(self.step.stopping))
 
     def _do_eval(self) -> None:
-        evaluate, results = self._func, {}
-        self._func = lambda: results.update(evaluate() or {}) or results
+        results: dict = {}
+
+        def recorded() -> dict:
+            results.update(self.evaluate() or {})
+            return results
+
+        self._func = recorded
         watch = self.model.register_forward_pre_hook(self._look_for_signal)
         try:
             # A training that is resumed has no evaluation before its next step.
@@ -98,7 +105,6 @@ class Evaluate(hooks.EvalHook):
             logging.getLogger(__name__).warning("The evaluation is abandoned")
         finally:
             watch.remove()
-            self._func = evaluate
         self.step.stopping = max(comm.all_gather(self.step.stop_request.signal))
 
     def _look_for_signal(self, model: nn.Module, inputs: tuple) -> None:

@@ -17,7 +17,7 @@ from swinv2_backbone.checkpoints.durable import remove_partials, write_text
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate
-from swinv2_backbone.d2.engine.parallel import model_state
+from swinv2_backbone.d2.engine.sharded_state import model_state
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP, TrainingEnded, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
 
@@ -45,7 +45,8 @@ class SaveCheckpoints(HookBase):
         max_to_keep: int | None = None,
     ):
         self.checkpointer, self.step, self.period = checkpointer, step, period
-        self.max_to_keep, self.kept, self.saved = max_to_keep, [], -1
+        self.max_to_keep, self.saved = max_to_keep, -1
+        self.kept: list[str] = []
 
     def before_train(self) -> None:
         if comm.is_main_process() and self.checkpointer.save_dir:

@@ -68,13 +68,14 @@ class Training:
         self.step = _build_step(plan, self.model, optimizer)
         self.loop = self.step if loop is None else loop
         self.scheduler = build.schedule(optimizer)
+        parts: dict[str, Any] = {"trainer": self.loop}
+        parts |= {"average": self.average} if self.average else {}
         self.checkpointer = Checkpointer(
             self.model,
             plan.run.output_dir,
             partial=plan.run.partial_weights,
             evaluated=self.evaluated,
-            trainer=self.loop,
-            **({"average": self.average} if self.average else {}),
+            **parts,
         )
         self._evaluate = evaluate or partial(evaluate_plan, plan)
         self.results: dict = OrderedDict()
