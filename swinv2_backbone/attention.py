@@ -1,7 +1,7 @@
 """Scaled cosine attention over windows (paper section 3.2, equation 2).
 
-Legend: T tokens of the whole batch, packed; nW windows; N tokens in a window (Mh * Mw); nH heads; d
-channels a head; C = nH * d.
+Legend: T tokens of the whole batch, packed; nW windows; N tokens of a window (Mh * Mw); nH heads; d
+channels per head; C = nH * d.
 """
 
 from __future__ import annotations
@@ -12,47 +12,57 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
 
+from swinv2_backbone.plain import is_plain
 from swinv2_backbone.position_bias import PositionBias, bias_matrix, offsets_within
+from swinv2_backbone.precision import accumulation_dtype
 from swinv2_backbone.windows import Partition, Size, WindowLayout, window_layout
 
 # (qkv, scale, table, partition) -> attended tokens, see window_attention
 Attend = Callable[[Tensor, Tensor, Tensor, Partition], Tensor]
 
 MAX_LOGIT_SCALE = math.log(100)
-PLAIN = (nn.Parameter, Tensor, FakeTensor)  # the last: as nn.Parameter, without memory
+
+
+def exp_logit_scale(logit_scale: Tensor) -> Tensor:
+    """Return the scale of the cosines, at most 100 and at least float32."""
+    return logit_scale.to(accumulation_dtype(logit_scale.dtype)).clamp(max=MAX_LOGIT_SCALE).exp()
+
+
+def join_qkv_bias(q_bias: Tensor, v_bias: Tensor) -> Tensor:
+    """Return the bias (3C,) of queries, keys and values; keys have none."""
+    return torch.cat((q_bias, torch.zeros_like(q_bias), v_bias))
 
 
 def cosine_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor, forbidden: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor, attn_mask: Tensor | None
 ) -> Tensor:
-    """``softmax(cos(q, k) * scale + bias) v``: the reference that faster ways are tested against.
+    """Compute ``softmax(cos(q, k) * scale + bias) v``, as a reference for the kernels.
 
     Args:
         q, k, v: (nW, nH, N, d).
-        scale: (nH, 1, 1), up to 100, float32 or float64.
+        scale: (nH, 1, 1), at most 100, float32 or float64.
         bias: (nH, N, N), in (0, 16), float32 or float64.
-        forbidden: (nW, N, N), True where query i must not attend to key j; or None.
+        attn_mask: (nW, N, N), True where query i must not attend to key j; or None.
 
     Returns:
         (nW, nH, N, d) in the dtype of ``v``.
     """
     # Logits reach 116: half precision would round them by up to 0.25, so they stay in float32.
-    # The eps keeps the gradient of an empty seat (q = k = 0) finite.
-    precise = torch.promote_types(v.dtype, torch.float32)
+    # The eps keeps the gradient of an empty slot (q = k = 0) finite.
+    precise = accumulation_dtype(v.dtype)
     with torch.autocast(q.device.type, enabled=False):
         q = F.normalize(q.to(precise), dim=-1, eps=1e-6) * scale
         k = F.normalize(k.to(precise), dim=-1, eps=1e-6)
         logits = (q @ k.transpose(-2, -1)).add_(bias)  # (nW, nH, N, N)
-        if forbidden is not None:
-            # -inf, not -100: cosine logits span more than 200, so that -100 is within their range.
-            logits = logits.masked_fill_(forbidden[:, None], -math.inf)
+        if attn_mask is not None:
+            # -inf, not -100: cosine logits span more than 200, so -100 is within their range.
+            logits = logits.masked_fill_(attn_mask[:, None], -math.inf)
         return logits.softmax(dim=-1).to(v.dtype) @ v
 
 
 def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
-    """Attention of every token to the tokens of its window, as plainly as can be.
+    """Let every token attend to the tokens of its window: the reference implementation.
 
     Args:
         qkv: (T, 3C), the queries, keys and values of the packed tokens.
@@ -75,28 +85,13 @@ def attend_in_windows(qkv: Tensor, scale: Tensor, bias: Tensor, layout: WindowLa
     return layout.to_tokens(out.transpose(1, 2).flatten(2))
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling a module does what its class says, and its parameters are ordinary ones.
-
-    Hooks, a ``forward`` of its own, and quantised or otherwise special parameters make it not so.
-    """
-    hooked = (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in vars(module)
-    )
-    return not hooked and all(p is None or type(p) in PLAIN for p in module._parameters.values())
-
-
 class WindowAttention(nn.Module):
     """Multi-head scaled cosine attention within windows, with a log-CPB position bias.
 
     Args:
         dim: channels C.
         num_heads: heads nH, a divisor of ``dim``.
-        pretrained_window: (ph, pw), the window that normalises the offsets of the bias.
+        pretrained_window: (ph, pw), see :class:`PositionBias`.
     """
 
     def __init__(self, dim: int, num_heads: int, pretrained_window: Size):
@@ -112,7 +107,7 @@ class WindowAttention(nn.Module):
     def forward(
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
-        """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster way to compute it."""
+        """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster implementation."""
         if type(self.qkv) is nn.Linear and is_plain(self.qkv):
             # The bias is not the layer's own: keys have none.
             qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
@@ -122,11 +117,10 @@ class WindowAttention(nn.Module):
 
     @property
     def qkv_bias(self) -> Tensor:
-        """(3C,): keys have none."""
-        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        """The bias (3C,) of queries, keys and values."""
+        return join_qkv_bias(self.q_bias, self.v_bias)
 
     @property
     def scale(self) -> Tensor:
-        """(nH, 1, 1), at least float32: by what cosines are multiplied, 100 at most."""
-        precise = torch.promote_types(self.logit_scale.dtype, torch.float32)
-        return self.logit_scale.to(precise).clamp(max=MAX_LOGIT_SCALE).exp()
+        """The scale (nH, 1, 1) of the cosines, at most 100 and at least float32."""
+        return exp_logit_scale(self.logit_scale)

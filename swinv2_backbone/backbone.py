@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.kernels.choose import asked_for
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
-from swinv2_backbone.windows import Size, shrink, unpack
+from swinv2_backbone.windows import Size, shrink, size_of, unpack
 
-FEATURES = ("res2", "res3", "res4", "res5")  # Detectron2's names of the outputs of the stages
+FEATURES = ("res2", "res3", "res4", "res5")  # the outputs of the stages, as Detectron2 names them
 
 WindowSizes = int | Sequence[int | Size]
 
@@ -21,31 +22,31 @@ class SwinV2(nn.Module):
     """The Swin Transformer V2 (arXiv 2111.09883) as a multi-scale backbone.
 
     Args:
-        embed_dim: channels C of the first stage; every stage has twice those before it.
-        depths: blocks of each stage.
-        num_heads: attention heads of each stage.
+        embed_dim: channels C of the first stage; they double with every stage.
+        depths: number of blocks of each stage.
+        num_heads: number of attention heads of each stage.
         window_size: in tokens; one number, one per stage, or one (height, width) per stage.
-        pretrained_window_sizes: the windows the weights were trained with, which normalise the
+        pretrained_window_sizes: the windows the weights were trained with, which normalize the
             position bias; in the same forms.  Default: ``window_size``, for training from scratch.
-        out_features: which of "res2" ... "res5" to return; only these have an output norm, and
-            there is no stage after the last of them.
+        out_features: the outputs to return, among "res2" ... "res5"; only these have an output
+            norm, and there is no stage after the last of them.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         frozen_stages: -1: none; 0: the patch embedding; k: also the first k stages.  Frozen parts
             get no gradient and stay in eval mode.
-        activation_checkpointing: keep only the inputs of blocks for the backward pass.
-        extra_norm_every: a LayerNorm on the main branch after every so many blocks; 0: none.
+        activation_checkpointing: save only the inputs of blocks for the backward pass.
+        extra_norm_every: a LayerNorm on the main branch after every n-th block; 0: none.
         in_channels: channels of the images.
-        kernel: how blocks are computed: "auto", the fastest way for the device; "reference",
-            "tiles" or "triton", see kernels/choice.py.  The results are the same.
+        kernel: the implementation of the blocks: "auto", the fastest for the device; "reference",
+            "tiles" or "triton", see kernels/choose.py.  The results are the same.
 
     Attributes:
         channels: channels of each output, by name.
         strides: stride of each output in pixels, by name.
-        pretrained_windows_assumed: nobody said what normalises the position bias, so that a checkpoint
-            that does may set it.
+        pretrained_windows_assumed: True if ``pretrained_window_sizes`` were not given, so that a
+            checkpoint that specifies them may set them.
 
     Raises:
-        ValueError: an argument is out of its range, or the stages do not agree in number.
+        ValueError: an argument is out of range, or arguments differ in the number of stages.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class SwinV2(nn.Module):
         self.strides = {name: PATCH_SIZE * 2 ** stage_of[name] for name in self.out_features}
 
         self.patch_embed = PatchEmbed(in_channels, embed_dim)
-        self.layers = nn.ModuleList()
-        # No stage after the last output: weights that are never used break distributed training.
+        stages = []
+        # No stage after the last output: unused weights break distributed training.
         for stage in range(max(stage_of[name] for name in self.out_features) + 1):
             first = sum(depths[:stage])
             blocks = [
@@ -102,17 +103,14 @@ class SwinV2(nn.Module):
                 )
                 for j in range(first, first + depths[stage])
             ]
-            self.layers.append(
-                Stage(
-                    blocks,
-                    window_size=windows[stage],
-                    downsample=PatchMerging(widths[stage - 1]) if stage else None,
-                )
-            )
+            downsample = PatchMerging(widths[stage - 1]) if stage else None
+            stages.append(Stage(blocks, window_size=windows[stage], downsample=downsample))
+        # A ModuleList; its type says nothing of its elements.
+        self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         self.norms = nn.ModuleDict(
             {name: nn.LayerNorm(self.channels[name]) for name in self.out_features}
         )
-        self._initialise()
+        self._initialize()
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.train()
@@ -120,62 +118,63 @@ class SwinV2(nn.Module):
     def forward(
         self, images: Tensor, image_sizes: Sequence[Size] | None = None
     ) -> dict[str, Tensor]:
-        """Features of a batch of images.
+        """Compute the features of a batch of images.
 
         Args:
             images: (B, C_in, H, W), floating point; any height and width from 1 pixel up.
             image_sizes: true (height, width) of each image in pixels, if the batch was padded at
-                the bottom and right (with zeros).  What lies outside is neither attended nor
-                computed, and its features are zero.  Default: every image is (H, W).
+                the bottom and right (with zeros).  Padding is neither attended nor computed, and
+                its features are zero.  Default: every image is (H, W).
 
         Returns:
             name -> (B, C, ceil(H / stride), ceil(W / stride)) for each of ``out_features``, in
-            channels-last memory.
+            channels-last memory format.
 
         Raises:
-            ValueError: the images have a wrong shape, are integers, or disagree with their sizes.
+            ValueError: the images have a wrong shape, are integers, or do not match their sizes.
         """
         sizes = self._check_images(images, image_sizes)
-        sizes, full = shrink(sizes, PATCH_SIZE), shrink([tuple(images.shape[-2:])], PATCH_SIZE)
-        return self.forward_tokens(self.patch_embed(images, sizes), sizes, full[0])
+        sizes, (full,) = shrink(sizes, PATCH_SIZE), shrink([size_of(images)], PATCH_SIZE)
+        return self.forward_tokens(self.patch_embed(images, sizes), sizes, full)
 
     def forward_tokens(self, x: Tensor, sizes: tuple[Size, ...], full: Size) -> dict[str, Tensor]:
-        """What :meth:`forward` does after the patch embedding.
+        """Compute the features from the tokens of the patch embedding.
 
         Args:
             x: (T, C), the packed tokens of the first stage (see windows.py).
             sizes: (height, width) of each image's map, in tokens.
-            full: those of the map that the features fill, for images of several sizes.
+            full: (height, width) of the maps of the batch, to which smaller ones are padded.
         """
-        features, full = {}, (full,)
+        features = {}
         for name, stage in zip(FEATURES, self.layers):
             x, sizes = stage(x, sizes)
-            full = full if stage.downsample is None else shrink(full, 2)
+            if stage.downsample is not None:
+                (full,) = shrink([full], 2)
             if name in self.norms:
-                features[name] = unpack(self.norms[name](x), sizes, full[0])
+                features[name] = unpack(self.norms[name](x), sizes, full)
         return features
 
     def set_window_size(self, window_size: WindowSizes) -> None:
-        """Change the windows of a built model; the bias extrapolates, its normaliser stays.
+        """Change the windows of a built model; the bias extrapolates from its pretrained window.
 
         Args:
             window_size: one number, one per stage, or one (height, width) per stage.
 
         Raises:
-            ValueError: a window is smaller than 1 or their number is not that of the stages.
+            ValueError: a window is smaller than 1, or the number of stages differs.
         """
         windows = window_per_stage(window_size, self.num_stages, "window_size")
         for stage, window in zip(self.layers, windows):
             stage.window_size = window
 
     def set_pretrained_window_sizes(self, window_size: WindowSizes) -> None:
-        """Say which windows the weights were trained with, which normalise the position bias.
+        """Set the windows the weights were trained with, which normalize the position bias.
 
         Args:
             window_size: one number, one per stage, or one (height, width) per stage.
 
         Raises:
-            ValueError: a window is smaller than 1 or their number is not that of the stages.
+            ValueError: a window is smaller than 1, or the number of stages differs.
         """
         windows = window_per_stage(window_size, self.num_stages, "pretrained_window_sizes")
         for stage, window in zip(self.layers, windows):
@@ -185,12 +184,12 @@ class SwinV2(nn.Module):
 
     @property
     def window_sizes(self) -> tuple[Size, ...]:
-        """(height, width) of the window of each stage, in tokens."""
+        """The window (height, width) of each stage, in tokens."""
         return tuple(stage.window_size for stage in self.layers)
 
     @property
     def pretrained_window_sizes(self) -> tuple[Size, ...]:
-        """(height, width) of the window that normalises the position bias of each stage."""
+        """The pretrained window (height, width) of the position bias of each stage."""
         return tuple(stage.blocks[0].attn.cpb_mlp.pretrained_window for stage in self.layers)
 
     def train(self, mode: bool = True) -> SwinV2:
@@ -204,7 +203,7 @@ class SwinV2(nn.Module):
             return []
         return [self.patch_embed, *self.layers[: self.frozen_stages]]
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -223,7 +222,7 @@ class SwinV2(nn.Module):
             )
         if not images.is_floating_point():
             raise ValueError(
-                f"images must be floating point (normalised by mean and std), got {images.dtype}"
+                f"images must be floating point (normalized by mean and std), got {images.dtype}"
             )
         height, width = images.shape[-2:]
         if sizes is None:
@@ -234,7 +233,7 @@ class SwinV2(nn.Module):
         if len(sizes) != len(images):
             raise ValueError(f"{len(sizes)} image_sizes for {len(images)} images")
         for h, w in sizes:
-            if torch.compiler.is_compiling():  # perhaps read from the images, and never known
+            if torch.compiler.is_compiling():  # perhaps read from the images, so never known
                 for length, most in ((h, height), (w, width)):
                     torch._check(length >= 1)
                     torch._check(length <= most)
@@ -244,28 +243,30 @@ class SwinV2(nn.Module):
 
 
 def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[Size, ...]:
-    """One (height, width) per stage from one number, one per stage, or one pair per stage.
+    """Return one (height, width) per stage from one number, one per stage, or one pair per stage.
 
     Raises:
-        ValueError: another number of stages, or a window that is not a whole number from 1 up.
+        ValueError: another number of stages, or a window that is not an integer from 1 up.
     """
     given = tuple(windows) if isinstance(windows, Sequence) else (windows,) * stages
-    pairs = tuple(tuple(w) if isinstance(w, Sequence) else (w, w) for w in given)
     if len(given) != stages:
         raise ValueError(
             f"{argument} must be one number or one per stage ({stages}), got {windows!r}"
         )
-    for pair in pairs:
+    pairs = []
+    for window in given:
+        pair = tuple(window) if isinstance(window, Sequence) else (window, window)
         if len(pair) != 2 or not all(isinstance(m, int) and m >= 1 for m in pair):
             raise ValueError(
-                f"{argument} must be whole numbers >= 1 or pairs (height, width) of "
-                f"them, got {windows!r}"
+                f"{argument} must be integers >= 1 or pairs (height, width) of them, "
+                f"got {windows!r}"
             )
-    return pairs
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
 
 
 def _check_stages(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...]) -> list[int]:
-    """Channels of each stage, if the stages are possible."""
+    """Return the channels of each stage, or raise ValueError if the stages are impossible."""
     if not 1 <= len(depths) <= len(FEATURES) or len(num_heads) != len(depths):
         raise ValueError(
             f"depths and num_heads need one entry for each of 1 to {len(FEATURES)} "

@@ -5,13 +5,20 @@ Legend: T tokens of the whole batch, packed (see windows.py); C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from swinv2_backbone.attention import WindowAttention
-from swinv2_backbone.kernels.attend import ATTEND, BLOCKS
-from swinv2_backbone.kernels.choose import choose, parts_of
+from swinv2_backbone.attention import Attend, WindowAttention, window_attention
+from swinv2_backbone.kernels.choose import Kernel, choose, is_traced, kept_choice
+from swinv2_backbone.kernels.cpu.block import tiled_block
+from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
+from swinv2_backbone.plain import Parts
+from swinv2_backbone.position_bias import PositionBias, recomputed_table
 from swinv2_backbone.windows import Partition, Size, shrink
 
 
@@ -22,12 +29,12 @@ class SwinV2Block(nn.Module):
         dim: channels C.
         num_heads: heads of the attention.
         pretrained_window: (ph, pw), see :class:`WindowAttention`.
-        drop_path: probability of dropping a branch; dropped AFTER its norm, or the norm's bias
-            would remain.
+        drop_path: probability of dropping a branch.  Branches are dropped AFTER their norm;
+            otherwise the norm's bias would remain.
         extra_norm: one more LayerNorm on the main branch, as SwinV2-H and -G have.
-        activation_checkpointing: compute the block again in the backward pass instead of keeping
-            its activations.
-        kernel: how to compute it, see kernels/choice.py.
+        activation_checkpointing: recompute the block in the backward pass instead of saving its
+            activations.
+        kernel: the implementation, see kernels/choose.py.
     """
 
     def __init__(
@@ -51,30 +58,129 @@ class SwinV2Block(nn.Module):
         self.head_dim = dim // num_heads
         self.activation_checkpointing = activation_checkpointing
         self.kernel = kernel
-        self.made_of = parts_of(self)
+        self.mark_as_built()
 
     def forward(self, x: Tensor, partition: Partition) -> Tensor:
         """(T, C) -> (T, C)."""
-        kernel = choose(self.kernel, x, partition, self)
+        kernel = self._choose(x, partition.window)
         recompute = self.activation_checkpointing and self.training
-        if kernel in BLOCKS:
-            x = BLOCKS[kernel](self, x, partition, keep_activations=not recompute)
+        if kernel in (Kernel.TILES, Kernel.TRITON):
+            x = self._by_kernel(kernel, x, partition, recompute)
         elif recompute:
-            x = checkpoint(self._by_modules, x, partition, kernel, use_reentrant=False)
+            x = checkpoint(self._by_modules, x, partition, ATTEND[kernel], use_reentrant=False)
         else:
-            x = self._by_modules(x, partition, kernel)
+            x = self._by_modules(x, partition, ATTEND[kernel])
         return self.norm3(x)
 
-    def _by_modules(self, x: Tensor, partition: Partition, kernel: str) -> Tensor:
-        attended = self.attn(x, partition, ATTEND[kernel])
+    def mark_as_built(self) -> None:
+        """Take the modules inside as those of a plain block, which kernels may compute.
+
+        A block whose modules change afterwards is computed by its modules.  Call this after an
+        intended change that only replaces the position bias.
+        """
+        self._parts = self._built = Parts(self)
+        self._plain_bias = type(self.attn.cpb_mlp) is PositionBias
+
+    def is_plain(self) -> bool:
+        """Return True if the modules inside are as they were built: none replaced, no hooks."""
+        parts = self._parts
+        if torch.compiler.is_compiling() or not parts.unchanged_in(self):
+            parts = Parts(self)  # a layer may have been replaced by another of its class
+            if parts.kinds != self._built.kinds or not parts.unchanged_in(self):
+                return False
+            if not torch.compiler.is_compiling():
+                self._parts = parts
+        return self.norm1.eps == self.norm2.eps == LAYER_NORM_EPS
+
+    def kernel_parameters(self) -> BlockParameters:
+        """Collect the parameters up to ``norm3`` in forward order, to hand them to a kernel."""
+        attn, mlp, norm1, norm2 = self.attn, self.mlp, self.norm1, self.norm2
+        qkv, proj, fc1, fc2 = attn.qkv, attn.proj, mlp.fc1, mlp.fc2
+        return BlockParameters(
+            qkv=qkv.weight,
+            q_bias=attn.q_bias,
+            v_bias=attn.v_bias,
+            logit_scale=attn.logit_scale,
+            proj=proj.weight,
+            proj_bias=proj.bias,
+            norm1=norm1.weight,
+            norm1_bias=norm1.bias,
+            fc1=fc1.weight,
+            fc1_bias=fc1.bias,
+            fc2=fc2.weight,
+            fc2_bias=fc2.bias,
+            norm2=norm2.weight,
+            norm2_bias=norm2.bias,
+        )
+
+    def _choose(self, x: Tensor, window: Size) -> Kernel:
+        if is_traced():
+            return Kernel.REFERENCE
+        # A graph cannot hold a cache.
+        make_choice = choose if torch.compiler.is_compiling() else kept_choice
+        return make_choice(
+            self.kernel,
+            x.device,
+            x.dtype,
+            window,
+            self.head_dim,
+            plain=self.is_plain(),
+            plain_bias=self._plain_bias,
+        )
+
+    def _by_kernel(
+        self, kernel: Kernel, x: Tensor, partition: Partition, recompute: bool
+    ) -> Tensor:
+        parameters, bias = self.kernel_parameters(), self.attn.cpb_mlp
+        drop_path = self._drop_path_scales(x, partition.sizes)
+        if kernel is Kernel.TILES:
+            window = partition.window
+            table = recomputed_table(bias, window) if recompute else bias(window)
+            return tiled_block(
+                x, parameters, table, drop_path, partition, save_activations=not recompute
+            )
+        # Triton is optional.
+        from swinv2_backbone.kernels.triton.block import fused_block
+
+        return fused_block(
+            x,
+            parameters,
+            bias.mlp_parameters(),
+            bias.pretrained_window,
+            bias,
+            drop_path,
+            partition,
+            save_activations=not recompute,
+        )
+
+    def _drop_path_scales(self, x: Tensor, sizes: tuple[Size, ...]) -> list[Tensor]:
+        """Draw the drop path scale of each branch; none when inactive."""
+        scales = [self.drop_path.scale(x, sizes) for _ in range(2)]
+        return [scale for scale in scales if scale is not None]
+
+    def _by_modules(self, x: Tensor, partition: Partition, attend: Attend) -> Tensor:
+        attended = self.attn(x, partition, attend)
         x = x + self.drop_path(self.norm1(attended), partition.sizes)
         return x + self.drop_path(self.norm2(self.mlp(x)), partition.sizes)
 
 
-class Stage(nn.Module):
-    """Patch merging (but for the first stage), then blocks; every second block is shifted.
+def _triton_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
+    # Triton is optional.
+    from swinv2_backbone.kernels.triton.attention import triton_window_attention
 
-    The maps change only here, so that a stage's output simply is its feature.
+    return triton_window_attention(qkv, scale, table, partition)
+
+
+ATTEND: dict[Kernel, Attend] = {
+    Kernel.REFERENCE: window_attention,
+    Kernel.TRITON_ATTENTION: _triton_attention,
+}
+
+
+class Stage(nn.Module):
+    """Patch merging (except in the first stage), then blocks; every second block is shifted.
+
+    The maps change only here, so the output of a stage is its feature.
 
     Args:
         blocks: the blocks, unshifted and shifted in turn.
@@ -88,10 +194,11 @@ class Stage(nn.Module):
         super().__init__()
         self.window_size = window_size
         self.downsample = downsample
-        self.blocks = nn.ModuleList(blocks)
+        # A ModuleList; its type says nothing of its elements.
+        self.blocks = cast(Sequence[SwinV2Block], nn.ModuleList(blocks))
 
     def forward(self, x: Tensor, sizes: tuple[Size, ...]) -> tuple[Tensor, tuple[Size, ...]]:
-        """(T, C) and the sizes of its maps -> (T', C') and theirs."""
+        """(T, C) and the sizes of its maps -> (T', C') and their sizes."""
         if self.downsample is not None:
             x, sizes = self.downsample(x, sizes), shrink(sizes, 2)
         for index, block in enumerate(self.blocks):

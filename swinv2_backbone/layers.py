@@ -1,14 +1,23 @@
-"""The parts of a SwinV2 that are neither attention nor block: MLP, drop path, patches.
+"""The layers of a SwinV2 beside attention: MLP, drop path, patch embedding and patch merging.
 
 Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import Size, neighbors, pack, pad_end, shrink, tokens_per_image
+from swinv2_backbone.windows import (
+    Size,
+    count_tokens,
+    neighbors,
+    pack,
+    pad_end,
+    shrink,
+    tokens_per_image,
+)
 
 PATCH_SIZE = 4
 
@@ -28,7 +37,7 @@ class Mlp(nn.Module):
 class DropPath(nn.Module):
     """Stochastic depth: in training, a branch is zero for a whole image with probability ``rate``.
 
-    What is kept is divided by 1 - ``rate``, so that the expectation does not change.
+    Branches that are kept are divided by 1 - ``rate``, which preserves the expectation.
     """
 
     def __init__(self, rate: float):
@@ -37,16 +46,17 @@ class DropPath(nn.Module):
 
     def forward(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
         """(T, C) -> (T, C), with the sizes of the images' maps."""
-        factors = self.factors(branch, sizes)
-        return branch if factors is None else branch * factors
+        scale = self.scale(branch, sizes)
+        return branch if scale is None else branch * scale
 
-    def factors(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor | None:
-        """(T, 1), by what the tokens are multiplied: drawn anew by every call; None: by 1."""
+    def scale(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor | None:
+        """Draw the per-token drop path scale, (T, 1); None when inactive."""
         if not self.training or self.rate == 0:
             return None
-        keep = branch.new_empty(len(sizes)).bernoulli_(1 - self.rate) / (1 - self.rate)
-        tokens = tokens_per_image(sizes, branch.device)
-        return keep.repeat_interleave(tokens, output_size=len(branch))[:, None]
+        kept = branch.new_empty(len(sizes)).bernoulli_(1 - self.rate) / (1 - self.rate)
+        count = count_tokens if torch.compiler.is_compiling() else tokens_per_image
+        tokens = count(sizes, branch.device)
+        return kept.repeat_interleave(tokens, output_size=len(branch))[:, None]
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
@@ -70,7 +80,7 @@ class PatchEmbed(nn.Module):
         images = pad_end(images, (0, columns * PATCH_SIZE - width, 0, rows * PATCH_SIZE - height))
         patches = images.view(count, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C_in * 4 * 4)
-        # As patches do not overlap, the convolution is a linear layer, whose result is packed.
+        # As patches do not overlap, the convolution is a linear layer on packed tokens.
         weight, bias = self.proj.weight.flatten(1), self.proj.bias
         return self.norm(F.linear(pack(patches, sizes), weight, bias))
 

@@ -1,69 +1,73 @@
 """Log-spaced continuous position bias (paper section 3.3, equations 4 to 6): offset -> bias.
 
-A small MLP maps the log-spaced offset of two tokens to one bias a head.  Because it maps
-coordinates, not table entries, a window of any size has a bias; because the coordinates are always
-normalised by the window of pre-training, the bias of an offset never changes with the window.
+A small MLP maps the log-spaced offset of two tokens to one bias per head.  It maps coordinates, not
+table entries, so a window of any size has a bias; the coordinates are always normalized by the
+pretrained window, so the bias of an offset does not change with the window.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from math import prod
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from swinv2_backbone.precision import accumulation_dtype, evaluation_dtype
 from swinv2_backbone.windows import Size
 
-HIDDEN = 512  # width of the MLP in every published model
+HIDDEN = 512  # width K of the MLP in every published model
+
+
+class BiasParameters(NamedTuple):
+    """Parameters of the MLP of a position bias."""
+
+    weight1: Tensor  # (K, 2)
+    bias1: Tensor  # (K,)
+    weight2: Tensor  # (nH, K)
 
 
 def log_spaced_offsets(
     length: int, pretrained: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(2 * length - 1,) coordinates t of the offsets d = -(length - 1) .. length - 1 on one axis.
+    """Return the coordinates t (2 * length - 1,) of the offsets d = 1 - length .. length - 1.
 
-    ``t = sign(d) * log2(1 + |8 d / (p - 1)|) / log2(8)`` with p the ``pretrained`` window.
+    ``t = sign(d) * log2(1 + |8 d / (p - 1)|) / log2(8)`` along one axis, with p the pretrained
+    window.
     """
     offsets = torch.arange(1 - length, length, device=device, dtype=dtype)
-    offsets = 8 * offsets / max(pretrained - 1, 1)  # p = 1 knows the offset 0 alone
+    offsets = 8 * offsets / max(pretrained - 1, 1)  # p = 1 has the offset 0 alone
     return offsets.sign() * torch.log2(1 + offsets.abs()) / math.log2(8)
 
 
 def offset_grid(window: Size, pretrained: Size, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """((2 Mh - 1) * (2 Mw - 1), 2): the log-spaced offsets in a window, row by row."""
+    """Return the log-spaced offsets of a window, ((2 Mh - 1) * (2 Mw - 1), 2), row by row."""
     axes = (log_spaced_offsets(m, p, device, dtype) for m, p in zip(window, pretrained))
     return torch.cartesian_prod(*axes)
 
 
-def inner_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """In which the bias is computed.
-
-    A product sums in another order in a table of another size.  In float64, which is cheap here,
-    that is far below the last bit of the float32 result.
-    """
-    return dtype if device.type == "mps" else torch.float64  # which mps lacks
-
-
-def bias_of_offsets(offsets: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor) -> Tensor:
-    """(nH, n): ``16 * sigmoid(mlp(offsets))`` of (n, 2) log-spaced offsets, in their dtype."""
-    hidden = F.linear(offsets, weight1.to(offsets.dtype), bias1.to(offsets.dtype)).relu_()
-    return (16 * torch.sigmoid(F.linear(hidden, weight2.to(offsets.dtype)))).t().contiguous()
+def bias_of_offsets(offsets: Tensor, parameters: BiasParameters) -> Tensor:
+    """Compute ``16 * sigmoid(mlp(offsets))`` (nH, n) of (n, 2) offsets, in their dtype."""
+    weight1, bias1, weight2 = (parameter.to(offsets.dtype) for parameter in parameters)
+    hidden = F.linear(offsets, weight1, bias1).relu_()
+    return (16 * torch.sigmoid(F.linear(hidden, weight2))).t().contiguous()
 
 
 class PositionBias(nn.Sequential):
     """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every offset in a window.
 
-    A Sequential, so that its parameters are named as in the published files (``cpb_mlp.0.*``,
-    ``cpb_mlp.2.weight``).  In training the table of offsets goes through the MLP once a call; in
-    eval once ever, until the weights change, the module moves or its mode is set again.  (A write
-    through ``parameter.data`` leaves no trace: call ``eval()`` after it.)
+    It is a Sequential so that its parameters have the names of the published files
+    (``cpb_mlp.0.*``, ``cpb_mlp.2.weight``).  In training the MLP runs once per call.  In eval mode
+    the result is cached until the weights change, the module moves or its mode is set again.  (A
+    write through ``parameter.data`` leaves no trace: call ``eval()`` after it.)
 
     Args:
-        num_heads: one bias a head.
-        pretrained_window: (ph, pw), the window the weights were trained with; normalises offsets.
+        num_heads: one bias per head.
+        pretrained_window: (ph, pw), the window the weights were trained with; it normalizes the
+            offsets.
     """
 
     def __init__(self, num_heads: int, pretrained_window: Size):
@@ -72,46 +76,50 @@ class PositionBias(nn.Sequential):
         )
         self.pretrained_window = pretrained_window
         self._cache: dict[Size, Tensor] = {}
-        self._cached_for: tuple = ()
+        self._cached_for: tuple[Any, ...] = ()
 
     def forward(self, window: Size) -> Tensor:
-        """(nH, (2 Mh - 1) * (2 Mw - 1)): the bias of every offset in a window, row by row."""
-        if torch.compiler.is_compiling():  # a cache is not something that a graph can hold
+        """Return the bias (nH, (2 Mh - 1) * (2 Mw - 1)) of every offset in a window, row by row."""
+        if torch.compiler.is_compiling():  # a graph cannot hold a cache
             return self.table(window)
-        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self._weights())
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.mlp_parameters())
         if self.training or learning or getattr(self, "_is_replica", False):  # of a DataParallel
-            self._cache.clear()  # an optimiser may follow; fused ones raise no version
+            self._cache.clear()  # an optimizer may follow; fused ones raise no version
             return self.table(window)
         return self._cached_table(window)
 
     def table(self, window: Size) -> Tensor:
-        """What :meth:`forward` gives, computed."""
-        fc1, fc2 = self[0], self[2]
-        device = fc1.weight.device
+        """Compute the result of :meth:`forward`."""
+        parameters = self.mlp_parameters()
+        device = parameters.weight1.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
-        dtype = torch.promote_types(fc1.weight.dtype, torch.float32)
-        offsets = offset_grid(window, self.pretrained_window, device, inner_dtype(dtype, device))
+        dtype = accumulation_dtype(parameters.weight1.dtype)
+        offsets = offset_grid(
+            window, self.pretrained_window, device, evaluation_dtype(dtype, device)
+        )
         with torch.autocast(device.type, enabled=False):
-            return bias_of_offsets(offsets, fc1.weight, fc1.bias, fc2.weight).to(dtype)
+            return bias_of_offsets(offsets, parameters).to(dtype)
 
-    def _weights(self) -> tuple[Tensor, ...]:
-        return self[0].weight, self[0].bias, self[2].weight
+    def mlp_parameters(self) -> BiasParameters:
+        """Collect the parameters of the MLP."""
+        fc1, fc2 = cast(nn.Linear, self[0]), cast(nn.Linear, self[2])
+        return BiasParameters(fc1.weight, cast(Tensor, fc1.bias), fc2.weight)
 
     def _cached_table(self, window: Size) -> Tensor:
-        # In-place changes of a weight (an optimiser, load_state_dict) raise its version; moving
+        # In-place changes of a weight (an optimizer, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
         # (Inference tensors have no version: a model that was loaded in inference mode is final.)
         state = (
             self.pretrained_window,
             *(
                 (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
-                for p in self._weights()
+                for p in self.mlp_parameters()
             ),
         )
         if state != self._cached_for:
             self._cache.clear()
             self._cached_for = state
-        table = self._cache.get(window)  # kept here: another thread may clear the cache
+        table = self._cache.get(window)  # held by this call: another thread may clear the cache
         if table is None:
             # Outlives this forward, so not an inference tensor, which autograd could not use.
             with torch.inference_mode(False), torch.no_grad():
@@ -123,18 +131,26 @@ class PositionBias(nn.Sequential):
         return super().train(mode)
 
 
-def bias_matrix(offsets: Tensor) -> Tensor:
-    """(nH, 2 h - 1, 2 w - 1) -> (nH, N, N): from the bias of offsets to that from query i to key j.
+def recomputed_table(bias: nn.Module, window: Size) -> Tensor:
+    """Return ``bias(window)``; the backward pass computes the activations of its MLP again.
 
-    N = h * w tokens.
+    For large windows these activations take much memory.
     """
-    size = tuple((length + 1) // 2 for length in offsets.shape[1:])
-    index = offset_index(size, offsets.device)
-    return offsets.flatten(1).index_select(1, index).view(-1, prod(size), prod(size))
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return bias(window)
+    return checkpoint(bias, window, use_reentrant=False, preserve_rng_state=False)
+
+
+def bias_matrix(offsets: Tensor) -> Tensor:
+    """(nH, 2 h - 1, 2 w - 1) -> (nH, N, N): the bias from query i to key j, of N = h * w tokens."""
+    height, width = ((length + 1) // 2 for length in offsets.shape[1:])
+    index = offset_index((height, width), offsets.device)
+    tokens = height * width
+    return offsets.flatten(1).index_select(1, index).view(-1, tokens, tokens)
 
 
 def offsets_within(table: Tensor, window: Size, size: Size) -> Tensor:
-    """(nH, 2 h - 1, 2 w - 1), a view: of the ``table`` of a window the offsets within (h, w)."""
+    """Return a view (nH, 2 h - 1, 2 w - 1) of a window's ``table``: the offsets within (h, w)."""
     (mh, mw), (h, w) = window, size
     rows = table.unflatten(1, (2 * mh - 1, 2 * mw - 1))
     return rows[:, mh - h : mh + h - 1, mw - w : mw + w - 1]
@@ -142,11 +158,11 @@ def offsets_within(table: Tensor, window: Size, size: Size) -> Tensor:
 
 @lru_cache(maxsize=16)  # 4 bytes for every pair of tokens: 21 MB each for windows of 48
 def offset_index(window: Size, device: torch.device) -> Tensor:
-    """(N * N,) int32, the place in the table of the offset from every query i to every key j.
+    """Return the index in the table of the offset from query i to key j, (N * N,) int32.
 
-    Offset (dh, dw) stands at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
+    Offset (dh, dw) is at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
     """
-    # Kept beyond this forward, so not an inference tensor, which autograd could not use later.
+    # Outlives this forward, so not an inference tensor, which autograd could not use later.
     with torch.inference_mode(False):
         row, col = torch.cartesian_prod(*(torch.arange(length) for length in window)).unbind(1)
         d_h = row[:, None] - row[None, :] + window[0] - 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.layers import PATCH_SIZE
-from swinv2_backbone.windows import pack, shrink
+from swinv2_backbone.windows import pack, shrink, size_of
 
 MASK_PATCH, MASK_RATIO = 32, 0.6  # pixels and share: section 4.1
 TINY = 1e-5  # keeps the loss of a batch without hidden pixels finite
@@ -75,7 +75,7 @@ class SimMIM(nn.Module):
             ValueError: H or W is not a multiple of the stride, or the mask is not of the images.
         """
         self._check(images, mask)
-        sizes = shrink([tuple(images.shape[-2:])] * len(images), PATCH_SIZE)
+        sizes = shrink([size_of(images)] * len(images), PATCH_SIZE)
         x = self.backbone.patch_embed(images, sizes)
         hidden = pack(mask[..., None], sizes)  # (T, 1)
         x = torch.where(hidden, self.mask_token[0].to(x.dtype), x)

@@ -206,11 +206,14 @@ def _number_through(tokens: list[Tensor], sizes: Sequence[Size]) -> Tensor:
     return torch.cat(numbered)
 
 
-@lru_cache(maxsize=64)
-def tokens_per_image(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
-    """Return the number of tokens of each image, (B,).  The 64 most recent answers are cached."""
+def count_tokens(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
+    """Return the number of tokens of each image, (B,)."""
     with torch.inference_mode(False):
         return torch.tensor([prod(size) for size in sizes], device=device)
+
+
+# The 64 most recent answers are cached; a compiled graph, which cannot hold a cache, counts anew.
+tokens_per_image = lru_cache(maxsize=64)(count_tokens)
 
 
 def shrink(sizes: Sequence[Size], stride: int) -> tuple[Size, ...]:
@@ -223,6 +226,16 @@ def size_of(maps: Tensor) -> Size:
     """Return (height, width) of maps (..., H, W)."""
     height, width = maps.shape[-2:]
     return height, width
+
+
+def flat_sizes(sizes: Sequence[Size]) -> list[int]:
+    """Flatten sizes to the form that an operator takes: height and width, one after the other."""
+    return [length for size in sizes for length in size]
+
+
+def sizes_of(flat: Sequence[int]) -> tuple[Size, ...]:
+    """Return the sizes of their flat form, see :func:`flat_sizes`."""
+    return tuple(zip(flat[::2], flat[1::2]))
 
 
 def same(size: Size, other: Size) -> bool:

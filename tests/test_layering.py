@@ -16,6 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "precision",
     "windows",
+    "precision",
+    "plain",
     "position_bias",
     "plain",
     "attention",

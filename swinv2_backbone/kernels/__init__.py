@@ -1,0 +1,6 @@
+"""Faster implementations of a block and of its attention, which take data and no modules."""
+
+from swinv2_backbone.kernels.choose import KERNELS, Kernel
+from swinv2_backbone.kernels.parameters import BlockParameters
+
+__all__ = ["KERNELS", "BlockParameters", "Kernel"]

@@ -1,13 +1,13 @@
-"""Which of the ways to compute a block is taken: the one place that decides it.
+"""The choice of the kernel that computes a block: it is made here and nowhere else.
 
 - "reference": ``attention.window_attention`` and the modules of the block, as they are written.
-- "tiles": the whole block strip by strip (strip_block.py).
-- "triton": the whole block on a GPU, all but its matrix products as fused kernels
-  (triton_block.py); where a layer inside was replaced, the attention alone (triton_attention.py).
-- "auto": "tiles" on a CPU, "triton" on a GPU where Triton can be had, else "reference".
+- "tiles": the whole block on a CPU, tile by tile (cpu/block.py).
+- "triton": the whole block on a GPU, with fused kernels around its matrix products
+  (triton/block.py); attention alone (triton/attention.py) if a layer inside was replaced.
+- "auto": "tiles" on a CPU, "triton" on a GPU where Triton is available, else "reference".
 
-The environment variable SWINV2_KERNEL, read when a model is built, stands above what the model is
-told: to find out whether a strange result comes from a kernel.
+The environment variable SWINV2_KERNEL, read when a model is built, overrides the argument of the
+model: it shows whether a strange result comes from a kernel.
 """
 
 from __future__ import annotations
@@ -15,30 +15,38 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
+from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
 
-from swinv2_backbone.attention import is_plain
-from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Partition
+from swinv2_backbone.windows import Size
 
-KERNELS = ("auto", "reference", "tiles", "triton")
-BY_MODULES = {"tiles": "reference", "triton": "triton attention"}  # where blocks are changed
+
+class Kernel(str, Enum):
+    """The implementations of a block; a user names all but the last."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    TILES = "tiles"
+    TRITON = "triton"
+    TRITON_ATTENTION = "triton attention"  # attention alone, the rest by the modules of the block
+
+
+KERNELS = ("auto", "reference", "tiles", "triton")  # that a user may ask for
 VARIABLE = "SWINV2_KERNEL"
-LAYER_NORM_EPS = 1e-5  # that of whole blocks
-TRITON_HEAD_DIM = 32  # of every published model; the kernel is written for it alone
+BY_MODULES = {Kernel.TILES: Kernel.REFERENCE, Kernel.TRITON: Kernel.TRITON_ATTENTION}
+TRITON_HEAD_DIM = 32  # of every published model; the kernels are written for it alone
 TRITON_WIDEST = 64  # tokens of a window in a row
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def asked_for(kernel: str) -> str:
-    """The kernel that a model is built with, if ``kernel`` is what it is told.
+    """Return the kernel to build a model with: the argument, or the environment variable.
 
     Raises:
-        ValueError: there is no such kernel.
+        ValueError: the kernel does not exist.
     """
     given = os.environ.get(VARIABLE)
     for value, place in ((kernel, "kernel"), (given, f"the environment variable {VARIABLE}")):
@@ -47,60 +55,99 @@ def asked_for(kernel: str) -> str:
     return given or kernel
 
 
-def choose(kernel: str, x: Tensor, partition: Partition, block: nn.Module) -> str:
-    """ "reference", "tiles", "triton" or "triton attention", for the tokens ``x`` of a block.
-
-    A block with hooks inside, or with a layer that is not what the block was made of (quantised,
-    parametrised, with an adapter), is computed by its modules: what computes a whole block would
-    pass these by.  So is one that is traced or exported, as a trace is to show operators that
-    others know.
-
-    Raises:
-        ValueError: the kernel that was asked for cannot be had.
-    """
-    if torch.jit.is_tracing() or is_exporting():
-        return "reference"
-    device = x.device.type
-    if kernel == "auto":
-        kernel = {"cpu": "tiles", "cuda": "triton"}.get(device, "reference")
-        if kernel == "triton" and (why_not_triton(x, partition, block) or not _is_new(x.device)):
-            return "reference"
-    elif kernel == "triton" and (why := why_not_triton(x, partition, block)):
-        raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
-    elif kernel == "tiles" and device != "cpu":
-        raise ValueError(
-            f"kernel 'tiles' is for CPUs, the model is on {device}: use kernel='auto'"
-        )
-    if kernel in BY_MODULES and not _as_built(block):
-        return BY_MODULES[kernel]
-    if kernel == "triton" and type(block.attn.cpb_mlp) is not PositionBias:
-        return BY_MODULES[kernel]  # strips take any bias as a table, fused blocks compute their own
-    return kernel
+def is_traced() -> bool:
+    """Return True while a model is traced or exported: the graph must show standard operators."""
+    return torch.jit.is_tracing() or is_exporting()
 
 
 def is_exporting() -> bool:
-    """Whether torch.export traces; PyTorch up to 2.11 says so of torch.compile, too."""
+    """Return True while torch.export traces; PyTorch up to 2.11 says so of torch.compile, too."""
     return torch.compiler.is_exporting() and getattr(torch.compiler, "_is_exporting_flag", True)
 
 
-def why_not_triton(x: Tensor, partition: Partition, block: nn.Module) -> str | None:
-    """Why the Triton kernel cannot be had; None if it can."""
+def choose(
+    asked: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    window: Size,
+    head_dim: int,
+    *,
+    plain: bool,
+    plain_bias: bool,
+) -> Kernel:
+    """Return the kernel that computes a block.
+
+    Args:
+        asked: one of ``KERNELS``.
+        device, dtype: of the block's tokens.
+        window: (Mh, Mw).
+        head_dim: channels per head.
+        plain: the modules inside the block are the ones it was built with, without hooks.  The
+            kernels of whole blocks do not call modules, so any other block is computed by them.
+        plain_bias: the position bias is the log-spaced one, which "triton" computes by itself.
+
+    Raises:
+        ValueError: the kernel that was asked for is not available.
+    """
+    kernel = available(asked, device, dtype, window, head_dim)
+    if not plain or (kernel is Kernel.TRITON and not plain_bias):
+        return BY_MODULES.get(kernel, kernel)
+    return kernel
+
+
+# The answers for each stage and geometry are kept: a block asks in every forward.
+kept_choice = lru_cache(maxsize=256)(choose)
+
+
+def available(
+    asked: str, device: torch.device, dtype: torch.dtype, window: Size, head_dim: int
+) -> Kernel:
+    """Return the kernel of a plain block, see :func:`choose`."""
+    kernel = Kernel(asked)
+    if kernel is Kernel.AUTO:
+        return _fastest(device, dtype, window, head_dim)
+    if kernel is Kernel.TRITON and (why := why_not_triton(device, dtype, window, head_dim)):
+        raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
+    if kernel is Kernel.TILES and device.type != "cpu":
+        raise ValueError(
+            f"kernel 'tiles' is for CPUs, the model is on {device.type}: use kernel='auto'"
+        )
+    return kernel
+
+
+def _fastest(device: torch.device, dtype: torch.dtype, window: Size, head_dim: int) -> Kernel:
+    if device.type == "cpu":
+        return Kernel.TILES
+    if device.type != "cuda" or why_not_triton(device, dtype, window, head_dim):
+        return Kernel.REFERENCE
+    return Kernel.TRITON if supports_bf16(device) else Kernel.REFERENCE
+
+
+def why_not_triton(
+    device: torch.device, dtype: torch.dtype, window: Size, head_dim: int
+) -> str | None:
+    """Return why the Triton kernels are not available, or None if they are."""
     if not has_triton():
         return "needs Triton and a C compiler"
-    if x.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"needs a GPU, the model is on {x.device}"
-    if block.head_dim != TRITON_HEAD_DIM:
-        return f"is for heads of {TRITON_HEAD_DIM} channels, got {block.head_dim}"
-    if x.dtype not in TRITON_DTYPES:
-        return f"is for float32, float16 and bfloat16, got {x.dtype}"
-    if partition.window[1] > TRITON_WIDEST:
-        return f"is for windows up to {TRITON_WIDEST} tokens wide, got {partition.window[1]}"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"needs a GPU, the model is on {device}"
+    if head_dim != TRITON_HEAD_DIM:
+        return f"is for heads of {TRITON_HEAD_DIM} channels, got {head_dim}"
+    if dtype not in TRITON_DTYPES:
+        return f"is for float32, float16 and bfloat16, got {dtype}"
+    if window[1] > TRITON_WIDEST:
+        return f"is for windows up to {TRITON_WIDEST} tokens wide, got {window[1]}"
     return None
 
 
 def has_triton() -> bool:
-    """Whether Triton is there, and the compiler that it needs to call its kernels."""
+    """Return True if Triton is installed, and the compiler that it needs to call its kernels."""
     return _HAS_TRITON
+
+
+def supports_bf16(device: torch.device) -> bool:
+    """Return True if the GPU supports bfloat16 (Ampere or later)."""
+    return torch.cuda.get_device_properties(device).major >= 8
 
 
 def _has_compiler() -> bool:
@@ -114,38 +161,5 @@ def _is_installed(name: str) -> bool:
     return False
 
 
-# Found out once and here, as torch.compile could not look for files.
+# Found at import, because torch.compile cannot trace a search for files.
 _HAS_TRITON = _is_installed("triton") and _has_compiler()
-
-
-def _is_new(device: torch.device) -> bool:
-    """Whether a GPU multiplies bfloat16: NVIDIA's Ampere or later."""
-    return torch.cuda.get_device_properties(device).major >= 8
-
-
-def parts_of(block: nn.Module) -> list[type]:
-    """The classes of all modules inside a block."""
-    return [type(module) for module in _inside(block)]
-
-
-def _inside(module: nn.Module) -> Iterator[nn.Module]:
-    """As ``modules()`` without the module itself, in less time: once a block in every forward."""
-    for child in module._modules.values():
-        if child is not None:
-            yield child
-            yield from _inside(child)
-
-
-def _as_built(block: nn.Module) -> bool:
-    """Whether the modules inside ``block`` are those it was made of, and do no more than that."""
-    parts = list(_inside(block))
-    return (
-        [type(module) for module in parts] == block.made_of
-        and not torch.nn.modules.module._has_any_global_hook()
-        and all(is_plain(module) for module in parts)
-        and all(_has_parameters(module) for module in parts if isinstance(module, nn.LayerNorm))
-    )
-
-
-def _has_parameters(norm: nn.LayerNorm) -> bool:
-    return norm.eps == LAYER_NORM_EPS and norm.weight is not None and norm.bias is not None

@@ -1,13 +1,16 @@
-"""Geometry of the fast paths: windows without padding, rolling or masks.  Pure functions.
+"""Windows without padding, rolling or masks: the geometry of the kernels.  Pure functions.
 
-Shifting, rolling and masking come to this: every axis of a map is cut into segments, and a token
-attends to the tokens of its own rectangle, which is a segment of rows by a segment of columns.  The
-cuts of unshifted windows of M tokens are at M, 2M, ...; those of shifted ones at M / 2, M / 2 + M,
-...; the first and the last segment may be shorter.  A rectangle holds real tokens alone, so there
-is nothing to pad and nothing to mask, and as the position bias depends on offsets alone, that of a
-rectangle is the corner of that of a whole window.
+Shifting, rolling and masking amount to this: every axis of a map is cut into segments, and a token
+attends to the tokens of its own clipped window, a segment of rows by a segment of columns.  The
+cuts of unshifted windows of M tokens are at M, 2M, ...; those of shifted windows at M / 2,
+M / 2 + M, ...; the first and the last segment may be shorter.  A clipped window holds real tokens
+alone, so there is nothing to pad and nothing to mask.  The position bias depends on offsets alone,
+so the bias of a clipped window is the corner of the bias of a whole window.
 
-(``windows.py`` says the same with padded, rolled and masked windows; tests compare the two.)
+A tile is the unit that a CPU computes at a time: a run of consecutive packed tokens made of clipped
+windows.
+
+(``windows.py`` describes the same windows with padding, rolling and a mask; tests compare the two.)
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from swinv2_backbone.windows import Size
 
 
 def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:
-    """The lengths of the segments of an axis, in order."""
+    """Return the lengths of the segments of an axis, in order."""
     if length <= window:  # fits in one window, and is not shifted
         return (length,)
     first = window // 2 if shifted and window > 1 else window
@@ -33,13 +36,13 @@ def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def rectangles(
+def clipped_windows(
     sizes: tuple[Size, ...], window: Size, shifted: bool, device: torch.device
 ) -> Tensor:
-    """(nR, 4) int32: first token, map width, height and width of every rectangle of a batch.
+    """List the clipped windows of a batch, (nW, 4) int32: first token, map width, height, width.
 
-    The token at (row, column) of a rectangle is ``first token + row * map width + column``.
-    ``sizes`` are those of the maps, one an image.  The 64 tables used last are cached.
+    The token at (row, column) of a window is ``first token + row * map width + column``.
+    ``sizes`` are those of the maps, one per image.  The 64 most recent tables are cached.
     """
     table, start = [], 0
     for height, width in sizes:
@@ -56,50 +59,50 @@ def rectangles(
 
 
 class Group(NamedTuple):
-    """Rectangles of one size in a strip: k rows of n of them, in each of the strip's maps."""
+    """Clipped windows of one size in a tile: k rows of n windows, in each of the tile's maps."""
 
-    size: Size  # (h, w) of one rectangle
+    size: Size  # (h, w) of one window
     grid: Size  # (k, n)
     first: int  # token of the first map
-    steps: Size  # tokens from one rectangle to the next, downwards and to the right
+    steps: Size  # tokens from one window to the next, downward and to the right
     maps: int
     map_size: Size
 
-    def rectangles(self, tokens: Tensor, parts: int = 1) -> Tensor:
-        """(n, parts * G, d) of the strip -> (parts, maps, k, n, G, h, w, d), a view."""
+    def windows(self, tokens: Tensor, parts: int = 1) -> Tensor:
+        """(n, parts * G, d) of the tile -> (parts, maps, k, n, G, h, w, d), a view."""
         (h, w), (k, n), (down, right) = self.size, self.grid, self.steps
         (height, width), (token, head, channel) = self.map_size, tokens.stride()
         heads = tokens.shape[1] // parts
-        to_rectangle = (height * width * token, down * token, right * token)
+        to_window = (height * width * token, down * token, right * token)
         return tokens.as_strided(
             (parts, self.maps, k, n, heads, h, w, tokens.shape[2]),
-            (heads * head, *to_rectangle, head, width * token, token, channel),
+            (heads * head, *to_window, head, width * token, token, channel),
             tokens.storage_offset() + self.first * token,
         )
 
     @property
-    def count(self) -> int:
+    def num_windows(self) -> int:
         return self.maps * self.grid[0] * self.grid[1]
 
 
-class Strip(NamedTuple):
-    """A run of consecutive packed tokens made of whole rectangles: maps, or rows of one map."""
+class Tile(NamedTuple):
+    """Consecutive packed tokens made of clipped windows: whole maps, or rows of one map."""
 
     tokens: slice  # of the batch
     groups: tuple[Group, ...]
 
 
 @lru_cache(maxsize=256)
-def strips(
+def tiles(
     sizes: tuple[Size, ...], window: Size, shifted: bool, most_tokens: int
-) -> tuple[Strip, ...]:
-    """The strips of a batch, in order: ``most_tokens`` each at most, or one row of rectangles.
+) -> tuple[Tile, ...]:
+    """Cut a batch into tiles of ``most_tokens`` at most, or of one row of windows.
 
-    The 256 answers used last are cached.
+    The 256 most recent answers are cached.
     """
     found, start = [], 0
-    for (height, width), alike in groupby(sizes):
-        left, together = len(tuple(alike)), max(1, most_tokens // (height * width))
+    for (height, width), equal in groupby(sizes):
+        left, together = len(tuple(equal)), max(1, most_tokens // (height * width))
         rows = cut(height, window[0], shifted)
         parts = [rows] if height * width <= most_tokens else _split(rows, width, most_tokens)
         while left:
@@ -107,14 +110,14 @@ def strips(
             for part in parts:
                 end = start + count * sum(part) * width
                 groups = _groups(part, cut(width, window[1], shifted), count)
-                found.append(Strip(slice(start, end), groups))
+                found.append(Tile(slice(start, end), groups))
                 start = end
             left -= count
     return tuple(found)
 
 
 def _split(rows: tuple[int, ...], width: int, most_tokens: int) -> list[tuple[int, ...]]:
-    """Consecutive segments of rows, joined while they have no more than ``most_tokens``."""
+    """Join consecutive segments of rows while they have no more than ``most_tokens``."""
     parts: list[list[int]] = []
     for length in rows:
         if parts and (sum(parts[-1]) + length) * width <= most_tokens:
@@ -135,16 +138,16 @@ def _groups(rows: tuple[int, ...], columns: tuple[int, ...], maps: int) -> tuple
             maps=maps,
             map_size=(sum(rows), width),
         )
-        for h, k, top, down in _alike(rows)
-        for w, n, left, right in _alike(columns)
+        for h, k, top, down in _runs(rows)
+        for w, n, left, right in _runs(columns)
     )
 
 
-def _alike(segments: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
-    """Length, number, first start and distance of the starts of the segments of each length.
+def _runs(segments: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield length, number, first start and distance of the starts of segments of equal length.
 
-    The distance is one number: whole windows follow each other, and of shorter segments there are
-    two at most, the first and the last.
+    The distance is one number: whole windows are adjacent, and there are at most two shorter
+    segments, the first and the last.
     """
     starts = [0, *accumulate(segments)]
     for length in dict.fromkeys(segments):

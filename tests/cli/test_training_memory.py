@@ -28,7 +28,7 @@ def test_weights_gradients_and_moments_are_four_floats_a_parameter():
 
 
 def test_strips_keep_eleven_channels_a_token_and_little_else():
-    """The input and what strip_block.Activations names: 1 + 3 + 1 + 1 + 4 + 1."""
+    """The input and that tiled_block.Activations names: 1 + 3 + 1 + 1 + 4 + 1."""
     setting = Setting(TINY, (64, 64), dtype=None, kernel="tiles")
     one, two = (
         training_memory.kept_bytes(MODEL.train(), torch.zeros(batch, 3, 64, 64), setting)

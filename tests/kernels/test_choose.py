@@ -1,39 +1,37 @@
-"""Which kernel computes a block: by device, by what is asked for, never past what users add."""
+"""The choice of a kernel: by device, by request, and never ignoring what users add to a block."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
-from models import backbone, largest_difference, oracle_features, pictures, total
+from models import backbone, gradients, largest_difference, oracle_features, pictures, total
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
+import swinv2_backbone.block
 from swinv2_backbone import SwinV2
-from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.kernels import choose as choice
-from swinv2_backbone.kernels.attend import BLOCKS
-from swinv2_backbone.kernels.choose import VARIABLE, choose
-from swinv2_backbone.kernels.cpu.block import block_in_strips
-from swinv2_backbone.windows import Partition
+from swinv2_backbone.kernels.choose import VARIABLE, Kernel, choose
+from swinv2_backbone.kernels.cpu.block import tiled_block
+from swinv2_backbone.position_bias import PositionBias
+from swinv2_backbone.windows import Size
 
-WINDOW_8 = Partition(((9, 9),), (8, 8), False)
+CASE = {
+    "dtype": torch.float32,
+    "window": (8, 8),
+    "head_dim": 32,
+    "plain": True,
+    "plain_bias": True,
+}
 
 
-def block(head_dim: int = 32) -> SwinV2Block:
-    return SwinV2Block(head_dim, 1, pretrained_window=(2, 2))
-
-
-def on(device: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Something that says it is on a device, whether the device is there or not."""
-
-    class Somewhere:
-        pass
-
-    tokens = Somewhere()
-    tokens.device, tokens.dtype = torch.device(device), dtype
-    return tokens
+def choose_on(device: str, asked: str, **changes) -> Kernel:
+    """The choice for a device, whether the device is there or not."""
+    return choose(asked, torch.device(device), **CASE | changes)
 
 
 @pytest.mark.parametrize("kernel", ["reference", "tiles"])
@@ -48,24 +46,26 @@ def test_every_kernel_equals_the_oracle(kernel):
     [
         ("cpu", {}, "tiles"),
         ("cpu", {"triton": False, "head_dim": 7, "dtype": torch.float64}, "tiles"),
+        ("cpu", {"plain_bias": False}, "tiles"),
+        ("cpu", {"plain": False}, "reference"),
         ("cuda", {}, "triton"),
         ("cuda", {"dtype": torch.bfloat16}, "triton"),
+        ("cuda", {"plain": False}, "triton attention"),
+        ("cuda", {"plain_bias": False}, "triton attention"),
         ("cuda", {"triton": False}, "reference"),
-        ("cuda", {"new": False}, "reference"),
+        ("cuda", {"bf16": False}, "reference"),
         ("cuda", {"head_dim": 16}, "reference"),
         ("cuda", {"dtype": torch.float64}, "reference"),
         ("cuda", {"window": (8, 80)}, "reference"),
         ("mps", {}, "reference"),
     ],
 )
-def test_auto_is_the_fastest_that_can_be_had(monkeypatch, device, changes, kernel):
-    given = {"triton": True, "new": True, "head_dim": 32, "dtype": torch.float32, "window": (8, 8)}
-    given |= changes
-    monkeypatch.setattr(choice, "has_triton", lambda: given["triton"])
-    monkeypatch.setattr(choice, "_is_new", lambda device: given["new"])
-    partition = WINDOW_8._replace(window=given["window"])
-    tokens = on(device, given["dtype"])
-    assert choose("auto", tokens, partition, block(given["head_dim"])) == kernel
+def test_auto_is_the_fastest_that_is_available(monkeypatch, device, changes, kernel):
+    given = {"triton": True, "bf16": True} | changes
+    triton, bf16 = given.pop("triton"), given.pop("bf16")
+    monkeypatch.setattr(choice, "has_triton", lambda: triton)
+    monkeypatch.setattr(choice, "supports_bf16", lambda device: bf16)
+    assert choose_on(device, "auto", **given) is Kernel(kernel)
 
 
 @pytest.mark.parametrize(
@@ -78,34 +78,58 @@ def test_auto_is_the_fastest_that_can_be_had(monkeypatch, device, changes, kerne
         ("cuda", {"triton": False}, "needs Triton and a C compiler"),
     ],
 )
-def test_a_kernel_that_cannot_be_had_is_refused(monkeypatch, device, changes, words):
-    given = {"triton": True, "head_dim": 32, "dtype": torch.float32, "window": (8, 8)} | changes
-    monkeypatch.setattr(choice, "has_triton", lambda: given["triton"])
+def test_a_kernel_that_is_not_available_is_refused(monkeypatch, device, changes, words):
+    given = {"triton": True} | changes
+    triton = given.pop("triton")
+    monkeypatch.setattr(choice, "has_triton", lambda: triton)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    partition = WINDOW_8._replace(window=given["window"])
     with pytest.raises(ValueError, match=f"kernel 'triton' {words}: use kernel='auto'"):
-        choose("triton", on(device, given["dtype"]), partition, block(given["head_dim"]))
+        choose_on(device, "triton", **given)
 
 
-def test_strips_are_refused_where_there_is_no_cpu():
+def test_tiles_are_refused_on_other_devices_than_a_cpu():
     with pytest.raises(ValueError, match="kernel 'tiles' is for CPUs, the model is on cuda"):
-        choose("tiles", on("cuda"), WINDOW_8, block())
+        choose_on("cuda", "tiles")
+
+
+@pytest.fixture
+def tiled(monkeypatch) -> list[int]:
+    """The number of channels of every block that is computed in tiles."""
+    seen: list[int] = []
+
+    def counted(x: Tensor, *args, **options) -> Tensor:
+        seen.append(x.shape[1])
+        return tiled_block(x, *args, **options)
+
+    monkeypatch.setattr(swinv2_backbone.block, "tiled_block", counted)
+    return seen
+
+
+ALL_BLOCKS = [16, 16, 32, 32]  # channels of the blocks of a small backbone
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     "copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
 )
-def test_the_blocks_of_a_model_on_a_cpu_are_computed_in_strips(monkeypatch, training, copied):
-    model, seen = copied(backbone(drop_path_rate=0.1)).train(training), []
-
-    def counted(*args, **options):
-        seen.append(args[0])
-        return block_in_strips(*args, **options)
-
-    monkeypatch.setitem(BLOCKS, "tiles", counted)
+def test_the_blocks_of_a_model_on_a_cpu_are_computed_in_tiles(tiled, training, copied):
+    model = copied(backbone(drop_path_rate=0.1)).train(training)
     model(pictures(1, 3, 33, 40))
-    assert seen == [block for stage in model.layers for block in stage.blocks]
+    assert tiled == ALL_BLOCKS
+
+
+def test_a_choice_is_made_once_per_stage_and_geometry(monkeypatch):
+    kept = choice.kept_choice
+    kept.cache_clear()
+    model = backbone().eval()
+    for _ in range(3):
+        model(pictures(1, 3, 33, 40))
+    assert kept.cache_info().misses == 1  # both stages have heads of 8 channels
+    model.set_window_size((4, 3))
+    model(pictures(1, 3, 33, 40))
+    model.double()(pictures(1, 3, 33, 40).double())
+    assert kept.cache_info().misses == 1 + 1 + 2
+    assert kept.cache_info().maxsize is not None
 
 
 def test_an_unknown_kernel_is_refused(monkeypatch):
@@ -120,7 +144,7 @@ def kernels_of(model: SwinV2) -> set[str]:
     return {block.kernel for stage in model.layers for block in stage.blocks}
 
 
-def test_the_environment_variable_stands_above_the_argument(monkeypatch):
+def test_the_environment_variable_overrides_the_argument(monkeypatch):
     assert kernels_of(backbone(kernel="tiles")) == {"tiles"}
     monkeypatch.setenv(VARIABLE, "reference")
     assert kernels_of(backbone(kernel="tiles")) == {"reference"}
@@ -140,7 +164,7 @@ def test_hooks_inside_a_block_are_called():
 
 
 class Doubled(nn.Linear):
-    """A layer that somebody put in the place of ours, as adapters and quantisation do."""
+    """A layer in the place of ours, as adapters and quantization put it there."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
@@ -205,17 +229,265 @@ def test_a_changed_layer_counts_in_every_kernel(change):
     assert largest_difference(*results) < 1e-4
 
 
-def test_global_hooks_are_called():
-    seen, model = [], backbone().eval()
-    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: seen.append(type(m)))
+# Changes of a block after its first forward; each returns how to undo it, or None.
+
+
+class Adapter(nn.Module):
+    """A layer with a low-rank addition, as LoRA has it."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Parameter(pictures(2, layer.in_features).to(layer.weight))
+        self.up = nn.Parameter(pictures(layer.out_features, 2, seed=1).to(layer.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + x @ self.down.T @ self.up.T
+
+
+class Rounded(Tensor):
+    """A weight that linear layers use in few steps, as quantized ones are."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is not nn.functional.linear:
+            return super().__torch_function__(function, types, args, kwargs)
+        x, weight, bias = args
+        return nn.functional.linear(x, (8 * weight.as_subclass(Tensor)).round() / 8, bias)
+
+
+class Tripled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x
+
+
+def forward_hook(block):
+    return block.mlp.fc1.register_forward_hook(lambda m, given, out: 2 * out).remove
+
+
+def forward_pre_hook(block):
+    return block.attn.proj.register_forward_pre_hook(lambda m, given: (2 * given[0],)).remove
+
+
+def backward_hook(block):
+    doubled = lambda m, grads, _: tuple(2 * grad for grad in grads)  # noqa: E731
+    return block.norm1.register_full_backward_hook(doubled).remove
+
+
+def backward_pre_hook(block):
+    doubled = lambda m, grads: tuple(2 * grad for grad in grads)  # noqa: E731
+    return block.mlp.register_full_backward_pre_hook(doubled).remove
+
+
+def hook_of_the_bias(block):
+    return block.attn.cpb_mlp.register_forward_hook(lambda m, given, out: out / 2).remove
+
+
+def adapter(block):
+    layer = block.mlp.fc2
+    block.mlp.fc2 = Adapter(layer)
+
+    def undo():
+        block.mlp.fc2 = layer
+
+    return undo
+
+
+def adapter_of_a_class(block):
+    block.attn.qkv.__class__ = Doubled
+
+    def undo():
+        block.attn.qkv.__class__ = nn.Linear
+
+    return undo
+
+
+def parametrization(block):
+    parametrize.register_parametrization(block.mlp.fc1, "weight", Tripled(), unsafe=True)
+
+    def undo():
+        parametrize.remove_parametrizations(block.mlp.fc1, "weight", leave_parametrized=False)
+
+    return undo
+
+
+def parametrization_of_a_bias(block):
+    parametrize.register_parametrization(block.attn, "q_bias", Tripled(), unsafe=True)
+
+
+def quantized_weight(block):
+    weight = block.attn.proj.weight
+    block.attn.proj.weight = nn.Parameter(weight.detach().as_subclass(Rounded))
+
+    def undo():
+        block.attn.proj.weight = weight
+
+    return undo
+
+
+def pruning(block):
+    prune.l1_unstructured(block.mlp.fc1, "weight", amount=0.5)
+
+
+def forward_of_an_instance(block):
+    layer = block.mlp.fc2
+    layer.forward = lambda x: 3 * nn.functional.linear(x, layer.weight, layer.bias)
+
+    def undo():
+        del layer.forward
+
+    return undo
+
+
+def another_mlp(block):
+    block.mlp = nn.Sequential(nn.Linear(16, 16).double())
+    nn.init.eye_(block.mlp[0].weight)
+    nn.init.ones_(block.mlp[0].bias)
+
+
+def no_bias(block):
+    bias, block.attn.proj.bias = block.attn.proj.bias, None
+
+    def undo():
+        block.attn.proj.bias = bias
+
+    return undo
+
+
+def norm_without_weights(block):
+    block.norm2.weight = block.norm2.bias = None
+
+
+def norm_of_another_epsilon(block):
+    block.norm1.eps = 0.1
+
+    def undo():
+        block.norm1.eps = 1e-5
+
+    return undo
+
+
+CHANGES = [
+    forward_hook,
+    forward_pre_hook,
+    backward_hook,
+    backward_pre_hook,
+    hook_of_the_bias,
+    adapter,
+    adapter_of_a_class,
+    parametrization,
+    parametrization_of_a_bias,
+    quantized_weight,
+    pruning,
+    forward_of_an_instance,
+    another_mlp,
+    no_bias,
+    norm_without_weights,
+    norm_of_another_epsilon,
+]
+Outcome = tuple[dict[str, Tensor], dict[str, Tensor | None]]
+
+
+def outcome(model: SwinV2) -> Outcome:
+    """Features and gradients of the parameters."""
+    model.zero_grad()
+    features = model(pictures(1, 3, 33, 40).double())
+    total(features).backward()
+    return features, gradients(model)
+
+
+def changed(change: Callable, kernel: str) -> tuple[SwinV2, Outcome, Callable | None]:
+    """A model whose first block is changed after a first forward, with the outcome of that."""
+    torch.manual_seed(0)
+    model = backbone(kernel=kernel).double()
+    before = outcome(model)
+    return model, before, change(model.layers[0].blocks[0])
+
+
+def differ(one: Outcome, other: Outcome) -> bool:
+    same_features = largest_difference(one[0], other[0]) < 1e-6
+    names = one[1].keys() & other[1].keys()
+    (mine, theirs) = ({name: found[1][name] for name in names} for found in (one, other))
+    return not same_features or largest_difference(mine, theirs) > 1e-6
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_change_after_the_first_forward_is_honored(tiled, change):
+    expected = outcome(changed(change, "reference")[0])
+    model, before, undo = changed(change, "tiles")
+    assert tiled == ALL_BLOCKS
+    tiled.clear()
+    actual = outcome(model)
+    assert tiled == ALL_BLOCKS[1:]  # all but the changed block
+    assert differ(actual, before)
+    assert largest_difference(actual[0], expected[0]) < 1e-10
+    assert largest_difference(actual[1], expected[1]) < 1e-10
+    if undo is not None:
+        undo()
+        tiled.clear()
+        assert not differ(outcome(model), before)
+        assert tiled == ALL_BLOCKS
+
+
+def test_a_layer_replaced_by_another_of_its_class_is_used_in_tiles(tiled):
+    model = backbone().double()
+    before = outcome(model)
+    mlp = model.layers[0].blocks[0].mlp
+    weight, mlp.fc1 = mlp.fc1.weight, nn.Linear(16, 64).double()
+    tiled.clear()
+    assert differ(outcome(model), before)
+    mlp.fc1.weight = weight
+    mlp.fc1.bias = backbone().double().layers[0].blocks[0].mlp.fc1.bias
+    assert not differ(outcome(model), before)
+    assert tiled == 2 * ALL_BLOCKS
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+        nn.modules.module.register_module_full_backward_hook,
+        nn.modules.module.register_module_full_backward_pre_hook,
+    ],
+    ids=lambda register: register.__name__,
+)
+def test_global_hooks_are_called(tiled, register):
+    seen: set[type] = set()
+    model = backbone().double()
+    outcome(model)
+    assert tiled == ALL_BLOCKS
+    tiled.clear()
+    handle = register(lambda module, *_: seen.add(type(module)))
     try:
-        with torch.no_grad():
-            model(pictures(1, 3, 33, 40))
+        outcome(model)
     finally:
         handle.remove()
-    assert nn.Linear in seen
+    assert nn.Linear in seen and not tiled
+    outcome(model)
+    assert tiled == ALL_BLOCKS
 
 
+def test_a_block_of_another_position_bias_is_computed_in_tiles_once_it_is_marked(tiled):
+    class Halved(PositionBias):
+        def table(self, window: Size) -> Tensor:
+            return super().table(window) / 2
+
+    model = backbone().double()
+    before = outcome(model)
+    block = model.layers[0].blocks[0]
+    block.attn.cpb_mlp.__class__ = Halved
+    tiled.clear()
+    by_modules = outcome(model)
+    assert tiled == ALL_BLOCKS[1:] and differ(by_modules, before)
+    block.mark_as_built()
+    tiled.clear()
+    assert not differ(outcome(model), by_modules)
+    assert tiled == ALL_BLOCKS
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")  # which is tested here
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of sizes that become constants
 def test_a_trace_shows_the_operators_of_a_block():
     graph = torch.jit.trace(
         backbone(out_features=("res2",)).eval(),

@@ -1,4 +1,4 @@
-"""Blocks computed strip by strip: equal to their modules, forward and backward."""
+"""Blocks computed tile by tile: equal to their modules, forward and backward."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from swinv2_backbone.block import SwinV2Block
-from swinv2_backbone.kernels.cpu import attention as strip_attention
-from swinv2_backbone.kernels.cpu import block as strip_block
+from swinv2_backbone.kernels.cpu import attention as tile_attention
+from swinv2_backbone.kernels.cpu import block as tiled_block
 from swinv2_backbone.kernels.cpu import linear
 from swinv2_backbone.kernels.cpu.linear import FEWEST_TOKENS, PreparedLinear
+from swinv2_backbone.kernels.parameters import parameter_shapes
 from swinv2_backbone.windows import Partition
 
 PARTITIONS = [
@@ -29,8 +30,8 @@ PARTITIONS = [
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
 ]
-# Bytes of a strip, of its logits, and from how many tokens on weights are laid out for it.
-BUDGETS = {"one strip": (2**24, 2**21, 10**6), "many strips": (2**12, 2**8, 1)}
+# Bytes of a tile, of its logits, and the number of tokens from which weights are reordered for it.
+BUDGETS = {"one tile": (2**24, 2**21, 10**6), "many tiles": (2**12, 2**8, 1)}
 
 
 @pytest.fixture(params=BUDGETS)
@@ -38,9 +39,9 @@ def budgets(request, monkeypatch) -> None:
     """Everything at once, or a row of windows and a query at a time."""
     hidden, logits, fewest_tokens = BUDGETS[request.param]
     monkeypatch.setattr(linear, "FEWEST_TOKENS", fewest_tokens)
-    monkeypatch.setattr(strip_block, "INFERENCE_BYTES", hidden)
-    monkeypatch.setattr(strip_block, "TRAINING_BYTES", hidden)
-    monkeypatch.setattr(strip_attention, "LOGITS_BYTES", logits)
+    monkeypatch.setattr(tiled_block, "INFERENCE_BYTES", hidden)
+    monkeypatch.setattr(tiled_block, "TRAINING_BYTES", hidden)
+    monkeypatch.setattr(tile_attention, "LOGITS_BYTES", logits)
 
 
 def random_block(
@@ -65,7 +66,7 @@ def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Te
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_a_block_in_strips_equals_its_modules(partition, checkpointing, budgets):
+def test_a_block_in_tiles_equals_its_modules(partition, checkpointing, budgets):
     x = tokens_for(partition).double()
     options = {"drop_path": 0.5, "extra_norm": True, "activation_checkpointing": checkpointing}
     expected = outcome(random_block("reference", **options).double(), x, partition)
@@ -74,7 +75,7 @@ def test_a_block_in_strips_equals_its_modules(partition, checkpointing, budgets)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_strips_are_as_exact_in_float32_as_modules(partition, budgets):
+def test_tiles_are_as_exact_in_float32_as_modules(partition, budgets):
     x = tokens_for(partition)
     exact = outcome(random_block("reference").double(), x.double(), partition)
     by_modules = largest_difference(outcome(random_block("reference"), x, partition), exact)
@@ -83,7 +84,7 @@ def test_strips_are_as_exact_in_float32_as_modules(partition, budgets):
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_strips_are_as_exact_in_half_precision_as_modules(dtype, autocast, budgets):
+def test_tiles_are_as_exact_in_half_precision_as_modules(dtype, autocast, budgets):
     partition, errors = PARTITIONS[2], []
     x = tokens_for(partition)
     exact = outcome(random_block("reference").double(), x.double(), partition)
@@ -96,7 +97,7 @@ def test_strips_are_as_exact_in_half_precision_as_modules(dtype, autocast, budge
     assert errors[1] < 1.5 * errors[0]
 
 
-def test_gradients_of_a_block_in_strips_pass_gradcheck(budgets):
+def test_gradients_of_a_block_in_tiles_pass_gradcheck(budgets):
     partition = Partition(((3, 5), (2, 1)), (2, 2), True)
     block = random_block(dim=4, heads=2, window=(2, 2)).double().train()
     nn.init.constant_(block.attn.logit_scale, log(3))  # off the clamp's kink
@@ -150,7 +151,7 @@ def test_prepared_linear_layers_equal_plain_ones(out, into, tokens, transposed):
     weight = weight.T.contiguous().T if transposed else weight
     x, prepared = pictures(tokens // 3, into), PreparedLinear(weight, bias, tokens)
     assert prepared.by_onednn == linear._ONEDNN
-    assert (prepared._laid_out is weight) == (tokens == 7)
+    assert (prepared._reordered is weight) == (tokens == 7)
     expected = nn.functional.linear(x.double(), weight.double(), bias.double())
     gelu = nn.functional.gelu(expected)
     torch.testing.assert_close(prepared(x).double(), expected, rtol=1e-5, atol=1e-5)
@@ -182,16 +183,16 @@ def test_onednn_is_not_used_where_it_is_turned_off():
 
 def test_the_operator_keeps_the_rules_of_operators():
     channels, heads = 8, 2
-    shapes = [(24, 8), (24,), (8, 8), (8,), (8,), (8,), (32, 8), (32,), (8, 32), (8,), (8,), (8,)]
-    weights = [pictures(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
-    x, scale = pictures(3 * 5 + 2, channels).requires_grad_(), torch.full((heads, 1, 1), 5.0)
+    shapes = parameter_shapes(channels, heads).values()
+    parameters = [pictures(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
+    x = pictures(3 * 5 + 2, channels).requires_grad_()
     table = pictures(heads, 3 * 3).requires_grad_()
-    for keep in ([], [pictures(17, 1), pictures(17, 1, seed=1)]):
-        for keep_activations in (False, True):
+    for drop_path in ([], [pictures(17, 1), pictures(17, 1, seed=1)]):
+        for save_activations in (False, True):
+            geometry = [3, 5, 1, 2], [2, 2], True
             torch.library.opcheck(
-                torch.ops.swinv2.strip_block.default,
-                (x, weights, scale.requires_grad_(), table, keep)
-                + ([3, 5, 1, 2], [2, 2], True, keep_activations),
+                torch.ops.swinv2.tiled_block.default,
+                (x, parameters, table, drop_path, *geometry, save_activations),
             )
 
 

@@ -1,4 +1,4 @@
-"""Rectangles and strips: against the oracle's statement of who may attend to whom."""
+"""Clipped windows and tiles: against the oracle's statement of who may attend to whom."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from oracle import may_attend
 from torch import Tensor
 
-from swinv2_backbone.kernels.tiles import Strip, cut, rectangles, strips
+from swinv2_backbone.kernels.tiles import Tile, clipped_windows, cut, tiles
 from swinv2_backbone.windows import Size
 
 CPU = torch.device("cpu")
@@ -24,19 +24,19 @@ BATCHES = [
 ]
 
 
-def tokens_of(strip: Strip) -> list[Tensor]:
-    """The tokens (R, N) of the rectangles of every group of a strip, numbered in the batch."""
-    own = torch.arange(strip.tokens.start, strip.tokens.stop)[:, None, None]
+def tokens_of(tile: Tile) -> list[Tensor]:
+    """The tokens (R, N) of the clipped windows of every group of a tile, numbered in the batch."""
+    own = torch.arange(tile.tokens.start, tile.tokens.stop)[:, None, None]
     found = []
-    for group in strip.groups:
-        seats = group.rectangles(own)
-        assert seats.shape[5:7] == group.size and prod(seats.shape[1:4]) == group.count
-        found.append(seats.reshape(group.count, -1))
+    for group in tile.groups:
+        windows = group.windows(own)
+        assert windows.shape[5:7] == group.size and prod(windows.shape[1:4]) == group.num_windows
+        found.append(windows.reshape(group.num_windows, -1))
     return found
 
 
 def attending(groups: list[Tensor], tokens: int) -> Tensor:
-    """(T, T) bool: who shares a rectangle with whom."""
+    """(T, T) bool: who shares a clipped window with whom."""
     owner = torch.full((tokens,), -1)
     number = 0
     for group in groups:
@@ -62,32 +62,32 @@ def test_cuts_are_those_of_the_oracle_at_every_length(window, shifted):
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sizes", BATCHES)
-def test_strips_let_tokens_attend_as_the_oracle_says(sizes, window, shifted, most_tokens):
-    found = strips(sizes, window, shifted, most_tokens)
-    ends = [0, *(strip.tokens.stop for strip in found)]
-    assert [strip.tokens.start for strip in found] == ends[:-1]
+def test_tiles_let_tokens_attend_as_the_oracle_says(sizes, window, shifted, most_tokens):
+    found = tiles(sizes, window, shifted, most_tokens)
+    ends = [0, *(tile.tokens.stop for tile in found)]
+    assert [tile.tokens.start for tile in found] == ends[:-1]
     total = sum(map(prod, sizes))
     assert ends[-1] == total
-    groups = [group for strip in found for group in tokens_of(strip)]
+    groups = [group for tile in found for group in tokens_of(tile)]
     expected = torch.block_diag(*(may_attend(size, window, shifted) for size in sizes)).bool()
     assert torch.equal(attending(groups, total), expected)
 
 
 @pytest.mark.parametrize("sizes", BATCHES)
-def test_strips_are_as_large_as_allowed_and_no_larger(sizes):
+def test_tiles_are_as_large_as_allowed_and_no_larger(sizes):
     for most_tokens in (1, 30, 100):
-        for strip in strips(sizes, (4, 4), True, most_tokens):
-            rows = {group.size[0] for group in strip.groups}
-            tokens = strip.tokens.stop - strip.tokens.start
-            one_row = len(rows) == 1 and all(g.maps * g.grid[0] == 1 for g in strip.groups)
+        for tile in tiles(sizes, (4, 4), True, most_tokens):
+            rows = {group.size[0] for group in tile.groups}
+            tokens = tile.tokens.stop - tile.tokens.start
+            one_row = len(rows) == 1 and all(g.maps * g.grid[0] == 1 for g in tile.groups)
             assert tokens <= most_tokens or one_row
-    (whole,) = strips(((8, 8),) * 7, (4, 4), True, 64 * 7)
+    (whole,) = tiles(((8, 8),) * 7, (4, 4), True, 64 * 7)
     assert whole.tokens == slice(0, 64 * 7)
 
 
 def test_shifted_maps_of_whole_windows_have_four_groups():
-    (strip,) = strips(((16, 24),), (4, 4), True, 10**6)
-    assert {group.size: group.grid for group in strip.groups} == {
+    (tile,) = tiles(((16, 24),), (4, 4), True, 10**6)
+    assert {group.size: group.grid for group in tile.groups} == {
         (2, 2): (2, 2),
         (2, 4): (2, 5),
         (4, 2): (3, 2),
@@ -98,9 +98,9 @@ def test_shifted_maps_of_whole_windows_have_four_groups():
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sizes", BATCHES)
-def test_the_table_of_rectangles_says_the_same(sizes: tuple[Size, ...], window, shifted):
+def test_the_table_of_clipped_windows_agrees(sizes: tuple[Size, ...], window, shifted):
     groups = []
-    for first, stride, h, w in rectangles(sizes, window, shifted, CPU).tolist():
+    for first, stride, h, w in clipped_windows(sizes, window, shifted, CPU).tolist():
         rows = torch.arange(h)[:, None] * stride + torch.arange(w)
         groups.append((first + rows).reshape(1, -1))
     total = sum(map(prod, sizes))
@@ -110,9 +110,9 @@ def test_the_table_of_rectangles_says_the_same(sizes: tuple[Size, ...], window, 
 
 def test_parts_of_heads_come_apart():
     tokens = torch.arange(12 * 6 * 2).view(12, 6, 2)  # a map of 3x4, q, k and v of 2 heads
-    (strip,) = strips(((3, 4),), (8, 8), False, 100)
-    (group,) = strip.groups
-    parts = group.rectangles(tokens, parts=3)
+    (tile,) = tiles(((3, 4),), (8, 8), False, 100)
+    (group,) = tile.groups
+    parts = group.windows(tokens, parts=3)
     assert parts.shape == (3, 1, 1, 1, 2, 3, 4, 2)
     for part in range(3):
         own = tokens[:, 2 * part : 2 * part + 2].transpose(0, 1).reshape(2, 3, 4, 2)
@@ -120,6 +120,6 @@ def test_parts_of_heads_come_apart():
 
 
 def test_caches_are_bounded_and_survive_inference_mode():
-    assert strips.cache_info().maxsize and rectangles.cache_info().maxsize
+    assert tiles.cache_info().maxsize and clipped_windows.cache_info().maxsize
     with torch.inference_mode():
-        assert not rectangles(((11, 5),), (3, 3), True, CPU).is_inference()
+        assert not clipped_windows(((11, 5),), (3, 3), True, CPU).is_inference()

@@ -30,7 +30,8 @@ from triton_interpreter import DEVICE, bfloat16_as_on_a_gpu  # noqa: E402, F401
 from swinv2_backbone.kernels import self_check  # noqa: E402
 from swinv2_backbone.kernels.triton import attention as kernels  # noqa: E402
 from swinv2_backbone.kernels.triton.attention import triton_window_attention  # noqa: E402
-from swinv2_backbone.windows import Size  # noqa: E402
+from swinv2_backbone.kernels.triton.device import attention_backward, attention_forward  # noqa: E402
+from swinv2_backbone.windows import Partition, Size  # noqa: E402
 
 HEADS = 2
 HALF = [torch.float16, torch.bfloat16]
@@ -68,11 +69,9 @@ def segments(length: int, window: int, shifted: bool) -> Tensor:
     return (torch.arange(length) + (window - shift) % window) // window
 
 
-def reference(
-    qkv: Tensor, scale: Tensor, table: Tensor, sizes: tuple[Size, ...], window: Size, shifted: bool
-) -> Tensor:
-    """Every token to every token of its image, minus the pairs that do not share a rectangle."""
-    results = []
+def reference(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
+    """Every token to every token of its image, minus the pairs that share no clipped window."""
+    (sizes, window, shifted), results = partition, []
     for own, (height, width) in zip(qkv.split([prod(size) for size in sizes]), sizes):
         row, column = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
         row_segment = segments(height, window[0], shifted)[row]
@@ -90,10 +89,12 @@ def reference(
     return torch.cat(results)
 
 
-def differentiate(function, qkv: Tensor, scale: Tensor, table: Tensor, grad: Tensor, *geometry):
+def differentiate(
+    function, qkv: Tensor, scale: Tensor, table: Tensor, grad: Tensor, partition: Partition
+):
     """The result, and the gradients of qkv, scale and table."""
     leaves = [x.detach().clone().requires_grad_() for x in (qkv, scale, table)]
-    out = function(*leaves, *geometry)
+    out = function(*leaves, partition)
     out.backward(grad)
     return out.detach(), *(leaf.grad for leaf in leaves)
 
@@ -107,9 +108,11 @@ def assert_equal(actual, expected, tolerances) -> None:
 
 def compare(window, sizes, shifted, dtype, tolerances, **options) -> None:
     given = inputs(window, sizes, dtype, **options)
-    actual = differentiate(triton_window_attention, *given, sizes, window, shifted)
+    actual = differentiate(triton_window_attention, *given, Partition(sizes, window, shifted))
     assert actual[0].dtype == actual[1].dtype == dtype
-    expected = differentiate(reference, *(x.double() for x in given), sizes, window, shifted)
+    expected = differentiate(
+        reference, *(x.double() for x in given), Partition(sizes, window, shifted)
+    )
     assert_equal(actual, expected, tolerances)
 
 
@@ -148,8 +151,10 @@ def test_queries_and_keys_shorter_than_eps_are_divided_by_eps(length, window, si
     qkv[::3, 0] *= length
     qkv[1::4, 1] *= length
     given = qkv.flatten(1), *others
-    actual = differentiate(triton_window_attention, *given, sizes, window, False)
-    expected = differentiate(reference, *(x.double() for x in given), sizes, window, False)
+    actual = differentiate(triton_window_attention, *given, Partition(sizes, window, False))
+    expected = differentiate(
+        reference, *(x.double() for x in given), Partition(sizes, window, False)
+    )
     assert_equal(actual, expected, SINGLE)
     # Those gradients dwarf the others.
     long = qkv[:, :2].norm(dim=-1, keepdim=True) > 1e-6
@@ -163,7 +168,7 @@ def test_half_precision_with_queries_and_keys_of_zero_is_finite(dtype):
     qkv, scale, table, grad = inputs(window, sizes, dtype)
     qkv[::3, : 2 * 32 * HEADS] = 0
     given = qkv, scale, table, 1e-4 * grad  # which is to be divided by 1e-6
-    for result in differentiate(triton_window_attention, *given, sizes, window, True):
+    for result in differentiate(triton_window_attention, *given, Partition(sizes, window, True)):
         assert result.isfinite().all()
 
 
@@ -171,16 +176,18 @@ def test_inputs_and_gradients_need_not_be_contiguous():
     window, sizes = CASES[3]
     qkv, scale, table, grad = inputs(window, sizes)
     ones = torch.ones_like(grad)
-    expected = differentiate(triton_window_attention, qkv, scale, table, ones, sizes, window, True)
+    expected = differentiate(
+        triton_window_attention, qkv, scale, table, ones, Partition(sizes, window, True)
+    )
 
-    def of_views(qkv: Tensor, scale: Tensor, table: Tensor, *geometry) -> Tensor:
+    def of_views(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
         twice = torch.stack((qkv, table.new_zeros(qkv.shape)), dim=-1)[..., 0]
         assert not twice.is_contiguous()
         table = table.t().contiguous().t()
-        return triton_window_attention(twice, scale.view(-1, 1, 1), table, *geometry)
+        return triton_window_attention(twice, scale.view(-1, 1, 1), table, partition)
 
     given = qkv, scale, table, grad.new_ones(1).expand_as(grad)
-    actual = differentiate(of_views, *given, sizes, window, True)
+    actual = differentiate(of_views, *given, Partition(sizes, window, True))
     assert all(map(torch.equal, actual, expected))
 
 
@@ -205,8 +212,8 @@ def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, mon
     assert self_check._checked[kernels.CHECK, device, dtype]
     self_check.check_once(kernels.CHECK, device, dtype)  # not again
 
-    def wrong(qkv: Tensor, scale: Tensor, *rest) -> Tensor:
-        return triton_window_attention(qkv, 1.1 * scale, *rest)
+    def wrong(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
+        return triton_window_attention(qkv, 1.1 * scale, table, partition)
 
     check = self_check.check_of_attention(wrong)
     with pytest.raises(RuntimeError, match="wrong on .*off by .*kernel='reference'"):
@@ -228,18 +235,18 @@ def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monke
 
 def test_other_head_dimensions_raise_an_error():
     qkv, scale, table, _ = inputs((4, 6), ((2, 2),))
-    with pytest.raises(ValueError, match="64 a head, not 32"):
-        triton_window_attention(qkv, scale[:1], table[:1], ((2, 2),), (4, 6), False)
+    with pytest.raises(ValueError, match="64 per head, not 32"):
+        triton_window_attention(qkv, scale[:1], table[:1], Partition(((2, 2),), (4, 6), False))
 
 
 def test_other_dtypes_windows_and_sizes_raise_an_error():
     qkv, scale, table, _ = inputs((4, 6), ((2, 2),))
     with pytest.raises(ValueError, match="float64"):
-        triton_window_attention(qkv.double(), scale, table, ((2, 2),), (4, 6), False)
+        triton_window_attention(qkv.double(), scale, table, Partition(((2, 2),), (4, 6), False))
     with pytest.raises(ValueError, match=r"\(4, 65\) is wider than 64"):
-        triton_window_attention(qkv, scale, table, ((2, 2),), (4, 65), False)
+        triton_window_attention(qkv, scale, table, Partition(((2, 2),), (4, 65), False))
     with pytest.raises(ValueError, match="4 tokens"):
-        triton_window_attention(qkv, scale, table, ((2, 3),), (4, 6), False)
+        triton_window_attention(qkv, scale, table, Partition(((2, 3),), (4, 6), False))
 
 
 @pytest.mark.parametrize("window, size", [((2, 3), (3, 4)), ((9, 8), (9, 10))], ids=str)
@@ -262,7 +269,7 @@ def test_compiled_attention_is_one_graph_for_all_sizes():
     torch._dynamo.reset()
     compiled = torch.compile(triton_window_attention, backend=backend, fullgraph=True, dynamic=True)
     for sizes in (((3, 4), (5, 7)), ((9, 6), (4, 8))):
-        given = *inputs(window, sizes), sizes, window, True
+        given = *inputs(window, sizes), Partition(sizes, window, True)
         expected = differentiate(triton_window_attention, *given)
         assert all(map(torch.equal, differentiate(compiled, *given), expected))
     assert len(graphs) == 1
@@ -270,21 +277,23 @@ def test_compiled_attention_is_one_graph_for_all_sizes():
 
 # Compiling without a GPU
 
-ARRAYS = {name: "fp32" for name in ("scale", "table", "lse", "delta", "tiles")}
-ARRAYS |= {"grad_scale": "fp32", "grad_table": "fp32", "rects": "i32"}
+TESTS = Path(__file__).parents[1]
+
+ARRAYS = {name: "fp32" for name in ("scale", "table", "lse", "delta", "pairs")}
+ARRAYS |= {"grad_scale": "fp32", "grad_table": "fp32", "windows": "i32"}
 TENSORS = ("qkv", "out", "grad", "grad_qkv")  # in the dtype of the model
 NAMES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BINARIES = [  # kernel, dtype, constants, the most bytes a thread may spill
-    ("_forward_whole", "bf16", {"COLUMNS": 8, "BLOCK": 64}, 0),
-    ("_forward_whole", "fp32", {"COLUMNS": 8, "BLOCK": 64}, 0),
-    ("_forward", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
-    ("_forward", "fp16", {"COLUMNS": 24, "BLOCK": 32}, 0),
-    ("_forward", "fp32", {"COLUMNS": 16, "BLOCK": 64}, 0),
-    ("_backward_queries", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
-    ("_backward_keys", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 150),
-    ("_backward_tiles", "bf16", {"COLUMNS": 16, "BLOCK": 64, "WHOLE": False}, 50),
-    ("_backward_tiles", "bf16", {"COLUMNS": 8, "BLOCK": 64, "WHOLE": True}, 350),
-    ("_fold", "fp32", {"COLUMNS": 16, "BLOCK": 64, "OFFSETS": 128}, 0),
+BINARIES = [  # kernel, dtype, constants, the most bytes that a thread may spill
+    ("forward_whole", "bf16", {"COLUMNS": 8, "BLOCK": 64}, 0),
+    ("forward_whole", "fp32", {"COLUMNS": 8, "BLOCK": 64}, 0),
+    ("forward_block", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("forward_block", "fp16", {"COLUMNS": 24, "BLOCK": 32}, 0),
+    ("forward_block", "fp32", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("backward_queries", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
+    ("backward_keys", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 150),
+    ("backward_pairs", "bf16", {"COLUMNS": 16, "BLOCK": 64, "WHOLE": False}, 50),
+    ("backward_pairs", "bf16", {"COLUMNS": 8, "BLOCK": 64, "WHOLE": True}, 350),
+    ("fold", "fp32", {"COLUMNS": 16, "BLOCK": 64, "OFFSETS": 128}, 0),
 ]
 
 
@@ -292,8 +301,9 @@ def compile_for(capability: int) -> list[dict]:
     """Registers, spilled bytes and shared memory of all BINARIES for a compute capability."""
     reports = []
     for name, dtype, constants, _ in BINARIES:
-        kernel, options = getattr(kernels, name), {"num_warps": kernels.WARPS[NAMES[dtype]]}
-        options |= kernels.PREFETCH if name == "_forward_whole" else {"num_stages": 1}
+        module = attention_forward if name.startswith("forward") else attention_backward
+        kernel, stages = getattr(module, name), kernels.PREFETCH if "whole" in name else 1
+        options = {"num_warps": kernels.WARPS[NAMES[dtype]], "num_stages": stages}
         types = {name: f"*{given}" for name, given in ARRAYS.items()}
         types |= {name: f"*{dtype}" for name in TENSORS} | dict.fromkeys(constants, "constexpr")
         signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}
@@ -325,9 +335,10 @@ def test_kernels_compile_and_spill_little(capability, tmp_path):
     # In a process of its own, as this one's kernels are interpreted.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    environment["PYTHONPATH"] = os.pathsep.join((str(TESTS), str(TESTS.parent)))
     done = subprocess.run(
         [sys.executable, __file__, str(capability)],
-        capture_output=True, text=True, check=False, env=environment, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for (name, dtype, constants, most), report in zip(BINARIES, json.loads(done.stdout)):

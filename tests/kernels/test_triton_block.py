@@ -18,14 +18,13 @@ pytest.importorskip("triton")
 from triton_interpreter import DEVICE, bfloat16_as_on_a_gpu  # noqa: E402, F401
 
 from swinv2_backbone.block import SwinV2Block  # noqa: E402
-from swinv2_backbone.kernels import attend, self_check  # noqa: E402
-from swinv2_backbone.kernels.choose import parts_of  # noqa: E402
-from swinv2_backbone.kernels.parameters import shapes_of_parameters  # noqa: E402
+from swinv2_backbone.kernels import self_check  # noqa: E402
+from swinv2_backbone.kernels.parameters import parameter_shapes  # noqa: E402
 from swinv2_backbone.kernels.triton import block as triton_block  # noqa: E402
 from swinv2_backbone.kernels.triton import launch as triton_launch  # noqa: E402
 from swinv2_backbone.kernels.triton import rows as triton_rows  # noqa: E402
 from swinv2_backbone.layers import DropPath  # noqa: E402
-from swinv2_backbone.position_bias import PositionBias  # noqa: E402
+from swinv2_backbone.position_bias import HIDDEN, PositionBias  # noqa: E402
 from swinv2_backbone.windows import Partition, Size  # noqa: E402
 
 HALF = [torch.float16, torch.bfloat16]
@@ -33,7 +32,7 @@ CHANNELS, HEADS = 96, 3  # not a power of two
 PARTITIONS = [
     Partition(((9, 13),), (4, 4), False),
     Partition(((20, 17), (20, 17), (5, 3)), (7, 3), True),
-    Partition(((17, 12), (1, 7)), (12, 12), True),  # more than one tile
+    Partition(((17, 12), (1, 7)), (12, 12), True),  # more than one block of queries
     Partition(((1, 1), (1, 7)), (8, 8), True),
 ]
 
@@ -47,8 +46,8 @@ def tokens_for(partition: Partition) -> Tensor:
     return pictures(sum(h * w for h, w in partition.sizes), CHANNELS).to(DEVICE)
 
 
-def factors_of_images(drop_path: DropPath, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-    """Factors of drop path that depend on nothing: random ones do on dtype and device."""
+def fixed_scale(drop_path: DropPath, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+    """A drop path scale by image: random ones depend on dtype and device."""
     lengths = torch.tensor([h * w for h, w in sizes], device=branch.device)
     return branch.new_tensor([0.5, 2.0, 0.0][: len(sizes)]).repeat_interleave(lengths)[:, None]
 
@@ -64,20 +63,20 @@ def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Te
 @pytest.fixture
 def calls(monkeypatch) -> list[Partition]:
     """Partitions for which a fused block was computed."""
-    found, real = [], attend.BLOCKS["triton"]
+    found, real = [], triton_block.fused_block
 
-    def counted(block, x, partition, keep_activations):
-        found.append(partition)
-        return real(block, x, partition, keep_activations)
+    def counted(*args, save_activations: bool) -> Tensor:
+        found.append(args[-1])
+        return real(*args, save_activations=save_activations)
 
-    monkeypatch.setitem(attend.BLOCKS, "triton", counted)
+    monkeypatch.setattr(triton_block, "fused_block", counted)
     return found
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("partition", PARTITIONS, ids=str)
 def test_a_fused_block_equals_its_modules(partition, checkpointing, calls, monkeypatch):
-    monkeypatch.setattr(DropPath, "factors", factors_of_images)
+    monkeypatch.setattr(DropPath, "scale", fixed_scale)
     x = tokens_for(partition)
     options = {"extra_norm": True, "activation_checkpointing": checkpointing}
     exact = outcome(random_block("reference", **options).double(), x.double(), partition)
@@ -146,7 +145,7 @@ def test_a_block_with_another_position_bias_is_computed_by_its_modules(calls):
         own = block.attn.cpb_mlp
         block.attn.cpb_mlp = Other(HEADS, own.pretrained_window).to(DEVICE)
         block.attn.cpb_mlp.load_state_dict(own.state_dict())
-        block.made_of = parts_of(block)  # as a block of another kind would have it
+        block.mark_as_built()
         found[kernel] = outcome(block, x, partition)
     assert not calls
     assert largest_difference(found["triton"], found["reference"]) < 3e-5
@@ -161,16 +160,18 @@ def test_a_second_derivative_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("keep_activations", [False, True])
-def test_the_operator_keeps_the_rules_of_operators(keep_activations, dtype):
-    shapes = shapes_of_parameters(32, heads=1)
-    parameters = [pictures(*shape, seed=i).to(DEVICE) for i, shape in enumerate(shapes)]
+@pytest.mark.parametrize("save_activations", [False, True])
+def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
+    shapes = [*parameter_shapes(32, heads=1).values(), (HIDDEN, 2), (HIDDEN,), (1, HIDDEN)]
+    leaves = [pictures(*shape, seed=i).to(DEVICE) for i, shape in enumerate(shapes)]
+    parameters, bias = leaves[:-3], leaves[-3:]
     x = pictures(3 * 5 + 2, 32).to(DEVICE)
-    leaves = [each.requires_grad_() for each in (x, *parameters)]
-    for keep in ([], [torch.ones(17, 1, device=DEVICE)] * 2):
+    leaves = [each.requires_grad_() for each in (x, *leaves)]
+    geometry = [3, 5, 1, 2], [2, 2], True, [2, 2]
+    for drop_path in ([], [torch.ones(17, 1, device=DEVICE)] * 2):
         torch.library.opcheck(
             torch.ops.swinv2.triton_block.default,
-            (x, parameters, keep, [3, 5, 1, 2], [2, 2], True, [2, 2], dtype, keep_activations),
+            (x, parameters, bias, drop_path, *geometry, dtype, save_activations),
             # In half precision compiled and other results differ by roundings.
             **({} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 1e-2}),
         )
@@ -208,11 +209,11 @@ def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
 def test_norms_with_residuals_equal_those_of_torch(tokens, channels):
     x, branch, more = (pictures(tokens, channels, seed=i).to(DEVICE).double() for i in range(3))
     weight, bias = (pictures(channels, seed=i).to(DEVICE).double() for i in (3, 4))
-    keep = pictures(tokens, 1, seed=5).to(DEVICE).double()
+    drop_path = pictures(tokens, 1, seed=5).to(DEVICE).double()
     leaves = [each.requires_grad_() for each in (branch, weight, bias)]
-    expected = x + keep * F.layer_norm(branch, (channels,), weight, bias)
+    expected = x + drop_path * F.layer_norm(branch, (channels,), weight, bias)
     grads = torch.autograd.grad(expected, leaves, x + more)
-    single = [each.detach().float() for each in (x, branch, weight, bias, keep)]
+    single = [each.detach().float() for each in (x, branch, weight, bias, drop_path)]
     out, same = triton_rows.add_norm(*single)
     assert out is same
     more_exact, rounded = triton_rows.add_norm(*single, torch.float16)

@@ -1,10 +1,10 @@
-"""Linear layers of strips, by oneDNN, and their gradients.
+"""Linear layers of tiles, computed by oneDNN, and their gradients.
 
 PyTorch multiplies float32 matrices by the BLAS it was built with, which is not the fastest on every
 processor: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies GELU while the
-product is in registers.  For a weight that is used many times, once for every strip of a block, it
-is faster still if the weight is laid out for it first.  That costs some passes over the weight,
-pays from some thousand tokens on, and is done anew in every forward, so that nothing is kept that
+product is in registers.  A weight that is used many times, once for every tile of a block, is
+faster still if it is first reordered for oneDNN.  Reordering costs some passes over the weight and
+pays from some thousand tokens on.  It is repeated in every forward, so that nothing is kept that
 takes memory or could become stale.
 """
 
@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEWEST_TOKENS = 2048  # below, laying out costs what it brings
+from swinv2_backbone.precision import accumulation_dtype
+
+FEWEST_TOKENS = 2048  # below, reordering costs what it gains
 
 _ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
@@ -27,7 +29,7 @@ _ONEDNN = (
 
 
 class PreparedLinear:
-    """``x @ weight.T + bias``, without gradients, for many ``x`` of together ``tokens`` rows."""
+    """``x @ weight.T + bias``, without gradients, for several ``x`` of ``tokens`` rows in all."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int):
         self.weight, self.bias, self.tokens = weight, bias, tokens
@@ -36,27 +38,27 @@ class PreparedLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C')."""
         if self.by_onednn:
-            return torch.ops.mkldnn._linear_pointwise(x, self._laid_out, self.bias, "none", [], "")
+            return torch.ops.mkldnn._linear_pointwise(x, self._reordered, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C'), GELU of the linear layer."""
         if self.by_onednn:
             return torch.ops.mkldnn._linear_pointwise(
-                x, self._laid_out, self.bias, "gelu", [], "none"
+                x, self._reordered, self.bias, "gelu", [], "none"
             )
         return F.gelu(F.linear(x, self.weight, self.bias))
 
     @cached_property
-    def _laid_out(self) -> Tensor:
-        """The weight as oneDNN likes it best, where that pays; or as it is."""
+    def _reordered(self) -> Tensor:
+        """The weight in the order that oneDNN prefers, if that pays; else as it is."""
         if self.weight.dtype == torch.float32 and self.tokens >= FEWEST_TOKENS:
             return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), self.tokens)
         return self.weight
 
 
 def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients (C', C) and (C') of weight and bias, the latter in float32 at least.
+    """Return the gradients of weight (C', C) and bias (C'), the latter at least in float32.
 
     ``grad`` (n, C') is the gradient of the layer's output, ``x`` (n, C) its input.
     """
@@ -67,22 +69,17 @@ def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return grad.mT @ x, grad.sum(dim=0, dtype=accumulation_dtype(grad.dtype))
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In which numbers of a dtype are added up."""
-    return torch.promote_types(dtype, torch.float32)
-
-
 def _by_onednn(x: Tensor) -> bool:
-    """Whether oneDNN multiplies by tensors like this one."""
+    """Return True if oneDNN multiplies tensors of this dtype and device."""
     return (
         _ONEDNN
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and x.device.type == "cpu"
-        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and _multiplies_bfloat16())
+        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and _multiplies_bf16())
     )
 
 
 @cache
-def _multiplies_bfloat16() -> bool:
-    """Whether oneDNN has code for bfloat16 on this processor."""
+def _multiplies_bf16() -> bool:
+    """Return True if oneDNN has code for bfloat16 on this processor."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()

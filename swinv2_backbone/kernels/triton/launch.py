@@ -1,7 +1,7 @@
 """Launching a Triton kernel in a third of the time.
 
-What Triton does at every launch, to look at each argument and find what the kernel was compiled to,
-takes longer than most of ours run.  Here that is found by what can differ between our calls.
+Triton inspects every argument at every launch to find the compiled kernel, which takes longer than
+most of our kernels run.  Here the compiled kernel is found by what can differ between our calls.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-_compiled: dict[tuple, Any] = {}
+_compiled: dict[tuple[Any, ...], Any] = {}
 
 
 def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up; Triton's takes microseconds."""
+    """Return a / b, rounded up; Triton's function takes microseconds."""
     return -(-a // b)
 
 
@@ -32,8 +32,8 @@ def launch(
 ) -> None:
     """Run ``kernel(*tensors, *numbers, *constants)`` on the device of the first tensor.
 
-    ``numbers`` must be of no interest to the compiler: not specialised, or all multiples of 16;
-    and less than 2 ** 31.
+    The compiler must not depend on ``numbers``: they are not specialized, or all are multiples of
+    16; and they are less than 2 ** 31.
     """
     device = tensors[0].device.index
     if device is not None and device != torch.cuda.current_device():

@@ -1,0 +1,111 @@
+"""The backward of a SwinV2 block on one tile, and its parameters' gradients summed over tiles.
+
+Legend: n tokens of a tile; C channels; nH heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swinv2_backbone.attention import MAX_LOGIT_SCALE
+from swinv2_backbone.kernels.cpu.attention import tile_attention_backward
+from swinv2_backbone.kernels.cpu.linear import PreparedLinear, linear_gradients
+from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
+from swinv2_backbone.kernels.parameters import BlockParameters
+from swinv2_backbone.kernels.tiles import Tile
+from swinv2_backbone.precision import accumulation_dtype
+from swinv2_backbone.windows import Size
+
+
+class Gradients:
+    """The gradients of a block's parameters, summed over its tiles."""
+
+    def __init__(self, block: TiledBlock):
+        self.block = block
+        p, tokens = block.parameters, block.num_tokens
+        # dx = dy @ weight: a linear layer with the weight transposed.
+        self.qkv = PreparedLinear(p.qkv.mT, None, tokens)
+        self.proj = PreparedLinear(p.proj.mT, None, tokens)
+        self.fc1 = PreparedLinear(p.fc1.mT, None, tokens)
+        self.fc2 = PreparedLinear(p.fc2.mT, None, tokens)
+        self.scale = torch.zeros_like(block.scale)
+        self.matrices: dict[Size, Tensor] = {}  # of the position bias
+        self.sums: dict[str, Tensor] = {}  # of the layers
+
+    def add_tile(self, grad: Tensor, x: Tensor, tile: Tile, saved: Activations) -> Tensor:
+        """Return the gradient of a tile's input from that of its output, (n, C) both."""
+        block, p = self.block, self.block.parameters
+        norm1, *stats1 = block.norm1(saved.projected)
+        _, *stats2 = block.norm2(saved.mlp)
+        middle = block.add(x, norm1, 0, tile)  # between the two branches
+
+        grad_norm2 = block.scaled(grad, 1, tile)
+        grad_mlp = self._norm("norm2", grad_norm2, saved.mlp, stats2, p.norm2, p.norm2_bias)
+        self._linear("fc2", grad_mlp, F.gelu(saved.hidden))
+        grad_hidden = torch.ops.aten.gelu_backward(self.fc2(grad_mlp), saved.hidden)
+        self._linear("fc1", grad_hidden, middle)
+        grad = self.fc1(grad_hidden).add_(grad)
+
+        grad_norm1 = block.scaled(grad, 0, tile)
+        grad_projected = self._norm(
+            "norm1", grad_norm1, saved.projected, stats1, p.norm1, p.norm1_bias
+        )
+        self._linear("proj", grad_projected, saved.attended)
+        grad_qkv = tile_attention_backward(
+            self.proj(grad_projected),
+            saved.qkv,
+            block.scale,
+            block.bias,
+            tile,
+            self.scale,
+            self.matrices,
+        )
+        self._linear("qkv", grad_qkv, x)
+        return self.qkv(grad_qkv).add_(grad)
+
+    def table(self) -> Tensor:
+        """Return the gradient of the position bias (nH, offsets of the window)."""
+        return self.block.bias.gradient(self.matrices)
+
+    def parameters(self, given: BlockParameters) -> BlockParameters:
+        """Return the gradients of the parameters as they were given, in their dtypes."""
+        sums, channels = self.sums, len(given.q_bias)
+        by_qkv_bias = sums.pop("qkv_bias")
+        sums["q_bias"], sums["v_bias"] = by_qkv_bias[:channels], by_qkv_bias[2 * channels :]
+        logit_scale = given.logit_scale.to(self.scale.dtype)
+        by_logarithm = (self.scale * self.block.scale).view_as(logit_scale)
+        sums["logit_scale"] = torch.where(logit_scale <= MAX_LOGIT_SCALE, by_logarithm, 0)
+        gradients = BlockParameters(**sums)
+        return BlockParameters(*(g.to(p.dtype) for g, p in zip(gradients, given)))
+
+    def _linear(self, name: str, grad: Tensor, x: Tensor) -> None:
+        """Add the gradients of a linear layer with input ``x``, from that of its output."""
+        self._add(name, *linear_gradients(grad, x))
+
+    def _norm(
+        self,
+        name: str,
+        grad: Tensor,
+        x: Tensor,
+        stats: Sequence[Tensor],
+        weight: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
+        """Return the gradient of the input ``x`` of a norm, from that of its output."""
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
+            grad, x, x.shape[-1:], *stats, weight, bias, [True, True, True]
+        )
+        self._add(name, grad_weight, grad_bias)
+        return grad_x
+
+    def _add(self, name: str, grad_weight: Tensor, grad_bias: Tensor) -> None:
+        """Add a tile's gradients, which have no other use, to the sums of a layer."""
+        for part, grad in ((name, grad_weight), (f"{name}_bias", grad_bias)):
+            if part in self.sums:
+                self.sums[part] += grad
+            else:
+                self.sums[part] = grad.to(accumulation_dtype(grad.dtype))

@@ -1,0 +1,99 @@
+"""The forward of a SwinV2 block on one tile: from its input to its output in the cache.
+
+Legend: T tokens of the whole batch, packed; n tokens of a tile; C channels; nH heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swinv2_backbone.attention import exp_logit_scale, join_qkv_bias
+from swinv2_backbone.kernels.cpu.attention import WindowBias, tile_attention
+from swinv2_backbone.kernels.cpu.linear import PreparedLinear
+from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters
+from swinv2_backbone.kernels.tiles import Tile, tiles
+from swinv2_backbone.windows import Partition
+
+
+class Activations(NamedTuple):
+    """Saved activations: what the backward of a block needs, beside its input."""
+
+    qkv: Tensor  # (n, 3C)
+    attended: Tensor  # (n, C)
+    projected: Tensor  # (n, C)
+    hidden: Tensor  # (n, 4C), before GELU
+    mlp: Tensor  # (n, C)
+
+
+class TiledBlock:
+    """A block in one forward or backward: its parameters prepared, its tiles.
+
+    Args:
+        parameters: of the block; they are used in ``dtype``.
+        table: (nH, offsets of the window), the position bias.
+        drop_path: empty, or the per-token drop path scales of both branches, (T, 1) each.
+        partition: the windows.
+        hidden_bytes: size of the hidden layer of the MLP for one tile, see block.py.
+        dtype: of the tokens.
+    """
+
+    def __init__(
+        self,
+        parameters: BlockParameters,
+        table: Tensor,
+        drop_path: Sequence[Tensor],
+        partition: Partition,
+        hidden_bytes: int,
+        dtype: torch.dtype,
+    ):
+        self.scale = exp_logit_scale(parameters.logit_scale).view(-1, 1)
+        self.parameters = p = BlockParameters(*(each.to(dtype) for each in parameters))
+        self.num_tokens = tokens = sum(h * w for h, w in partition.sizes)
+        self.bias = WindowBias(table, partition.window)
+        self.drop_path = drop_path
+        self.qkv = PreparedLinear(p.qkv, join_qkv_bias(p.q_bias, p.v_bias), tokens)
+        self.proj = PreparedLinear(p.proj, p.proj_bias, tokens)
+        self.fc1 = PreparedLinear(p.fc1, p.fc1_bias, tokens)
+        self.fc2 = PreparedLinear(p.fc2, p.fc2_bias, tokens)
+        most_tokens = hidden_bytes // (len(p.fc1) * self.scale.element_size())
+        self.tiles = tiles(partition.sizes, partition.window, partition.shifted, most_tokens)
+
+    def __call__(self, x: Tensor, tile: Tile) -> Tensor:
+        """(n, C) -> (n, C)."""
+        attended = tile_attention(self.qkv(x), self.scale, self.bias, tile)
+        x = self.add(x, self.norm1(self.proj(attended))[0], 0, tile)
+        return self.add(x, self.norm2(self.fc2(self.fc1.gelu(x)))[0], 1, tile)
+
+    def with_activations(self, x: Tensor, tile: Tile) -> tuple[Tensor, Activations]:
+        """(n, C) -> (n, C), and the activations that the backward needs."""
+        qkv = self.qkv(x)
+        attended = tile_attention(qkv, self.scale, self.bias, tile)
+        projected = self.proj(attended)
+        x = self.add(x, self.norm1(projected)[0], 0, tile)
+        hidden = self.fc1(x)
+        mlp = self.fc2(F.gelu(hidden))
+        x = self.add(x, self.norm2(mlp)[0], 1, tile)
+        return x, Activations(qkv, attended, projected, hidden, mlp)
+
+    def norm1(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the norm of (n, C), its mean and its reciprocal standard deviation."""
+        p = self.parameters
+        return torch.native_layer_norm(x, x.shape[-1:], p.norm1, p.norm1_bias, LAYER_NORM_EPS)
+
+    def norm2(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same of the second norm."""
+        p = self.parameters
+        return torch.native_layer_norm(x, x.shape[-1:], p.norm2, p.norm2_bias, LAYER_NORM_EPS)
+
+    def add(self, x: Tensor, branch: Tensor, which: int, tile: Tile) -> Tensor:
+        """Return x + drop path of a branch, whose memory is reused."""
+        return self.scaled(branch, which, tile).add_(x)
+
+    def scaled(self, x: Tensor, which: int, tile: Tile) -> Tensor:
+        """Apply drop path to a branch's output, or to the gradient of its output."""
+        return x * self.drop_path[which][tile.tokens] if self.drop_path else x

@@ -1,0 +1,83 @@
+"""Plain modules: what they compute follows from their class and their parameters alone.
+
+A kernel that computes a whole block takes the parameters of the modules inside and does not call
+them.  Hooks, adapters, quantized and parametrized layers would be ignored, so a block looks for
+them in every forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+
+ORDINARY = (nn.Parameter, Tensor, FakeTensor)  # the last: a parameter without memory
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Return True if calling the module does what its class says, with ordinary parameters.
+
+    Hooks, a ``forward`` of the instance, and quantized or otherwise special parameters make a
+    module not plain.
+    """
+    return not _is_hooked(module) and all(
+        parameter is None or type(parameter) in ORDINARY
+        for parameter in module._parameters.values()
+    )
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+class Parts:
+    """The modules inside a block, recorded so that a change is seen in a few microseconds.
+
+    Args:
+        block: the block whose modules, at any depth, are recorded.
+
+    Attributes:
+        kinds: for every module its class, and the names of the parameters that are None.
+    """
+
+    def __init__(self, block: nn.Module):
+        self.modules = list(_inside(block))
+        self.kinds = [(type(module), _absent(module)) for module in self.modules]
+        self._children = [list(module._modules.values()) for module in (block, *self.modules)]
+
+    def unchanged_in(self, block: nn.Module) -> bool:
+        """Return True if ``block`` contains these modules and no others, and all are plain.
+
+        It is called for every block in every forward, so it is written for speed.
+        """
+        if list(block._modules.values()) != self._children[0]:
+            return False
+        for module, (kind, absent), children in zip(self.modules, self.kinds, self._children[1:]):
+            if type(module) is not kind or _is_hooked(module):
+                return False
+            if (children or module._modules) and list(module._modules.values()) != children:
+                return False
+            for name, parameter in module._parameters.items():
+                if type(parameter) not in ORDINARY and not (parameter is None and name in absent):
+                    return False
+        return not torch.nn.modules.module._has_any_global_hook()
+
+
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules inside, as ``modules()`` does, in less time."""
+    for child in module._modules.values():
+        if child is not None:
+            yield child
+            yield from _inside(child)
+
+
+def _absent(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, parameter in module._parameters.items() if parameter is None)
