@@ -10,10 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from scripts import ROOT
-from scripts import tool as load
-from test_analysis import (
+from analysis_cases import (
     CAT,
     DOG,
     MEDIUM,
@@ -21,11 +18,14 @@ from test_analysis import (
     TRUTH,
     caption_has,
     found,
+    registered_datasets,
     rle,
     segments,
     write_coco,
 )
-from test_analysis import registered as registered  # a fixture
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from scripts import ROOT
+from scripts import tool as load
 
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.evaluation.analysis.pictures import MISSED
@@ -36,6 +36,13 @@ METRICS = [
     {"iteration": 19, "total_loss": 3.0, "loss_cls": 2.0, "lr": 0.01},
     {"iteration": 39, "total_loss": 2.0, "loss_cls": 1.5, "lr": 0.01, "bbox/AP": 1.0},
 ]
+
+
+@pytest.fixture
+def registered():
+    """Registers datasets; they are removed after the test."""
+    with registered_datasets() as register:
+        yield register
 
 
 @pytest.fixture(scope="module")

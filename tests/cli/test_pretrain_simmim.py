@@ -58,7 +58,7 @@ def test_the_tool_trains_and_resumes(folder, tmp_path):
     assert all(torch.equal(value, first[name]) for name, value in weights(tmp_path).items())
 
 
-def test_the_tool_starts_from_weights_and_keeps_what_normalises_them(folder, tmp_path, trained):
+def test_the_tool_starts_from_weights_and_keeps_their_pretrained_windows(folder, tmp_path, trained):
     args = ["--images", folder, "--output", tmp_path, "--batch-size", 2, "--image-size", 64]
     args += ["--iterations", 1, "--lr", 1e-9, "--window-size", 8, "--mask-patch", 16]
     assert pretrain_by_tool(*args, "--init", trained[1] / "model_final.pth") == ""
@@ -71,7 +71,7 @@ def test_the_tool_starts_from_weights_and_keeps_what_normalises_them(folder, tmp
         torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
 
 
-def test_a_variant_keeps_the_normaliser_that_its_name_stands_for(folder, tmp_path):
+def test_a_variant_keeps_its_pretrained_windows(folder, tmp_path):
     """At 64 px the last map is smaller than its window."""
     named = dataclasses.replace(SMALL, window_sizes=(4,) * 4, pretrained_window_sizes=(4,) * 4)
     args = ["--images", folder, "--output", tmp_path, "--batch-size", 2, "--image-size", 64]

@@ -1,10 +1,10 @@
-"""Test-time augmentation: several sizes and flips of an image, one averaged answer."""
+"""Test-time augmentation: predictions averaged over sizes and flips of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import (
     DatasetMapperTTA,
     GeneralizedRCNN,
@@ -20,13 +20,13 @@ SUPPORTED = "GeneralizedRCNN (boxes and masks) and SemanticSegmentor"
 
 
 class SemanticSegmentorWithTTA(nn.Module):
-    """The class logits of a ``SemanticSegmentor``, averaged over sizes and flips.
+    """A ``SemanticSegmentor`` whose class logits are averaged over sizes and flips.
 
     Args:
-        model: it is used as it is, not copied.
-        min_sizes: short sides in pixels.
-        max_size: limit of the long side.
-        flip: each size also from left to right.
+        model: the model, which is not copied.
+        min_sizes: shorter sides in pixels.
+        max_size: limit of the longer side.
+        flip: add a horizontally flipped version of each size.
     """
 
     def __init__(
@@ -37,14 +37,17 @@ class SemanticSegmentorWithTTA(nn.Module):
         self.versions = DatasetMapperTTA(min_sizes, max_size, flip)
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """As ``SemanticSegmentor``: images of any size -> their ``sem_seg`` (K, height, width)."""
+        """Return ``sem_seg`` (K, height, width) of each image, as ``SemanticSegmentor`` does."""
         return [{"sem_seg": self._average(one)} for one in batched_inputs]
 
     def _average(self, one: dict) -> Tensor:
         height, width = one["image"].shape[-2:]
         versions = self.versions({"height": height, "width": width, **one})
-        # One by one, as their sizes differ; the model resizes each answer to height and width.
-        total = sum(self._logits(version) for version in versions)
+        # One by one, since their sizes differ; the model resizes its output to height and width.
+        first, *others = versions
+        total = self._logits(first)
+        for version in others:
+            total = total + self._logits(version)
         return total / len(versions)
 
     def _logits(self, version: dict) -> Tensor:
@@ -56,10 +59,10 @@ class SemanticSegmentorWithTTA(nn.Module):
 def with_augmentation(
     model: nn.Module, min_sizes: Sequence[int], max_size: int, flip: bool
 ) -> nn.Module:
-    """``model`` under test-time augmentation; it then takes images of their original size.
+    """Wrap a model in test-time augmentation; the result takes images of their original size.
 
     Raises:
-        ValueError: there is none for this kind of model.
+        ValueError: this kind of model is not supported.
     """
     model = model.module if isinstance(model, DistributedDataParallel) else model
     if isinstance(model, SemanticSegmentor):
@@ -72,8 +75,8 @@ def with_augmentation(
     return GeneralizedRCNNWithTTA(_settings_of(model), model, mapper)
 
 
-def _settings_of(model: GeneralizedRCNN):
-    """The few settings that Detectron2's augmentation reads from a config, from the model."""
+def _settings_of(model: GeneralizedRCNN) -> CfgNode:
+    """Return a config with the settings that Detectron2's augmentation reads, as in the model."""
     cfg, heads = get_cfg(), model.roi_heads
     predictor = heads.box_predictor
     last = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor  # of a cascade

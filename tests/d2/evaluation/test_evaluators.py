@@ -323,7 +323,7 @@ def test_ignored_pixels_do_not_count_whatever_is_predicted(tmp_path):
     assert pick(results, *EXPECTED) == pytest.approx([*EXPECTED.values()])
 
 
-def test_a_palette_only_colours_the_labels(tmp_path):
+def test_a_palette_only_colors_the_labels(tmp_path):
     results = score_pixels(tmp_path, TRUTH, GUESS, palette=True)
     assert pick(results, *EXPECTED) == pytest.approx([*EXPECTED.values()])
 

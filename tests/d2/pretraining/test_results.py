@@ -31,7 +31,7 @@ def trained(folder, tmp_path_factory) -> tuple[SwinV2, Path]:
     return pretrained(folder, tmp_path_factory.mktemp("trained"))
 
 
-def test_a_backbone_takes_the_weights_and_their_normaliser(trained):
+def test_a_backbone_takes_the_weights_and_their_pretrained_windows(trained):
     backbone = small_backbone(out_features=("res2", "res3", "res4", "res5"))
     backbone.set_window_size(8)
     report = load_checkpoint(backbone, trained[1] / "model_final.pth")

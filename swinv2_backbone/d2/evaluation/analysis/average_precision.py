@@ -1,4 +1,4 @@
-"""Average precision as pycocotools computes it: by class and by size of the object."""
+"""Average precision as computed by pycocotools, per class and per object size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pycocotools.cocoeval import COCOeval
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-# Where a metric is in COCOeval's precision: which IoU thresholds, which range of areas.
+# The place of each metric in COCOeval's precision: IoU thresholds and range of areas.
 EVERY = slice(None)
 PLACES = ((EVERY, 0), (0, 0), (5, 0), (EVERY, 1), (EVERY, 2), (EVERY, 3))
 
 
 def evaluate(detections: Detections, task: str) -> COCOeval:
-    """COCO's evaluation of "bbox" or "segm", accumulated and summarised."""
+    """Run COCO's evaluation of "bbox" or "segm"; the result is accumulated and summarized."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(detections.truth, _results(detections, task), task)
         evaluation.evaluate()
@@ -28,7 +28,7 @@ def evaluate(detections: Detections, task: str) -> COCOeval:
 
 
 def average_precisions(evaluation: COCOeval, detections: Detections) -> dict:
-    """The table of an evaluation, in percent; NaN where there is no such object in the truth.
+    """Return the metrics of an evaluation in percent; NaN if the ground truth has no such object.
 
     Returns:
         {"all": {"AP": ..., ..., "APl": ...}, "classes": {name: {"AP": ..., ...}}}
@@ -42,7 +42,7 @@ def average_precisions(evaluation: COCOeval, detections: Detections) -> dict:
 
 
 def percent(value: float) -> float:
-    """pycocotools marks what cannot be computed by -1."""
+    """Convert a share to percent; pycocotools' -1, for undefined, becomes NaN."""
     return 100 * float(value) if value > -1 else float("nan")
 
 
@@ -52,24 +52,24 @@ def _of_class(evaluation: COCOeval, place: int) -> list[float]:
 
 
 def _results(detections: Detections, task: str) -> COCO:
-    """The detections as pycocotools wants them; it writes into what it is given."""
+    """Convert detections for pycocotools; it modifies its input, so they are copied."""
     found = [dict(one) for one in detections.found]
-    if not found:  # loadRes looks at the first
+    if not found:  # loadRes fails on an empty list
         nothing = COCO()
         nothing.dataset = {**detections.truth.dataset, "annotations": []}
         nothing.createIndex()
         return nothing
     if task == "segm":
         for one in found:
-            del one["bbox"]  # so that the size of a detection is that of its mask
+            del one["bbox"]  # so that the size of a detection is the area of its mask
     return detections.truth.loadRes(found)
 
 
 def precision_curves(evaluation: COCOeval, iou: float) -> tuple[np.ndarray, np.ndarray]:
-    """Precision over recall at one of COCO's IoU thresholds.
+    """Return precision over recall at one of COCO's IoU thresholds.
 
     Returns:
-        (R,) recalls, and (R, K) precisions; NaN for a class without objects.
+        (R,) recalls, and (R, K) precisions, which are NaN for classes without objects.
     """
     threshold = int(np.argmin(np.abs(evaluation.params.iouThrs - iou)))
     precision = evaluation.eval["precision"][threshold, :, :, 0, -1]

@@ -1,4 +1,4 @@
-"""Confusion tables: rows are the truth, columns what was predicted."""
+"""Confusion tables: rows are ground truth classes, columns are predicted classes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from swinv2_backbone.d2.evaluation.analysis.matching import Matches
 
 BACKGROUND, MISSED = "background", "missed"
-MOST_SHOWN = 30  # classes in a table or picture; more cannot be read
+MOST_SHOWN = 30  # classes in a table or picture; more are not legible
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts, with the names of rows and columns.
+    """A table of counts with the names of rows and columns.
 
     Attributes:
         counts: (rows, columns) integers; place (i, i) is class i predicted as itself.
         rows, columns: the classes; for detection also "background" below and "missed" on the right.
-        totals: (rows,) counts of the whole row, of columns that are left out too.
-        hidden: classes that are left out.
+        totals: (rows,) counts of the whole row, including columns that are not shown.
+        hidden: number of classes that are not shown.
     """
 
     counts: np.ndarray
@@ -32,22 +32,22 @@ class Confusion:
 
     @property
     def shares(self) -> np.ndarray:
-        """The counts as shares of their rows; 0 in empty rows."""
+        """Return the counts as shares of their rows; 0 in empty rows."""
         return self.counts / np.maximum(self.totals, 1)[:, None]
 
     @property
     def classes(self) -> int:
-        """How many there are in the table; they come first among rows and columns."""
+        """Return the number of classes in the table; they are its first rows and columns."""
         return sum(row == column for row, column in zip(self.rows, self.columns))
 
     def most_confused(self, limit: int = MOST_SHOWN) -> Confusion:
-        """The same with no more than ``limit`` classes: those with most counts off the diagonal."""
+        """Return the table of the ``limit`` classes with the highest counts off the diagonal."""
         if self.classes <= limit:
             return self
         wrong = self.counts - np.diag(np.diag(self.counts))
         errors = (wrong.sum(axis=0) + wrong.sum(axis=1))[: self.classes]
-        kept = np.sort(np.argsort(-errors, kind="stable")[:limit])
-        kept = [*kept, *range(self.classes, len(self.rows))]
+        most = np.sort(np.argsort(-errors, kind="stable")[:limit]).tolist()
+        kept = [*most, *range(self.classes, len(self.rows))]
         return Confusion(
             self.counts[np.ix_(kept, kept)],
             tuple(self.rows[place] for place in kept),
@@ -60,7 +60,7 @@ class Confusion:
 def object_confusion(
     matches: Iterable[Matches], classes: list[str], index: dict[int, int]
 ) -> Confusion:
-    """Count the objects of matched images; ``index`` is category id -> place in ``classes``."""
+    """Count the objects of matched images; ``index`` is category id -> index in ``classes``."""
     outside = len(classes)
     counts = np.zeros((outside + 1, outside + 1), np.int64)
     for one in matches:

@@ -1,4 +1,4 @@
-"""Truth and detections of a COCO-format dataset, side by side, by image."""
+"""The ground truth and the detections of a COCO-format dataset, grouped by image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pycocotools.coco import COCO
 
 @dataclass
 class Detections:
-    """What there is and what was found.
+    """The ground truth of a dataset and the detections on it.
 
     Attributes:
         truth: the dataset, with its own category ids.
-        found: the detections as in COCO's result format, with the same ids.
+        found: the detections in COCO's result format, with the same ids.
         classes: names, in the order of the model's outputs.
-        index: category id -> place in ``classes``.
+        index: category id -> index in ``classes``.
     """
 
     truth: COCO
@@ -28,7 +28,7 @@ class Detections:
     index: dict[int, int]
     _found_by_image: dict[int, list[dict]] = field(default_factory=lambda: defaultdict(list))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for one in self.found:
             self._found_by_image[one["image_id"]].append(one)
 
@@ -36,24 +36,24 @@ class Detections:
         return self.truth.imgToAnns.get(image_id, [])
 
     def found_in(self, image_id: int, confidence: float) -> list[dict]:
-        """The detections of an image with at least this score."""
+        """Return the detections of an image with at least this score."""
         found = self._found_by_image.get(image_id, [])
         return [one for one in found if one["score"] >= confidence]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What pycocotools can evaluate: "bbox", and "segm" if both sides have masks."""
+        """Return the tasks that can be evaluated: "bbox", and "segm" if both sides have masks."""
         sides = (self.found, self.truth.dataset["annotations"])
         masks = all(side and all(one.get("segmentation") for one in side) for side in sides)
         return ("bbox", "segm") if masks else ("bbox",)
 
 
 def load_detections(dataset: str, found: list[dict]) -> Detections:
-    """Put detections beside the truth of a registered dataset.
+    """Combine detections with the ground truth of a registered dataset.
 
     Raises:
-        ValueError: the dataset is not in COCO format or has no objects annotated, or a detection
-            is of an image or a category that the dataset does not have.
+        ValueError: the dataset is not in COCO format or has no annotations, or a detection has an
+            image or category id that the dataset lacks.
     """
     metadata = MetadataCatalog.get(dataset)
     index = metadata.get("thing_dataset_id_to_contiguous_id")
@@ -62,12 +62,12 @@ def load_detections(dataset: str, found: list[dict]) -> Detections:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(metadata.json_file)
     if not truth.dataset.get("annotations"):
-        raise ValueError(f"{metadata.json_file} has no annotations: there is no truth to compare")
+        raise ValueError(f"{metadata.json_file} has no annotations to compare with")
     for key, known in (("image_id", truth.imgs), ("category_id", index)):
         unknown = {one[key] for one in found} - set(known)
         if unknown:
             raise ValueError(
-                f"the predictions name {len(unknown)} {key}s that {metadata.json_file} lacks, "
+                f"the predictions have {len(unknown)} {key}s that {metadata.json_file} lacks, "
                 f"such as {min(unknown)}: they are predictions on another dataset; evaluate "
                 "on this one, or choose with --dataset and --predictions"
             )

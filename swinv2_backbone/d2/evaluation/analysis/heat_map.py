@@ -1,4 +1,4 @@
-"""A confusion table as a picture."""
+"""A confusion table drawn as a heat map."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from matplotlib.patches import Rectangle
 
 from swinv2_backbone.d2.evaluation.analysis.confusion import BACKGROUND, Confusion
 
-LONGEST_NAME = 24  # characters; longer names lose their middle
+LONGEST_NAME = 24  # characters; longer names are cut in their middle
 PERCENT_ABOVE = 99_999  # a cell has no room for more digits
 
 
 def draw_confusion(confusion: Confusion, title: str) -> Figure:
-    """Cells coloured by their share of the row, with counts, or percents where counts are large.
+    """Draw cells colored by their share of the row, with counts, or percentages of large counts.
 
-    With more classes than can be read, those with most confusion.
+    Only the most confused classes are drawn if there are many.
     """
     shown = confusion.most_confused()
     size = len(shown.rows)
     cell = 0.45 if size > 12 else 0.62  # inches
     figure = Figure(figsize=(size * cell + 4, size * cell + 2.6), layout="compressed")
     axes = figure.add_subplot()
-    # Roots of shares, so that confusions of a few percent are seen.
+    # The root of shares makes confusions of a few percent visible.
     image = axes.imshow(shown.shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
     percent = shown.counts.max() > PERCENT_ABOVE
@@ -37,7 +37,7 @@ def draw_confusion(confusion: Confusion, title: str) -> Figure:
 
 
 def shorten(name: str) -> str:
-    """A name that fits on an axis; both ends are kept, as either may tell classes apart."""
+    """Shorten a name to fit on an axis; both ends are kept, as either may be distinctive."""
     half = (LONGEST_NAME - 1) // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
@@ -60,8 +60,8 @@ def _write_cells(axes: Axes, shown: Confusion, percent: bool, fontsize: float) -
             va="center",
             color="white" if share > 0.4 else "black",
             fontsize=fontsize,
-            in_layout=False,  # it lies within its cell; measuring all of them takes seconds
+            in_layout=False,  # the text fits its cell; measuring all texts takes seconds
         )
-    if shown.rows[-1] == BACKGROUND:  # nothing can be neither there nor found
+    if shown.rows[-1] == BACKGROUND:  # background as background is not counted
         corner = len(shown.rows) - 1.5
         axes.add_patch(Rectangle((corner, corner), 1, 1, facecolor="0.85", hatch="//"))

@@ -1,6 +1,6 @@
-"""Which detection is which object: greedy, whatever the class, so that confusion can be seen.
+"""Greedy matching of detections to objects of any class, which shows confusion between classes.
 
-This is not COCO's matching, which keeps classes apart and therefore knows no confusion.
+COCO's own matching keeps classes apart and cannot show confusion.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from swinv2_backbone.d2.evaluation.analysis.detections import Detections
 
 @dataclass
 class Matches:
-    """The objects and detections of one image, as COCO's dicts.
+    """The matched objects and detections of one image, as COCO's dicts.
 
     Attributes:
-        pairs: (object, detection) of boxes that fit, of the same class or not.
+        pairs: (object, detection) with matching boxes, of the same class or not.
         missed: objects without a detection.
         false: detections without an object.
         ignored: detections in crowd regions.
@@ -33,12 +33,12 @@ class Matches:
 
     @property
     def right(self) -> list[tuple[dict, dict]]:
-        """The pairs of one class."""
+        """Return the pairs of the same class."""
         return [(a, b) for a, b in self.pairs if a["category_id"] == b["category_id"]]
 
     @property
     def confused(self) -> list[tuple[dict, dict]]:
-        """The pairs of different classes."""
+        """Return the pairs of different classes."""
         return [(a, b) for a, b in self.pairs if a["category_id"] != b["category_id"]]
 
     @property
@@ -47,11 +47,11 @@ class Matches:
 
 
 def match(truth: list[dict], found: list[dict], iou: float) -> Matches:
-    """Match the detections of an image, the highest score first, each object once.
+    """Match the detections of an image in order of their scores; each object is matched once.
 
-    A detection takes the free object that it overlaps most, with an IoU of boxes of at least
-    ``iou``; among equal ones that of its own class.  One that fits no free object but lies in a
-    crowd region, by at least ``iou`` of its area, is ignored.
+    A detection is matched to the free object with the highest IoU of boxes, at least ``iou``; ties
+    go to an object of its own class. A detection without such an object is ignored if at least
+    ``iou`` of its area is in a crowd region.
     """
     crowds = [one for one in truth if one.get("iscrowd")]
     objects = [one for one in truth if not one.get("iscrowd")]
@@ -81,7 +81,7 @@ def match(truth: list[dict], found: list[dict], iou: float) -> Matches:
 
 
 def match_images(detections: Detections, iou: float, confidence: float) -> dict[int, Matches]:
-    """Image id -> its matches, of the detections with a score of at least ``confidence``."""
+    """Match the detections with a score of at least ``confidence``; return matches by image id."""
     return {
         image: match(detections.truth_of(image), detections.found_in(image, confidence), iou)
         for image in detections.truth.getImgIds()
@@ -89,13 +89,13 @@ def match_images(detections: Detections, iou: float, confidence: float) -> dict[
 
 
 def worst_images(matches: dict[int, Matches], names: dict[int, str], count: int) -> list[int]:
-    """The images with most errors, those with none left out; ties by file name."""
+    """Return the images with the most errors, if any; ties are sorted by file name."""
     wrong = [image for image, one in matches.items() if one.errors]
     return sorted(wrong, key=lambda image: (-matches[image].errors, names[image]))[:count]
 
 
 def _overlaps(found: list[dict], truth: list[dict], crowd: bool) -> np.ndarray:
-    """(detections, objects) IoU of boxes; in a crowd, the share of the detection within it."""
+    """Return the IoU of boxes, (detections, objects); for crowds, the share inside the crowd."""
     if not found or not truth:
         return np.zeros((len(found), len(truth)))
     boxes = [np.array([one["bbox"] for one in side], float) for side in (found, truth)]

@@ -1,4 +1,4 @@
-"""Precision over recall, as a picture."""
+"""Curves of precision over recall, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DASHES = ("-", "--", ":")
 
 
 def draw_precision_recall(evaluation: COCOeval, classes: list[str], title: str) -> Figure:
-    """One panel for each IoU, a line for each class and a black one for their mean.
+    """Draw one panel per IoU, with a line per class and a black one for their mean.
 
     Args:
-        evaluation: accumulated.
+        evaluation: an accumulated evaluation.
         classes: names, in the order of the category ids.
-        title: above the panels.
+        title: the title above the panels.
     """
     curves = [precision_curves(evaluation, iou) for iou in IOUS]
     shown = _hardest(curves[0][1])
@@ -45,7 +45,7 @@ def draw_precision_recall(evaluation: COCOeval, classes: list[str], title: str) 
 
 
 def _hardest(precision: np.ndarray) -> list[int]:
-    """At most ``MOST_SHOWN`` classes that have objects: those with the lowest AP50, in order."""
+    """Return up to ``MOST_SHOWN`` classes with objects: those with the lowest AP50, in order."""
     there = np.flatnonzero(~np.isnan(precision[0]))
     by_score = there[np.argsort(precision[:, there].mean(axis=0), kind="stable")]
     return sorted(by_score[:MOST_SHOWN].tolist())
@@ -63,7 +63,7 @@ def _draw_panel(
             linewidth=1,
             label=shorten(classes[place]),
         )
-    with warnings.catch_warnings():  # no class has objects: the mean is NaN, and not drawn
+    with warnings.catch_warnings():  # without any object the mean is NaN, and not drawn
         warnings.simplefilter("ignore", RuntimeWarning)
         axes.plot(recall, np.nanmean(precision, axis=1), "k", linewidth=2.5, label="mean")
     axes.set_xlim(0, 1)

@@ -1,4 +1,4 @@
-"""The whole analysis of a run: pictures into a folder, numbers into its results.json."""
+"""The report of a run: pictures in a folder, and numbers in its results.json."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,27 +34,27 @@ from swinv2_backbone.d2.evaluation.analysis.training_curves import draw_training
 RESULTS = "results.json"
 CONFUSION, PIXELS, TRAINING = "confusion.png", "pixel_confusion.png", "training.png"
 CURVES = {task: f"precision_recall_{task}.png" for task in ("bbox", "segm")}
-WORST = "worst"  # the folder of pictures of single images, which are called worst_*.png
+WORST = "worst"  # folder of the pictures of single images, worst_*.png
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How objects are compared.
+    """Thresholds for the comparison of objects.
 
     Attributes:
-        iou: of boxes, from which a detection is the object.
-        confidence: detections with a lower score are left out (not of AP, which needs all).
-        worst: how many images to draw.
+        iou: lowest IoU of boxes at which a detection matches an object.
+        confidence: detections with a lower score are dropped (except for AP, which needs all).
+        worst: number of images to draw.
 
     Raises:
-        ValueError: a number is not possible.
+        ValueError: a number is out of range.
     """
 
     iou: float = 0.5
     confidence: float = 0.5
     worst: int = 20
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
             raise ValueError(f"--iou must be in (0, 1], got {self.iou}")
         if not 0 <= self.confidence <= 1:
@@ -63,13 +64,14 @@ class Settings:
 
 
 class Report:
-    """Writes an analysis into ``folder``; what is to be read is in ``texts``.
+    """Writes an analysis to a folder, and collects its tables in ``texts``.
 
     Args:
-        folder: new or empty, unless ``overwrite``; then files of an earlier report are replaced.
+        folder: folder for the report; it must be new or empty unless ``overwrite`` is set.
+        overwrite: replace the files of an earlier report.
 
     Raises:
-        ValueError: ``folder`` is not empty, or no folder.
+        ValueError: ``folder`` is not empty, or not a folder.
     """
 
     def __init__(self, folder: Path, overwrite: bool = False):
@@ -83,27 +85,27 @@ class Report:
         self.texts: list[str] = []
 
     def write(self, run: Run, settings: Settings) -> dict:
-        """Analyse everything that ``run`` has; returns what is in results.json."""
-        # Everything that can be refused is refused before anything is written.
+        """Analyze all predictions of ``run``; return the content of results.json."""
+        # All input is checked before anything is written.
         series = read_metrics(run.metrics) if run.metrics else {}
-        loaded = {}
+        detections = segmentation = None
         if "detection" in run.predictions:
-            loaded["detection"] = load_detections(run.dataset, run.predictions["detection"])
+            detections = load_detections(run.dataset, run.predictions["detection"])
         if "semantic" in run.predictions:
-            loaded["semantic"] = compare_segmentation(run.dataset, run.predictions["semantic"])
+            segmentation = compare_segmentation(run.dataset, run.predictions["semantic"])
         self._make_folder()
         results: dict = {"config_file": run.config_file, "dataset": run.dataset}
-        if "detection" in loaded:
-            results["detection"] = self._detection(run, loaded["detection"], settings)
-        if "semantic" in loaded:
-            results["semantic"] = self._semantic(run, loaded["semantic"], settings)
+        if detections is not None:
+            results["detection"] = self._detection(run, detections, settings)
+        if segmentation is not None:
+            results["semantic"] = self._semantic(run, segmentation, settings)
         self._training(run, series)
         text = json.dumps(_without_nan(results), indent=1)
         (self.folder / RESULTS).write_text(text + "\n")
         return results
 
     def _make_folder(self) -> None:
-        """The folder without files of an earlier report, which would be taken for this one's."""
+        """Create the folder, and remove the files of an earlier report, which could be stale."""
         worst = self.folder / WORST
         worst.mkdir(parents=True, exist_ok=True)
         names = (RESULTS, CONFUSION, PIXELS, TRAINING, *CURVES.values())
@@ -121,31 +123,33 @@ class Report:
             figure = draw_precision_recall(evaluation, list(table["classes"]), title)
             self._save(figure, CURVES[task])
         matches = match_images(detections, settings.iou, settings.confidence)
-        table = object_confusion(matches.values(), detections.classes, detections.index)
+        confusion = object_confusion(matches.values(), detections.classes, detections.index)
         title = f"objects, box IoU >= {settings.iou}, confidence >= {settings.confidence}"
         results |= {"iou": settings.iou, "confidence": settings.confidence}
-        results["confusion"] = self._confusion(table, title, CONFUSION)
+        results["confusion"] = self._confusion(confusion, title, CONFUSION)
         results["worst"] = self._worst_detections(run, detections, matches, settings.worst)
         return results
 
     def _semantic(self, run: Run, compared: Segmentation, settings: Settings) -> dict:
         counts, classes = compared.confusion.counts, compared.confusion.rows
-        results = {
+        mean, by_class = mean_iou(counts), dict(zip(classes, class_iou(counts).tolist()))
+        self.texts.append(f"IoU on {run.dataset}\n{iou_text(by_class, mean)}")
+        return {
             "predictions": str(run.files["semantic"]),
-            "mIoU": mean_iou(counts),
-            "IoU": dict(zip(classes, class_iou(counts).tolist())),
+            "mIoU": mean,
+            "IoU": by_class,
+            "confusion": self._confusion(compared.confusion, "pixels", PIXELS),
+            "worst": self._worst_segmentations(compared, settings.worst),
         }
-        self.texts.append(f"IoU on {run.dataset}\n{iou_text(results['IoU'], results['mIoU'])}")
-        results["confusion"] = self._confusion(compared.confusion, "pixels", PIXELS)
-        results["worst"] = []
-        for rank, place in enumerate(tqdm(compared.worst(settings.worst), "drawing"), 1):
+
+    def _worst_segmentations(self, compared: Segmentation, count: int) -> list[dict]:
+        worst = []
+        for rank, place in enumerate(tqdm(compared.worst(count), "drawing"), 1):
             image, score = compared.images[place], compared.scores[place]
-            drawn = draw_segmentation(image, list(classes), score)
+            drawn = draw_segmentation(image, list(compared.confusion.rows), score)
             picture = self._save_picture(drawn, f"semantic_{rank:03d}", image.file_name)
-            results["worst"].append(
-                {"file_name": image.file_name, "mIoU": score, "picture": picture}
-            )
-        return results
+            worst.append({"file_name": image.file_name, "mIoU": score, "picture": picture})
+        return worst
 
     def _worst_detections(
         self, run: Run, detections: Detections, matches: dict[int, Matches], count: int
@@ -181,15 +185,15 @@ class Report:
         figure.savefig(self.folder / name, dpi=100)
 
     def _save_picture(self, drawn: np.ndarray, rank: str, file_name: str) -> str:
-        """Write an RGB picture; returns its name within the folder."""
+        """Write an RGB picture; return its name within the folder."""
         name = f"{WORST}/worst_{rank}_{Path(file_name).stem}.png"
         if not cv2.imwrite(str(self.folder / name), drawn[:, :, ::-1]):
             raise OSError(f"cannot write {self.folder / name}")
         return name
 
 
-def _without_nan(value):
-    """JSON has no NaN: what could not be computed becomes null."""
+def _without_nan(value: Any) -> Any:
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

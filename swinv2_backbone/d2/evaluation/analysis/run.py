@@ -1,4 +1,4 @@
-"""A finished run of tools/train_net.py: its config, its test dataset and its predictions."""
+"""A finished run of tools/train_net.py: its config, test dataset and predictions."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 
-# What Detectron2's evaluators write into OUTPUT_DIR/inference, and with which keys an entry.
+# The files that Detectron2's evaluators write to OUTPUT_DIR/inference, and the keys of an entry.
 FILES = {"detection": "coco_instances_results.json", "semantic": "sem_seg_predictions.json"}
 KEYS = {
     "detection": ("image_id", "category_id", "bbox", "score"),
     "semantic": ("file_name", "category_id", "segmentation"),
 }
-# The evaluator_type of a dataset -> what may be predicted on it.
+# evaluator_type of a dataset -> kinds of predictions on it.
 KINDS = {
     "coco": ("detection",),
     "sem_seg": ("semantic",),
     "coco_panoptic_seg": ("detection", "semantic"),
 }
-# Nothing is computed by a model here, so a config for a GPU is welcome on any machine.
+# The model is not run here, so that a config for a GPU can be analyzed on any machine.
 ON_THE_CPU = ("MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is analysed.
+    """The run to analyze.
 
     Attributes:
         config_file: as given.
         dataset: the name of a registered test dataset.
-        files: "detection" and "semantic", as far as there are predictions -> their file.
-        predictions: the same -> its entries.
-        metrics: the run's metrics.json, or None if there is none.
+        files: "detection" and "semantic", as far as predictions exist -> their file.
+        predictions: the same keys -> the entries of the file.
+        metrics: the metrics.json of the run; None if there is none.
     """
 
     config_file: str
@@ -59,12 +59,12 @@ def open_run(
     Args:
         config_file: usually OUTPUT_DIR/config.yaml.
         opts: changes of config keys, ``KEY VALUE ...``.
-        dataset: one of ``DATASETS.TEST``.  None: the first.
-        predictions: a file as one of Detectron2's evaluators writes it.  None: those in
+        dataset: one of ``DATASETS.TEST``; None: the first.
+        predictions: a file in the format of one of Detectron2's evaluators; None: the files in
             OUTPUT_DIR/inference.
 
     Raises:
-        ValueError: something is missing or does not fit; the message says what to do.
+        ValueError: a file is missing or does not match; the message gives the remedy.
     """
     cfg = register_custom_datasets(load_config(config_file, [*opts, *ON_THE_CPU]), ("TEST",))
     name = _choose_dataset(cfg, dataset, predictions is not None)
@@ -90,7 +90,7 @@ def _choose_dataset(cfg: CfgNode, wanted: str | None, predictions_given: bool) -
         raise ValueError(f"--dataset {wanted!r} is not in DATASETS.TEST ({', '.join(names)})")
     name = wanted or names[0]
     if name != names[-1] and not predictions_given:
-        # Every dataset is evaluated into the same folder, so that the last one's files remain.
+        # Every dataset is evaluated into the same folder, where only the last one's files remain.
         raise ValueError(
             f"DATASETS.TEST is {', '.join(names)}: OUTPUT_DIR/inference holds the predictions "
             f"on {names[-1]!r}, which was evaluated last, not on {name!r}; choose "
@@ -106,8 +106,8 @@ def _kinds_of(name: str) -> tuple[str, ...]:
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in KINDS:
         raise ValueError(
-            f"the dataset {name!r} has the evaluator_type {kind!r}; what can be analysed is "
-            f"{', '.join(KINDS)}"
+            f"the dataset {name!r} has the evaluator_type {kind!r}, which cannot be analyzed: it "
+            f"must be one of {', '.join(KINDS)}"
         )
     return KINDS[kind]
 
@@ -138,7 +138,7 @@ def _read_entries(file: Path) -> list[dict]:
 
 
 def _kind_of_entries(entries: list[dict], kinds: tuple[str, ...]) -> str:
-    """The kind of predictions in a file; of an empty one, the first that the dataset has."""
+    """Return the kind of predictions in a file; for an empty one, the first of the dataset."""
     fitting = [kind for kind in kinds if entries and all(key in entries[0] for key in KEYS[kind])]
     return (fitting or kinds)[0]
 

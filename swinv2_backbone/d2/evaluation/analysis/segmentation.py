@@ -1,6 +1,6 @@
-"""Truth and prediction of semantic segmentation: pixels by class, and IoU.
+"""Ground truth and prediction of semantic segmentation: confusion of pixels, and IoU.
 
-Legend: H, W pixels; K classes; labels are (H, W) integers.
+Legend: H, W are in pixels; K classes; labels are (H, W) integers.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion
 
 @dataclass(frozen=True)
 class SegmentedImage:
-    """One image with its label file and what was predicted, a mask for every class found."""
+    """One image with its label file and its prediction, a mask for every predicted class."""
 
     file_name: str
     label_file: str
     segments: list[dict]
-    index: dict[int, int] | None  # category id of the dataset -> class; None: they are the same
+    index: dict[int, int] | None  # category id -> class; None if they are the same
 
     def truth(self) -> np.ndarray:
-        """(H, W) classes as in the label file, the ignored value included."""
+        """Read the (H, W) classes of the label file, including the ignore value."""
         return read_labels(self.label_file).astype(np.int64)
 
     def predicted(self) -> np.ndarray:
-        """(H, W) classes.
+        """Decode the predicted (H, W) classes.
 
         Raises:
-            ValueError: the masks leave pixels without a class, or name a class there is not.
+            ValueError: the masks leave pixels without a class, or have an unknown category.
         """
         height, width = self.segments[0]["segmentation"]["size"]
         labels = np.full((height, width), -1, np.int64)
@@ -53,12 +53,12 @@ class SegmentedImage:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The comparison of a dataset.
+    """The comparison of a dataset with its predictions.
 
     Attributes:
         images: in the order of the dataset.
         scores: mIoU of each image; NaN if all its pixels are ignored.
-        confusion: pixels.
+        confusion: numbers of pixels.
     """
 
     images: list[SegmentedImage]
@@ -66,7 +66,7 @@ class Segmentation:
     confusion: Confusion
 
     def worst(self, count: int) -> list[int]:
-        """The places of the images with the lowest mIoU, perfect ones left out; ties by name."""
+        """Return indices of the images with the lowest mIoU, except perfect ones; ties by name."""
         wrong = [place for place, score in enumerate(self.scores) if score < 100]
         order = sorted(wrong, key=lambda i: (self.scores[i], self.images[i].file_name))
         return order[:count]
@@ -76,13 +76,14 @@ def compare_segmentation(dataset: str, predictions: list[dict]) -> Segmentation:
     """Compare predictions with the label files of a registered dataset.
 
     Raises:
-        ValueError: an image has no prediction or one of another size, a prediction is of no image
-            of the dataset, or a label or prediction has a class that there is not.
+        ValueError: an image has no prediction or one of another size, a predicted image is not in
+            the dataset, or a label or prediction has an unknown class.
     """
     metadata = MetadataCatalog.get(dataset)
     classes = list(metadata.stuff_classes)
     images = _images(dataset, predictions, metadata)
-    counts, scores = np.zeros((len(classes), len(classes)), np.int64), []
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    scores: list[float] = []
     for image in tqdm(images, desc="comparing pixels", unit="image", leave=False):
         of_image = _count(image, len(classes), metadata.ignore_label)
         counts += of_image
@@ -92,17 +93,17 @@ def compare_segmentation(dataset: str, predictions: list[dict]) -> Segmentation:
 
 
 def class_iou(counts: np.ndarray) -> np.ndarray:
-    """(K,) IoU in percent from a (K, K) confusion; NaN for a class neither there nor predicted."""
+    """Return the (K,) IoU in percent of (K, K) counts; NaN for classes that do not occur."""
     right = np.diag(counts).astype(float)
     union = counts.sum(axis=0) + counts.sum(axis=1) - right
     return 100 * np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
 
 
 def mean_iou(counts: np.ndarray) -> float:
-    """Mean IoU over the classes that are there or predicted; NaN if there are none.
+    """Return the mean IoU over the classes in truth or prediction; NaN if there are none.
 
-    A class that is predicted but not there counts as 0, as in Detectron2 0.6.  Detectron2's main
-    branch leaves it out, so that its mIoU of a small dataset can be higher.
+    A class that is predicted but absent from the truth counts as 0, as in Detectron2 0.6.
+    Detectron2's main branch excludes it, so that its mIoU of a small dataset can be higher.
     """
     found = class_iou(counts)
     found = found[~np.isnan(found)]
@@ -123,7 +124,7 @@ def _images(dataset: str, predictions: list[dict], metadata: Metadata) -> list[S
         if wrong:
             raise ValueError(
                 f"{len(wrong)} {words} {dataset!r}, the first: {wrong[0]}; the predictions "
-                "are of another dataset or place: evaluate again (tools/train_net.py --eval-only)"
+                "are of another dataset or folder: evaluate again (tools/train_net.py --eval-only)"
             )
     index = metadata.get("stuff_dataset_id_to_contiguous_id")
     return [
@@ -135,7 +136,7 @@ def _images(dataset: str, predictions: list[dict], metadata: Metadata) -> list[S
 
 
 def _count(image: SegmentedImage, classes: int, ignored: int) -> np.ndarray:
-    """(K, K) pixels of an image, rows the truth; ignored ones are left out."""
+    """Count the pixels of an image, (K, K) with truth in rows, except ignored pixels."""
     truth, predicted = image.truth(), image.predicted()
     if truth.shape != predicted.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The numbers of an analysis as text for a terminal."""
+"""The numbers of an analysis as text tables for a terminal."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from swinv2_backbone.d2.evaluation.analysis.heat_map import PERCENT_ABOVE, short
 
 
 def precision_text(table: dict) -> str:
-    """The table of :func:`average_precisions`; "-" where the truth has no such object."""
+    """Format the result of :func:`average_precisions`; "-" stands for NaN."""
     rows = [("all", table["all"]), *table["classes"].items()]
     cells = [[name, *(_number(scores[metric]) for metric in METRICS)] for name, scores in rows]
     return _aligned(cells, ["class", *METRICS])
 
 
 def iou_text(by_class: dict[str, float], mean: float) -> str:
+    """Format the IoU of each class, and their mean."""
     cells = [[name, _number(value)] for name, value in {"mean": mean, **by_class}.items()]
     return _aligned(cells, ["class", "IoU"])
 
 
 def confusion_text(confusion: Confusion) -> str:
-    """The table with numbered columns; percents of the row where counts are large."""
+    """Format a table with numbered columns; large counts become percentages of the row."""
     shown = confusion.most_confused()
     percent = shown.counts.max(initial=0) > PERCENT_ABOVE
     values = 100 * shown.shares if percent else shown.counts

@@ -1,4 +1,4 @@
-"""Losses, learning rate and evaluations over the iterations of a training, as a picture."""
+"""Curves of losses, learning rate and evaluations over a training, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Series = dict[int, float]  # iteration -> value
 
 
 def read_metrics(file: Path) -> dict[str, Series]:
-    """Name -> values by iteration, from Detectron2's metrics.json.
+    """Read Detectron2's metrics.json; return the values of each metric by iteration.
 
-    A resumed training repeats iterations: the values written last count.
+    A resumed training repeats iterations: the values written last are used.
 
     Raises:
         ValueError: a line is not a JSON object with an iteration.
@@ -29,7 +29,7 @@ def read_metrics(file: Path) -> dict[str, Series]:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"line {number} of {file} is not a JSON object with an iteration; a training "
-                "that was killed can leave half a line: remove it"
+                "that was killed can leave an incomplete line: remove it"
             ) from error
         for name, value in entry.items():
             series.setdefault(name, {})[iteration] = value
@@ -37,9 +37,10 @@ def read_metrics(file: Path) -> dict[str, Series]:
 
 
 def draw_training(series: dict[str, Series]) -> Figure | None:
-    """One panel each for the losses, the learning rate and the evaluations, if there are any.
+    """Draw one panel each for losses, learning rate and evaluations, as far as they exist.
 
-    None if there is none of them.
+    Returns:
+        The figure; None if there is nothing to draw.
     """
     groups = {"loss": _losses(series), "learning rate": _chosen(series, ("lr",))}
     groups["evaluation, in percent"] = _chosen(series, SCORES)
@@ -54,7 +55,7 @@ def draw_training(series: dict[str, Series]) -> Figure | None:
     if "loss" in groups and min(min(series[name].values()) for name in groups["loss"]) > 0:
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panels[0].yaxis.set_major_formatter("{x:g}")  # 0.1, not 10 to the power of -1
+        panels[0].yaxis.set_major_formatter("{x:g}")  # 0.1 rather than a power of 10
         panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[-1].set_xlabel("iteration")
     return figure
@@ -71,10 +72,16 @@ def _chosen(series: dict[str, Series], endings: tuple[str, ...]) -> list[str]:
 
 def _draw_panel(axes: Axes, series: dict[str, Series]) -> None:
     for name, values in series.items():
-        marker = "o" if len(values) < 30 else None  # a single value is no line
-        black = {"color": "black", "linewidth": 2} if name == "total_loss" else {}
+        marker = "o" if len(values) < 30 else None  # a single value would draw no line
+        is_total = name == "total_loss"
         axes.plot(
-            list(values), list(values.values()), marker=marker, markersize=3, label=name, **black
+            list(values),
+            list(values.values()),
+            marker=marker,
+            markersize=3,
+            label=name,
+            color="black" if is_total else None,
+            linewidth=2 if is_total else None,
         )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
