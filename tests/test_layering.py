@@ -16,8 +16,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "precision",
     "windows",
-    "precision",
-    "plain",
     "position_bias",
     "plain",
     "attention",
