@@ -1,18 +1,10 @@
-"""Reading and writing weight files without executing code from them.
-
-Pickled files (.pth, .pt, .bin) are only read by torch's restricted unpickler.  Classes that benign
-training scripts store beside the weights (a config, numpy scalars) are replaced by inert stand-ins;
-any other class is refused.
-"""
+"""Reading and writing weight files, pickled (see ``pickled``) or .safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,6 +13,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import digest_on_disk, durable
+from swinv2_backbone.checkpoints.pickled import read_pickled
 from swinv2_backbone.variants import RELEASES
 
 PICKLED = (".pth", ".pt", ".bin")
@@ -35,39 +28,6 @@ DIGESTS = {
 }
 
 
-class _Inert:
-    """A stand-in for an unused object, which accepts any arguments and does nothing."""
-
-    def __new__(cls, *args: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-# Classes in benign files, beside tensors and plain data.  None of the named classes is ever called.
-HONEST_EXTRAS: list[Callable | tuple[Callable, str]] = [
-    (OrderedDict, "yacs.config.CfgNode"),
-    (OrderedDict, "fvcore.common.config.CfgNode"),
-    (OrderedDict, "detectron2.config.config.CfgNode"),
-    (OrderedDict, "mmengine.config.config.ConfigDict"),
-    (_Inert, "argparse.Namespace"),
-    (_Inert, "numpy._core.multiarray.scalar"),
-    (_Inert, "numpy.core.multiarray.scalar"),
-    (_Inert, "numpy._core.multiarray._reconstruct"),
-    (_Inert, "numpy.core.multiarray._reconstruct"),
-    (_Inert, "numpy.ndarray"),
-    (_Inert, "numpy.dtype"),
-    (_Inert, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (_Inert, "pathlib.PosixPath"),
-    (_Inert, "pathlib._local.PosixPath"),
-    (_Inert, "pathlib.WindowsPath"),
-]
-
-
 class Content(NamedTuple):
     """The content of a file: the object itself, and our notes about it, if there are any."""
 
@@ -80,7 +40,7 @@ def read_file(path: Path, extras: bool = True) -> Content:
 
     Args:
         path: the file.
-        extras: accept the classes of benign files, as inert objects; False allows nothing but
+        extras: accept the classes of benign training files, as inert objects; False allows only
             tensors and plain data, for files of which everything is used.
 
     Raises:
@@ -93,7 +53,7 @@ def read_file(path: Path, extras: bool = True) -> Content:
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     if path.suffix in PICKLED:
-        value = _read_pickled(path, extras)
+        value = read_pickled(path, extras)
         return Content(value, _notes(value.get(METADATA) if isinstance(value, Mapping) else None))
     raise ValueError(
         f"{path}: weights are read from {', '.join((*PICKLED, SAFETENSORS))} files. "
@@ -117,79 +77,6 @@ def _check_digest(path: Path) -> None:
             f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected}; delete it "
             "and fetch it again"
         )
-
-
-def _read_pickled(path: Path, extras: bool) -> Any:
-    if torch.__version__ < "2.10":  # TorchVersion compares numbers, not strings
-        raise ValueError(
-            f"{path}: PyTorch {torch.__version__} can be made to run code by a pickled file even "
-            "with weights_only=True (CVE-2025-32434, CVE-2026-24747): update PyTorch to 2.10, or "
-            "take a .safetensors file"
-        )
-    check_archive(path)
-    try:
-        with torch.serialization.safe_globals(HONEST_EXTRAS if extras else []):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is refused: it is no plain weight file, and reading it might run code "
-            f"({_reason(error)})"
-        ) from error
-    except Exception as error:  # a damaged file can raise anything
-        raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
-
-
-def check_archive(path: Path) -> None:
-    """Raise ValueError if a record of a file written by torch.save differs from its checksum.
-
-    Such a file is a zip archive with a checksum of each record, which torch.load does not check.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return  # the format before PyTorch 1.6 has no checksums
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or cut short: {error}") from error
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged: the checksum of its record {damaged!r} is wrong")
-
-
-def _reason(error: Exception) -> str:
-    """Return the reason of an error without torch's advice to switch the protection off.
-
-    torch raises the error with the advice while it handles the unpickler's own error.
-    """
-    if isinstance(error.__context__, pickle.UnpicklingError):
-        error = error.__context__
-    text = str(error).strip() or type(error).__name__
-    for advice in (" Please use `torch", " In PyTorch 2.6", "\n"):
-        text = text.partition(advice)[0]
-    return text
-
-
-def _safetensors() -> ModuleType:
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a .safetensors file needs the package safetensors: pip install safetensors"
-        ) from error
-    return safetensors
-
-
-def _read_safetensors(path: Path) -> Content:
-    safetensors = _safetensors()
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = _notes(json.loads((file.metadata() or {}).get(METADATA, "{}")))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors):
-        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
-    return Content(tensors, metadata)
 
 
 def write_file(
@@ -220,6 +107,29 @@ def write_file(
     else:
         with durable(path) as file:
             torch.save(dict(content), file)
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a .safetensors file needs the package safetensors: pip install safetensors"
+        ) from error
+    return safetensors
+
+
+def _read_safetensors(path: Path) -> Content:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = _notes(json.loads((file.metadata() or {}).get(METADATA, "{}")))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors):
+        raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
+    return Content(tensors, metadata)
 
 
 def _write_safetensors(path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from publishers import TRAINING_FILES, native_state, save
 from torch import Tensor
 
 from swinv2_backbone import load_checkpoint, save_checkpoint
-from swinv2_backbone.checkpoints import files
+from swinv2_backbone.checkpoints import files, pickled
 from swinv2_backbone.checkpoints.read import read_checkpoint
 
 
@@ -105,9 +106,9 @@ def test_benign_extras_need_no_unsafe_loading(publisher, tmp_path):
 
 def test_allowed_extras_do_nothing_even_with_a_hostile_state(tmp_path):
     """The accepted names are replaced by inert objects."""
-    for stand_in, name in files.HONEST_EXTRAS:
-        assert stand_in in (files._Inert, files.OrderedDict), name
-    inert = files._Inert("touch", Hostile)
+    for stand_in, name in pickled.BENIGN_CLASSES:
+        assert stand_in in (pickled.Inert, OrderedDict), name
+    inert = pickled.Inert("touch", Hostile)
     inert.__setstate__({"x": 1})
     assert vars(inert) == {}
 
