@@ -1,4 +1,4 @@
-"""Commands of the documentation: checked against the scripts that they name, and run."""
+"""Commands of the documentation: checked against their scripts, and run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from small_configs import SMALL
 from swinv2_backbone.d2.config.lazy import load_lazy_config
 from swinv2_backbone.d2.config.yacs import load_config
 
-# What makes a command short, beside its own arguments: options, and at its end KEY VALUE.
-# The demo's models are small already.
+# Arguments that shorten a command: options, and at its end KEY VALUE.  The demo's models are small
+# already.
 CPU = ("MODEL.DEVICE", "cpu")
 LAZY_CPU = "train.device=cpu"
 SHORT = {
@@ -26,18 +26,18 @@ SHORT = {
     "pretrain_simmim": (["--iterations", "2", "--batch-size", "2", "--period", "1"], ()),
     "train_net": (["--fast-dev-run"], (*CPU, *SMALL)),
 }
-# Not run by the tests of the documentation: long in any form, or run by tests of their own.
+# Not run by the tests of the documentation: always long, or run by other tests.
 NEVER_SHORT = {"make", "benchmark", "export_model"}
 
-sys.path.append(str(ROOT / "tools"))  # where a script that is run finds its neighbours
+sys.path.append(str(ROOT / "tools"))  # where a running script finds its neighbors
 
 
 class _Found(Exception):
-    """Carries a parser out of the function that made it."""
+    """Carries a parser out of the function that builds it."""
 
 
 def script_of(words: list[str]) -> tuple[str, list[str]]:
-    """The name of the script of ``tools/`` that a command runs, and its arguments."""
+    """Return the name of the script in ``tools/`` that a command runs, and its arguments."""
     places = [i for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
     if not places:
         raise ValueError(f"no script of tools/ in: {' '.join(words)}")
@@ -48,7 +48,7 @@ def script_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
-    """The parser of a script, which is run until it parses its arguments."""
+    """Return the parser of a script by running it until it parses its arguments."""
 
     def caught(parser: argparse.ArgumentParser, *_: object) -> None:
         raise _Found(parser)
@@ -65,7 +65,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 def check(words: list[str]) -> None:
     """Raise ValueError or SystemExit if a command cannot be right.
 
-    Of a script: it exists, takes the arguments, its config exists, and so do the config's keys.
+    A script must exist and accept the arguments; its config and the config's keys must exist.
     """
     if words[0] == "make":
         check_targets(words[1:])
@@ -79,7 +79,7 @@ def check(words: list[str]) -> None:
 
 
 def check_config(path: str, opts: list[str]) -> None:
-    """Load it with its changes, on whichever device there is."""
+    """Load a config with its changes, for the CPU."""
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist")
     if path.endswith(".py"):
@@ -96,7 +96,7 @@ def check_targets(names: list[str]) -> None:
 
 
 def check_inline(words: list[str]) -> None:
-    """As :func:`check`, of a command in prose, which may leave arguments out."""
+    """Check a command in prose, which may leave arguments out."""
     if words[0] == "pip":
         return
     if "pytest" in words:
@@ -117,7 +117,7 @@ def parsed(name: str, arguments: list[str]) -> argparse.Namespace:
 
 
 def shortened(name: str, arguments: list[str]) -> list[str]:
-    """The arguments of a short form."""
+    """Return the arguments of a short form."""
     flags, keys = SHORT[name]
     opts = getattr(parsed(name, arguments), "opts", [])
     cut = len(arguments) - len(opts)
@@ -126,11 +126,11 @@ def shortened(name: str, arguments: list[str]) -> list[str]:
 
 
 def run(words: list[str], short: bool = False) -> None:
-    """Run a command in this process and folder, as its script is run from a shell.
+    """Run a command in this process and folder, as a shell runs its script.
 
     Raises:
-        SystemExit: the script fails.
-        KeyError: it has no short form, but was asked for one.
+        SystemExit: The script fails.
+        KeyError: A short form is requested that does not exist.
     """
     if words[0] == "source":
         return
@@ -149,7 +149,7 @@ def run(words: list[str], short: bool = False) -> None:
 
 
 class forgotten_datasets:
-    """What is registered meanwhile is forgotten afterwards."""
+    """Removes the datasets that are registered inside."""
 
     def __enter__(self) -> None:
         self.before = set(DatasetCatalog)

@@ -1,4 +1,4 @@
-"""What stands in README.md and docs/: fenced blocks with their marks, commands in prose, links.
+"""The content of README.md and docs/: fenced blocks with their marks, commands in prose, links.
 
 A block of commands, Python or YAML may have a mark, an HTML comment on the line before it, which
 no reader sees::
@@ -33,7 +33,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: ``mark`` is the kind, or "" where there is none, ``detail`` its words."""
+    """A fenced block: ``mark`` is the kind, or "" if there is none, ``detail`` its words."""
 
     page: Path
     line: int
@@ -66,35 +66,35 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a shell script without control flow, in words."""
+    """Return the words of every command of a shell script without control flow."""
     lines = text.replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def prose_of(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def inline_commands(page: Path) -> list[list[str]]:
-    """Commands that stand between backticks in prose."""
+    """Return the commands between backticks in prose."""
     spans = (" ".join(span.split()) for span in CODE.findall(prose_of(page)))
     return [shlex.split(span) for span in spans if is_command(span)]
 
 
 def is_command(line: str) -> bool:
-    """Whether a line looks like something to type: a script with arguments, make, pip, ..."""
+    """Return whether a line looks like a command: a script with arguments, make, pip, ..."""
     return re.match(r"\s*(?:\.venv/bin/|tools/\w+\.py +\S|make +\w|pip |python |torchrun )", line)
 
 
 def links_of(page: Path) -> list[str]:
-    """Relative targets of links and pictures."""
+    """Return the relative targets of links and pictures."""
     targets = LINK.findall(CODE.sub("", prose_of(page)))
     return [target for target in targets if not re.match(r"\w+:", target)]
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose_of(page), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 

@@ -1,4 +1,4 @@
-"""README.md and docs/: every command and snippet is run, or says why not and is checked."""
+"""README.md and docs/: every command and snippet is run, or marked with a reason and checked."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ TRAINING = (
 
 
 def of(language: str, *marks: str) -> list:
-    """Parameters: the blocks of a language that have one of some marks."""
+    """Return the blocks of a language with one of the marks, as parameters."""
     found = [block for block in BLOCKS if block.language == language and block.mark in marks]
     return [pytest.param(block, id=block.name) for block in found]
 
 
 def of_downloads(language: str) -> list:
-    """Those that need the network alone, which can be replaced."""
+    """Return the blocks that need only the network, which is replaced."""
     return [case for case in of(language, "needs") if case.values[0].details == ["network"]]
 
 
@@ -58,7 +58,7 @@ def reader(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def there(reader, monkeypatch) -> Path:
-    """The same folder, as the one to work in, and nothing fetched."""
+    """Work in the same folder, without the network."""
     monkeypatch.chdir(reader)
     with mock.patch.dict(os.environ):
         yield reader
@@ -66,7 +66,7 @@ def there(reader, monkeypatch) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(reader) -> Path:
-    """The reader's ``output``: a short training, as the documentation supposes it."""
+    """Run a short training, whose ``output`` the documentation assumes; return the folder."""
     before = Path.cwd()
     os.chdir(reader)
     try:
@@ -78,7 +78,7 @@ def trained(reader) -> Path:
 
 @pytest.fixture
 def published(there, monkeypatch) -> Iterator[None]:
-    """Published files without a network: random ones of the same layout."""
+    """Replace published files by random ones of the same layout."""
 
     def fetch(source: str | os.PathLike) -> Path:
         source = os.fspath(source)
@@ -95,7 +95,7 @@ def published(there, monkeypatch) -> Iterator[None]:
     yield
 
 
-def test_blocks_say_what_they_are():
+def test_blocks_have_a_known_language_and_mark():
     for block in BLOCKS:
         assert block.language in LANGUAGES, f"{block.name}: no language"
         assert block.mark in ("", "slow", "needs", "file", *TAKES), f"{block.name}: {block.mark!r}"
@@ -103,11 +103,11 @@ def test_blocks_say_what_they_are():
             assert set(block.details) <= NEEDS, f"{block.name}: {block.detail}"
 
 
-def test_no_command_stands_where_it_is_not_looked_for():
+def test_no_command_is_where_it_is_not_checked():
     for block in BLOCKS:
         if block.language == "text":
             assert not any(map(is_command, block.text.splitlines())), block.name
-        assert block.language != "yaml" or block.mark == "file", f"{block.name}: is read by nobody"
+        assert block.language != "yaml" or block.mark == "file", f"{block.name}: no test reads it"
     for page in PAGES:
         for line in prose_of(page).splitlines():
             assert not is_command(line), f"{page.name}: not in a block: {line}"
@@ -140,7 +140,7 @@ def test_slow_commands_run(block, there, trained):
 
 
 def run_anew(block: Block, folder: Path) -> None:
-    """Run the commands of a block where no other block has left the same results."""
+    """Run the commands of a block without the results of other blocks."""
     for earlier in ("drawn", "output/analysis"):
         shutil.rmtree(folder / earlier, ignore_errors=True)
     for words in block.commands:
@@ -176,7 +176,7 @@ def test_snippets_run_with_replaced_downloads(block, published, there):
 
 @pytest.mark.parametrize("block", of("python", "needs", *TAKES))
 def test_snippets_that_are_not_run_call_what_is_there(block):
-    """Their imports work, and what is imported takes the arguments that it is given."""
+    """Their imports work, and the calls match the signatures."""
     tree, known = ast.parse(block.text), {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):

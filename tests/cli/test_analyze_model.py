@@ -1,4 +1,4 @@
-"""tools/analyze_model.py: what it counts, what it refuses to count, and docs/MODELS.md."""
+"""tools/analyze_model.py: its counts, operators that it refuses to count, and docs/MODELS.md."""
 
 from collections import Counter
 from functools import cache
@@ -20,19 +20,19 @@ FAST = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
 
 
 def variants(names):
-    """Names as parameters; all but the smallest models are slow."""
+    """Return names as parameters; all but the smallest models are slow."""
     return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module")
 def tool():
-    """The command as a module."""
+    """Load the command as a module."""
     return load("analyze_model")
 
 
 @pytest.fixture(scope="module")
 def parts():
-    """The cost of the parts of a variant by its name, counted once."""
+    """Return a function that counts the parts of a variant once."""
     return cache(flops.analyze)
 
 
@@ -43,7 +43,7 @@ def parts():
 def test_counts_are_as_published(parts, name):
     whole, release = flops.total(parts(name)), RELEASES[name]
     assert flops.deviations(name, whole) == []
-    # Closer than is promised: a convention without the MLP of the bias is 0.4 % off and more.
+    # Closer than the tolerance: without the MLP of the bias the count is off by 0.4 % or more.
     assert whole.parameters / 1e6 == pytest.approx(release.parameters, abs=0.0101)
     assert whole.seed_flops / 1e9 == pytest.approx(release.seed_flops, abs=0.0051)
     head_of_21841 = 20841 * 8 * VARIANTS[name].embed_dim if release.num_classes == 21841 else 0
@@ -84,13 +84,13 @@ def test_a_deviation_fails_the_table_and_writes_no_document(tool, monkeypatch, t
 
 
 def rows_of_costs() -> list[str]:
-    """Each variant has a row in two tables, of which the first is that of the costs."""
+    """Return the rows of the first of the two tables, that of the costs."""
     rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| swinv2_")]
     return rows[: len(rows) // 2]
 
 
 @pytest.mark.parametrize("name", variants(VARIANTS))
-def test_document_has_the_row_that_is_counted(parts, name):
+def test_document_has_the_counted_row(parts, name):
     assert models_document.cost_row(name, parts(name)) in rows_of_costs()
 
 
@@ -171,7 +171,7 @@ def test_an_unknown_operator_is_an_error(operator, call):
 # The command
 
 
-def test_a_model_is_shown_by_stage_at_the_users_own_size(tool, capsys):
+def test_a_model_is_shown_by_stage_at_any_size(tool, capsys):
     tool.main(["--model", FAST[0], "--image-size", "62", "100", "--window-size", "4"])
     shown = capsys.readouterr().out
     assert "62 x 100 pixels, windows 4\n" in shown
@@ -206,13 +206,13 @@ def test_bad_input_is_refused_in_one_line(tool, options, word):
 
 
 @pytest.mark.parametrize("options", [(), ("--table", "--image-size", "64")])
-def test_options_that_say_nothing_together_are_refused(tool, options, capsys):
+def test_options_that_do_not_go_together_are_refused(tool, options, capsys):
     with pytest.raises(SystemExit):
         tool.main(list(options))
     assert "error:" in capsys.readouterr().err
 
 
-def test_a_document_that_cannot_be_written_is_one_line(tool, monkeypatch, tmp_path):
+def test_a_document_that_cannot_be_written_is_reported_in_one_line(tool, monkeypatch, tmp_path):
     monkeypatch.setattr(models_document, "analyze_all", lambda: ([], []))
     with pytest.raises(SystemExit, match="^FileNotFoundError: "):
         tool.main(["--write", str(tmp_path / "absent" / "MODELS.md")])

@@ -40,7 +40,7 @@ METRICS = [
 
 @pytest.fixture
 def registered():
-    """Registers datasets; they are removed after the test."""
+    """Register datasets; remove them after the test."""
     with registered_datasets() as register:
         yield register
 
@@ -51,7 +51,7 @@ def tool():
 
 
 def write_run(folder: Path, files: dict[str, list], opts: list[str], metrics=None) -> Path:
-    """The files of a finished run in ``folder``; returns its config."""
+    """Write the files of a finished run; return its config."""
     (folder / "inference").mkdir(parents=True)
     for name, entries in files.items():
         (folder / "inference" / name).write_text(json.dumps(entries))
@@ -70,7 +70,7 @@ WRONG = [PERFECT[0], found(1, DOG, MEDIUM), PERFECT[3], found(2, CAT, [5, 60, 20
 
 @pytest.fixture
 def run_of(tmp_path, registered):
-    """Writes a detection run on a registered dataset; returns its config file."""
+    """Return a function that writes a detection run and returns its config file."""
 
     def build(detections: list[dict], metrics=None, files=None) -> str:
         name = registered(tmp_path / "data", TRUTH)
@@ -137,7 +137,7 @@ def test_a_run_without_detections_is_analyzed(tool, run_of, tmp_path):
     assert [one["missed"] for one in results["worst"]] == [2, 2]
 
 
-def test_iou_confidence_and_worst_are_heeded(tool, run_of, tmp_path):
+def test_iou_confidence_and_worst_are_used(tool, run_of, tmp_path):
     config = run_of([found(1, DOG, [5, 5, 20, 15], 0.4), found(2, DOG, [5, 5, 20, 20], 0.2)])
     options = ["--iou", "0.8", "--confidence", "0.3", "--worst", "1"]
     results = analyze(tool, config, tmp_path / "out", *options)["detection"]
@@ -168,13 +168,13 @@ def test_a_semantic_run_becomes_numbers_and_pictures(tool, registered, tmp_path)
 
 
 def change_metadata(name: str, **changes) -> None:
-    """What is set once in Detectron2's metadata cannot be changed, so they are made anew."""
+    """Replace metadata of Detectron2, which cannot be changed once they are set."""
     before = MetadataCatalog.pop(name).as_dict()
     MetadataCatalog.get(name).set(**{**before, **changes})
 
 
 def panoptic(registered, folder: Path) -> tuple[str, list[dict]]:
-    """A panoptic dataset, registered, and a perfect segmentation of it."""
+    """Register a panoptic dataset, and write a perfect segmentation of it."""
     name = registered(folder, TRUTH)
     records, entries = DatasetCatalog.get(name), []
     for record in records:
@@ -191,7 +191,7 @@ def panoptic(registered, folder: Path) -> tuple[str, list[dict]]:
 
 
 @pytest.mark.parametrize("kinds", ["both", "detection", "semantic"])
-def test_of_a_panoptic_run_is_analyzed_what_there_is(tool, registered, tmp_path, kinds):
+def test_a_panoptic_run_is_analyzed_as_far_as_it_has_results(tool, registered, tmp_path, kinds):
     name, entries = panoptic(registered, tmp_path / "data")
     files = {DETECTIONS: WRONG, SEGMENTS: entries}
     if kinds != "both":
@@ -204,7 +204,7 @@ def test_of_a_panoptic_run_is_analyzed_what_there_is(tool, registered, tmp_path,
         assert results["semantic"]["mIoU"] == pytest.approx(100)
 
 
-def test_given_predictions_on_a_panoptic_dataset_are_known_by_their_keys(registered, tmp_path):
+def test_given_predictions_on_a_panoptic_dataset_are_recognized_by_their_keys(registered, tmp_path):
     name, entries = panoptic(registered, tmp_path / "data")
     config = write_run(tmp_path / "run", {}, ["DATASETS.TEST", f"('{name}',)"])
     given = tmp_path / "given.json"
@@ -214,7 +214,7 @@ def test_given_predictions_on_a_panoptic_dataset_are_known_by_their_keys(registe
         assert run.files == {kind: given} and run.predictions == {kind: some}
 
 
-# What is there already
+# Existing files
 
 
 def test_an_earlier_analysis_is_not_overwritten_unasked(tool, run_of, tmp_path):
@@ -226,7 +226,7 @@ def test_an_earlier_analysis_is_not_overwritten_unasked(tool, run_of, tmp_path):
     assert before == {name: (out / name).stat().st_mtime_ns for name in files_in(out)}
 
 
-def test_overwriting_removes_what_is_stale_and_nothing_of_the_users(tool, run_of, tmp_path):
+def test_overwriting_removes_stale_files_and_keeps_the_users(tool, run_of, tmp_path):
     masks = [{**one, "segmentation": rle(one["bbox"])} for one in WRONG]
     config, out = run_of(masks, METRICS), tmp_path / "out"
     analyze(tool, config, out)
@@ -247,16 +247,16 @@ def test_an_output_that_is_a_file_is_refused(tool, run_of, tmp_path):
         analyze(tool, run_of(PERFECT), tmp_path / "out")
 
 
-def test_nothing_is_written_when_something_does_not_fit(tool, run_of, tmp_path):
+def test_nothing_is_written_if_predictions_do_not_match(tool, run_of, tmp_path):
     with pytest.raises(SystemExit, match="^ValueError: .*another dataset"):
         analyze(tool, run_of([found(99, DOG, MEDIUM)]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-# What is missing
+# Missing files
 
 
-def test_missing_predictions_name_the_command_that_makes_them(tool, run_of, tmp_path):
+def test_missing_predictions_are_reported_with_the_command_that_makes_them(tool, run_of, tmp_path):
     config = run_of([], files={})
     words = f"tools/train_net.py --config-file {config} --eval-only MODEL.WEIGHTS"
     with pytest.raises(SystemExit, match=f"^ValueError: .*{words}"):
@@ -279,7 +279,7 @@ def test_a_run_without_curves_says_so(tool, run_of, tmp_path, capsys, metrics):
         ('[{"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]}]', "entry 0 of .* has no score"),
     ],
 )
-def test_predictions_that_are_none_are_refused(tool, run_of, tmp_path, text, words):
+def test_files_that_are_not_predictions_are_refused(tool, run_of, tmp_path, text, words):
     given = tmp_path / "given.json"
     if text is not None:
         given.write_text(text)
@@ -298,7 +298,7 @@ def test_impossible_numbers_are_refused(tool, run_of, tmp_path, option, value):
 # Datasets
 
 
-def test_of_several_datasets_one_is_chosen(registered, tmp_path):
+def test_one_of_several_datasets_is_chosen(registered, tmp_path):
     first, last = [registered(tmp_path / folder, TRUTH) for folder in ("a", "b")]
     opts = ["DATASETS.TEST", f"('{first}', '{last}')"]
     config = str(write_run(tmp_path / "run", {DETECTIONS: PERFECT}, opts))
@@ -341,12 +341,12 @@ def test_a_run_on_own_data_with_a_gpu_is_analyzed_on_any_machine(tool, registere
     assert "DEVICE: cpu" in text and "DTYPE: bfloat16" in text
     text = text.replace("DEVICE: cpu", "DEVICE: cuda").replace("DTYPE: bfloat16", "DTYPE: float16")
     config.write_text(text)
-    registered.names.append(name)  # to be forgotten
+    registered.names.append(name)  # to be removed
     arguments = ["SOLVER.AMP.ENABLED", "True"]
     assert analyze(tool, str(config), tmp_path / "out", *arguments)["dataset"] == name
 
 
-def test_what_a_user_can_mend_is_said_without_a_traceback(tmp_path, monkeypatch):
+def test_an_error_that_the_user_can_fix_has_no_traceback(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("mine")
     arguments = ["--config-file", "config.yaml", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])

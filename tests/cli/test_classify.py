@@ -1,4 +1,4 @@
-"""The classifier tool: names, order, accuracy, and what it says of bad input."""
+"""tools/classify.py: names, order, accuracy, and messages about bad input."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_five_most_probable_classes_are_printed_by_name(run, tmp_path):
         assert float(line.split()[0]) == pytest.approx(p.item(), abs=1e-3)
 
 
-def test_names_of_one_s_own_are_used_and_counted(run, tmp_path):
+def test_given_names_are_used_and_counted(run, tmp_path):
     image(0).save(tmp_path / "a.png")
     path = weights(tmp_path, 3)
     assert "class 2 (--classes FILE gives names)" in run("--weights", path, tmp_path / "a.png")
@@ -68,7 +68,7 @@ def test_names_of_one_s_own_are_used_and_counted(run, tmp_path):
 
 
 def test_accuracy_of_a_folder_is_that_of_its_labels(run, tmp_path, monkeypatch):
-    """Eight classes, images sorted into the folder of what the model makes of them, but for one."""
+    """Eight images are sorted by the model's own answers; two get a label of a lower rank."""
     path, folder = weights(tmp_path, 8), tmp_path / "val"
     model = filled_classifier(native_state(TINY, num_classes=8), TINY)
     for label in range(8):
@@ -79,7 +79,7 @@ def test_accuracy_of_a_folder_is_that_of_its_labels(run, tmp_path, monkeypatch):
             ranked = logits.argsort(descending=True).tolist()
             label = ranked[0] if seed < 6 else ranked[4] if seed == 6 else ranked[7]
             image(seed).save(folder / f"n{label}" / f"{seed}.png")
-        for label in range(8):  # a folder without images is an error of torchvision's
+        for label in range(8):  # torchvision refuses a folder without images
             if not list((folder / f"n{label}").iterdir()):
                 (folder / f"n{label}").rmdir()
                 (folder / f"n{label}").mkdir()
@@ -91,7 +91,7 @@ def test_accuracy_of_a_folder_is_that_of_its_labels(run, tmp_path, monkeypatch):
     )
     text = run("--weights", path, "--imagefolder", folder, "--workers", 0)
     assert "top-1 75.00 %, top-5 87.50 % of 8 images" in text
-    assert "published" not in text  # which is for other classes
+    assert "published" not in text  # those are for other classes
 
 
 def test_a_folder_of_other_classes_is_refused(run, tmp_path):
@@ -111,14 +111,14 @@ def test_bad_input_is_named(run, tmp_path):
         run()
 
 
-def test_images_are_prepared_as_their_publishers_do():
-    """256/224 of the side, then the centre; from 384 px the whole image, squeezed."""
+def test_images_are_prepared_as_by_the_publishers():
+    """Below 384 px: 256/224 of the side, then the center; from 384 px: the whole image, resized."""
     ramp = np.tile(np.arange(0, 256, dtype=np.uint8)[None, :, None], (128, 1, 3))
     picture = Image.fromarray(ramp)  # 256 wide, 128 high
     cropped = classification.preparation(256)(picture)
     assert cropped.shape == (3, 256, 256)
     grey = cropped[0] * 0.229 + 0.485
-    # The shorter side, 128, became 292; so the cut-out 256 columns are 112 of the 256.
+    # The shorter side, 128, becomes 292; the 256 cropped columns are 112 of the original 256.
     assert grey[128, 0].item() == pytest.approx((128 - 56) / 255, abs=0.01)
     assert grey[128, -1].item() == pytest.approx((128 + 56) / 255, abs=0.01)
     whole = classification.preparation(384)(picture)[0] * 0.229 + 0.485

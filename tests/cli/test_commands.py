@@ -83,7 +83,7 @@ def test_an_error_of_the_user_ends_the_process_with_one_line(error):
     assert ended.value.code == f"{type(error).__name__}: a"
 
 
-def test_an_error_of_ours_keeps_its_traceback():
+def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), errors.errors_as_messages():
         raise KeyError("a")
     with pytest.raises(SystemExit, match="KeyError"), errors.errors_as_messages(KeyError):
@@ -98,7 +98,7 @@ def test_files_of_the_repository_are_found_from_the_script_or_the_package(monkey
     assert repository.repository_file("constraints.txt") == tmp_path / "constraints.txt"
 
 
-def test_an_installation_without_a_repository_is_said(monkeypatch, tmp_path):
+def test_a_missing_repository_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin" / "demo")])
     monkeypatch.setattr(repository, "PACKAGE", Path(tmp_path / "site-packages" / "swinv2_backbone"))
     with pytest.raises(SystemExit, match="^FileNotFoundError: configs/.*clone the repository"):

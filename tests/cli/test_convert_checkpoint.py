@@ -1,4 +1,4 @@
-"""The converter: what it writes is what its users' own libraries read."""
+"""tools/convert_checkpoint.py: its users' libraries read its results."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ TOOL = ROOT / "tools" / "convert_checkpoint.py"
 
 class Result(NamedTuple):
     printed: str
-    error: str  # what it ended with; empty if all went well
+    error: str  # its exit message; empty on success
 
 
 def convert(*args) -> Result:
-    """The tool, run as a script but in this process."""
+    """Run the script in this process."""
     printed, error = io.StringIO(), ""
     with patch.object(sys, "argv", [str(TOOL), *map(str, args)]), redirect_stdout(printed):
         try:
@@ -157,7 +157,7 @@ def test_detectron2s_own_checkpointer_reads_it(builder, place, source, state, tm
 
 
 def test_the_backbone_of_a_detector_goes_back_to_timm(tmp_path):
-    """A file of ours, fine-tuned at another window, keeps its normaliser all the way."""
+    """A file of ours that was tuned at another window keeps its pretrained windows."""
     bottom_up = SwinV2(
         96, (2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=16, pretrained_window_sizes=8
     )
@@ -173,7 +173,7 @@ def test_the_backbone_of_a_detector_goes_back_to_timm(tmp_path):
     assert report.pretrained_windows.sizes == ((8, 8),) * 4
 
 
-def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
+def test_files_that_do_not_state_their_windows_need_an_option(state, tmp_path):
     path = tmp_path / "silent.pth"
     torch.save(PUBLISHERS["timm"](state, TINY), path)
     result = convert(path, tmp_path / "x.pth")
@@ -187,7 +187,7 @@ def test_files_that_do_not_say_their_windows_need_help(state, tmp_path):
     assert read_checkpoint(tmp_path / "y.pth").pretrained_windows.sizes == ((8, 8),) * 4
 
 
-def test_a_wrong_source_of_the_normaliser_is_overridden(state, tmp_path):
+def test_wrong_pretrained_windows_are_overridden(state, tmp_path):
     path = tmp_path / "swinv2_tiny_window8_256_renamed.pth"
     torch.save(PUBLISHERS["timm"](state, TINY), path)
     assert read_checkpoint(path).pretrained_windows.sizes == ((8, 8),) * 4  # by its name
@@ -211,7 +211,7 @@ def test_results_are_not_overwritten_unless_asked(source, tmp_path):
     assert build_classifier(TINY, weights=target)
 
 
-def test_models_that_hugging_face_cannot_have_are_refused(tmp_path):
+def test_models_that_hugging_face_does_not_support_are_refused(tmp_path):
     variant = Variant(32, (2, 2, 2, 2), (1, 2, 4, 8), (8, 4, 8, 4), (8, 4, 8, 4), 256)
     path = published(native_state(variant), variant, "mmpretrain", tmp_path)
     result = convert(path, tmp_path / "folder", "--to", "huggingface")
@@ -219,7 +219,7 @@ def test_models_that_hugging_face_cannot_have_are_refused(tmp_path):
     assert not (tmp_path / "folder").exists()
 
 
-def test_small_models_of_one_s_own_are_converted(tmp_path):
+def test_models_of_an_unpublished_size_are_converted(tmp_path):
     state = native_state(SMALL)
     path = published(state, SMALL, "simmim", tmp_path)
     converted(path, tmp_path / "x.safetensors", "--check")

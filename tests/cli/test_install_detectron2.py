@@ -26,7 +26,7 @@ def script(monkeypatch):
 
 
 def answer(code: int, output: str = "", error: str = ""):
-    """A stand-in for `run` whose command ends like this."""
+    """Return a replacement of `run` whose command ends like this."""
     return lambda *command, **_: subprocess.CompletedProcess(command, code, output, error)
 
 
@@ -43,7 +43,7 @@ def test_replacement_changes_every_occurrence_and_nothing_else(script, tmp_path,
 
 
 @pytest.mark.parametrize("found", [0, 1, 3])
-def test_replacement_that_no_longer_fits_names_file_and_pattern(script, tmp_path, found):
+def test_replacement_that_does_not_match_names_file_and_pattern(script, tmp_path, found):
     text = "np.bool)\n" * found
     (tmp_path / "a.py").write_text(text)
     row = detectron2_sdist.Replacement("a.py", "np.bool)", "bool)", 2, "gone from numpy")
@@ -54,7 +54,7 @@ def test_replacement_that_no_longer_fits_names_file_and_pattern(script, tmp_path
     assert (tmp_path / "a.py").read_text() == text
 
 
-def test_every_row_says_what_and_why(script):
+def test_every_row_has_a_change_and_a_reason(script):
     assert len({(row.file, row.old) for row in detectron2_sdist.REPLACEMENTS}) == len(
         detectron2_sdist.REPLACEMENTS
     )
@@ -63,7 +63,7 @@ def test_every_row_says_what_and_why(script):
 
 
 def unpacked_sdist(script, root: Path) -> Path:
-    """Files in which each row of the table finds what it looks for."""
+    """Write files that every row of the table matches."""
     for row in detectron2_sdist.REPLACEMENTS:
         file = root / row.file
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def test_modernize_applies_the_whole_table(script, tmp_path):
     assert (tmp_path / "detectron2/_C.py").exists()
 
 
-def test_modernize_refuses_a_source_that_lacks_one_file_s_pattern(script, tmp_path):
+def test_modernize_refuses_a_source_without_the_pattern_of_one_file(script, tmp_path):
     unpacked_sdist(script, tmp_path)
     (tmp_path / "detectron2/structures/masks.py").write_text("as in some later version\n")
     with pytest.raises(pip.InstallError, match=r"detectron2/structures/masks\.py: 'np\.bool\)'"):
@@ -129,7 +129,7 @@ def test_cache_does_not_keep_a_bad_file(script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# (path, content, mode), and what `git write-tree` says of them
+# (path, content, mode), and the hash of `git write-tree` for them
 FILES = [
     ("b.d/z", b"z", 0o644),
     ("run", b"#!/bin/sh\n", 0o755),
@@ -158,7 +158,7 @@ def test_git_tree_is_what_git_computes(script, tmp_path):
 @pytest.mark.parametrize(
     "changed", [("a/x", b"hallo\n", 0o664), ("a/y", b"hello\n", 0o664), ("a/x", b"hello\n", 0o755)]
 )
-def test_git_tree_notices_content_name_and_mode(script, tmp_path, changed):
+def test_git_tree_depends_on_content_name_and_mode(script, tmp_path, changed):
     files = [*FILES[:2], changed, FILES[3]]
     assert archives.git_tree(source_archive(tmp_path / "a.tar.gz", files)) != TREE
 
@@ -178,17 +178,17 @@ def test_truncated_archive_is_refused_by_name(script, tmp_path, share):
         script.install_official(str(archive), tmp_path, CONSTRAINTS)
 
 
-# What is installed, and what is said
+# Installation and messages
 
 
-def test_installed_detectron2_is_reported_and_left_alone(script, monkeypatch, capsys):
+def test_an_installed_detectron2_is_reported_and_not_touched(script, monkeypatch, capsys):
     monkeypatch.setattr(pip, "run", answer(0, "0.6+cu999\n"))
     monkeypatch.setattr(script, "pip_install", lambda *_: pytest.fail("pip ran"))
     assert script.main([]) is None
     assert capsys.readouterr().out == "Detectron2: already installed (0.6+cu999)\n"
 
 
-def test_no_detectron2_is_told_from_a_broken_one(script, monkeypatch):
+def test_a_missing_detectron2_is_distinguished_from_a_broken_one(script, monkeypatch):
     monkeypatch.setattr(
         pip, "run", answer(1, "", "ModuleNotFoundError: No module named 'detectron2'\n")
     )
@@ -203,7 +203,7 @@ def test_no_detectron2_is_told_from_a_broken_one(script, monkeypatch):
 
 @pytest.fixture
 def bare(script, monkeypatch, tmp_path):
-    """The script where Detectron2 is missing until `pip_install` was asked for it."""
+    """Return the command where Detectron2 is missing until `pip_install` is called."""
     script.asked = []
     monkeypatch.setattr(script, "installed_version", lambda: "9.9" if script.asked else None)
     monkeypatch.setattr(script, "pip_install", lambda source, *_: script.asked.append(source.name))
@@ -222,7 +222,7 @@ def refuse_network(script, monkeypatch):
 
 
 def make_sdist(script, monkeypatch, folder: Path) -> None:
-    """Put an sdist that fits the table into the cache."""
+    """Put an sdist that matches the table into the cache."""
     folder.mkdir()
     unpacked_sdist(script, folder / "src" / detectron2_sdist.SDIST)
     with tarfile.open(folder / f"{detectron2_sdist.SDIST}.tar.gz", "w:gz") as tar:
@@ -234,7 +234,7 @@ def make_sdist(script, monkeypatch, folder: Path) -> None:
     )
 
 
-def test_unreachable_official_archive_falls_back_to_the_sdist_and_says_so(
+def test_unreachable_official_archive_falls_back_to_the_sdist_with_a_message(
     bare, monkeypatch, tmp_path, capsys
 ):
     refuse_network(bare, monkeypatch)
@@ -248,7 +248,7 @@ def test_unreachable_official_archive_falls_back_to_the_sdist_and_says_so(
     assert "no route" in capsys.readouterr().out
 
 
-def test_unreachable_official_archive_is_an_error_if_asked_for(bare, monkeypatch):
+def test_unreachable_official_archive_is_an_error_if_requested(bare, monkeypatch):
     refuse_network(bare, monkeypatch)
     with pytest.raises(archives.UnreachableError, match="no route"):
         bare.install("official", bare.ARCHIVE_URL)
@@ -277,7 +277,7 @@ def test_sdist_out_of_reach_shows_the_error_and_the_remedy(script, monkeypatch, 
     assert all(part in message for part in ("pip's own complaint", "index-url, proxy"))
 
 
-def test_no_index_keeps_off_the_network(bare, monkeypatch, tmp_path):
+def test_no_index_avoids_the_network(bare, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(archives.urllib.request, "urlopen", lambda *_, **__: pytest.fail("network"))
     with pytest.raises(archives.UnreachableError, match="PIP_NO_INDEX"):
@@ -310,7 +310,7 @@ def test_missing_torch_says_how_to_install_it(script, monkeypatch):
         script.require("torch", "torchvision", constraints=CONSTRAINTS)
 
 
-def test_without_a_compiler_the_sdist_is_taken_and_the_line_says_so(bare, monkeypatch, tmp_path):
+def test_without_a_compiler_the_sdist_is_taken_with_a_message(bare, monkeypatch, tmp_path):
     monkeypatch.setattr(bare, "can_compile", lambda: False)
     monkeypatch.setattr(archives.urllib.request, "urlopen", lambda *_, **__: pytest.fail("network"))
     make_sdist(bare, monkeypatch, tmp_path / "swinv2_backbone")
@@ -319,7 +319,7 @@ def test_without_a_compiler_the_sdist_is_taken_and_the_line_says_so(bare, monkey
     )
 
 
-def test_a_compiler_is_looked_for_on_the_path(script, monkeypatch):
+def test_a_compiler_is_searched_on_the_path(script, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(script.shutil, "which", lambda name: None)
     assert not script.can_compile()

@@ -31,7 +31,7 @@ def trained(folder, tmp_path_factory) -> tuple[SwinV2, Path]:
 
 
 def pretrain_by_tool(*args) -> str:
-    """The tool in this process, with a small variant; what it ended with if that was an error."""
+    """Run the command with a small variant; return its error message, or nothing."""
     script = tool("pretrain_simmim")
     options = ["--device", "cpu", "--num-workers", "0", *map(str, args)]
     if "--depths" not in options and "--variant" not in options:
@@ -84,7 +84,7 @@ def test_a_variant_keeps_its_pretrained_windows(folder, tmp_path):
     assert notes["window_sizes"] == [[4, 4], [4, 4], [4, 4], [2, 2]]
 
 
-def test_the_tool_trains_a_size_of_ones_own(folder, tmp_path):
+def test_the_tool_trains_an_unpublished_size(folder, tmp_path):
     args = ["--images", folder, "--output", tmp_path, "--batch-size", 2, "--image-size", 64]
     args += ["--embed-dim", 8, "--depths", 1, 1, 1, "--num-heads", 1, 2, 2, "--window-size", 4]
     assert pretrain_by_tool(*args, "--iterations", 1) == ""
@@ -108,7 +108,7 @@ def test_the_tool_trains_a_size_of_ones_own(folder, tmp_path):
         (["--batch-size", 0], "batch_size must be 1 or more, got 0"),
     ],
 )
-def test_an_error_of_the_user_is_said_before_work_starts(args, words, folder, tmp_path):
+def test_an_error_of_the_user_is_reported_before_work_starts(args, words, folder, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     given = ["--images", folder, "--output", tmp_path / "run", "--epochs", 1]

@@ -1,4 +1,4 @@
-"""The memory of a training, counted, against what can be worked out by hand or measured."""
+"""The counted memory of a training, compared with formulas and measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_weights_gradients_and_moments_are_four_floats_a_parameter():
     assert memory.total == sum(vars(memory).values())
 
 
-def test_strips_keep_eleven_channels_a_token_and_little_else():
+def test_tiles_save_eleven_channels_a_token_and_little_else():
     """The input and that tiled_block.Activations names: 1 + 3 + 1 + 1 + 4 + 1."""
     setting = Setting(TINY, (64, 64), dtype=None, kernel="tiles")
     one, two = (
@@ -40,7 +40,7 @@ def test_strips_keep_eleven_channels_a_token_and_little_else():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_tensors_without_memory_keep_what_real_ones_do(checkpointing, monkeypatch):
+def test_tensors_without_memory_save_as_many_bytes_as_real_ones(checkpointing, monkeypatch):
     """The GPU's kernel, in Triton's interpreter."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     setting = Setting(TINY, (32, 32), checkpointing=checkpointing, dtype=None)
@@ -53,7 +53,7 @@ def test_tensors_without_memory_keep_what_real_ones_do(checkpointing, monkeypatc
     assert counted == kept
 
 
-def test_checkpointing_keeps_far_less():
+def test_checkpointing_saves_far_fewer_activations():
     setting = Setting(TINY, (512, 512))
     plain = training_memory.count(setting)[2]
     assert training_memory.count(Setting(TINY, (512, 512), checkpointing=True))[2] < 0.5 * plain
@@ -68,7 +68,7 @@ def test_activations_grow_with_batch_and_pixels():
     assert sixteen - one == pytest.approx(15 * (two - one), rel=0.01)
 
 
-def test_shards_divide_what_they_say():
+def test_sharding_divides_the_documented_parts():
     setting = Setting(TINY, (64, 64))
     found: dict[str, TrainingMemory] = {
         s: training_memory.training_memory(setting, s, 4) for s in training_memory.SHARDING
@@ -81,17 +81,17 @@ def test_shards_divide_what_they_say():
     assert found["all"].exchange < whole
 
 
-def test_ways_of_sharding_are_those_of_a_training():
+def test_kinds_of_sharding_are_those_of_a_training():
     assert training_memory.SHARDING == parallel.SHARDING
 
 
 @pytest.mark.parametrize(("sharding", "processes"), [("zero", 2), ("all", 1)])
-def test_impossible_ways_are_refused(sharding, processes):
+def test_impossible_sharding_is_refused(sharding, processes):
     with pytest.raises(ValueError, match="sharding"):
         training_memory.training_memory(Setting(TINY, (64, 64)), sharding, processes)
 
 
-def test_the_giant_is_counted_here():
+def test_the_giant_is_counted_without_its_memory():
     line = [sys.executable, str(ROOT / "tools" / "analyze_model.py"), "--memory"]
     line += ["--model", "swinv2_giant", "--image-size", "1024", "--processes", "64"]
     done = subprocess.run([*line, "--checkpointing"], capture_output=True, text=True)

@@ -50,7 +50,7 @@ SMALL = Variant(32, (2, 1, 2, 1), (1, 2, 4, 8), (4,) * 4, (3,) * 4, image_size=6
 
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch):
-    """A variant "small", whose normaliser is not its window; and the threads as they were."""
+    """Add a variant "small", whose pretrained window is not its window; restore the threads."""
     monkeypatch.setitem(VARIANTS, "small", SMALL)
     threads = torch.get_num_threads()
     yield
@@ -59,7 +59,7 @@ def small_model(monkeypatch):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """The script as a module."""
+    """Load the script as a module."""
     return tool("benchmark")
 
 
@@ -68,7 +68,7 @@ def setting(size=(64, 64), window=2, **others) -> Setting:
 
 
 def run(benchmark, *options: str) -> None:
-    """The command on the small model, one thread and two rounds; later options win."""
+    """Run the command on the small model with one thread and two rounds; later options override."""
     usual = ["--model", "small", "--sizes", "64x64", "--window", "2", "--threads", "1"]
     benchmark.main([*usual, "--rounds", "2", "--no-memory", *map(str, options)])
 
@@ -77,7 +77,7 @@ def run(benchmark, *options: str) -> None:
 
 
 class FakeTimes:
-    """Stopwatches that read made-up seconds off a list, and remember whose turn it was."""
+    """Stopwatches that read seconds from a list, and record the order of their turns."""
 
     def __init__(self, **seconds: list[float]):
         self.seconds = {name: iter(own) for name, own in seconds.items()}
@@ -91,7 +91,7 @@ class FakeTimes:
         return next(self.seconds[name])
 
 
-def test_everyone_takes_turns_and_the_warm_up_is_not_kept():
+def test_candidates_take_turns_and_the_warm_up_is_not_kept():
     fake = FakeTimes(a=[9, 1, 2], b=[9, 3, 4], c=[9, 5, 6])
     seconds = timing.alternate(fake.runs(), rounds=2, warmup=1)
     assert seconds == {"a": [1, 2], "b": [3, 4], "c": [5, 6]}
@@ -104,7 +104,7 @@ def test_time_limit_stops_after_three_rounds_at_the_earliest():
     kept = timing.alternate(
         fake.runs(), rounds=9, warmup=0, time_limit=15, clock=lambda: next(ticks)
     )
-    assert kept == {"a": [1, 1, 1, 1]}  # begun at 0; 10 after three rounds, 20 after four
+    assert kept == {"a": [1, 1, 1, 1]}  # starts at 0; 10 after three rounds, 20 after four
 
 
 def test_ratios_are_of_rounds_and_not_of_medians():
@@ -135,10 +135,10 @@ def test_summary_divides_by_the_fastest_eager_and_the_fastest_compiled_peer():
     assert found["ours+compile"].memory_ratio is None
 
 
-# Who may be timed
+# Candidates that may be timed
 
 
-def test_every_random_weight_counts():
+def test_every_random_weight_matters():
     model = weights.random_backbone(setting())
     features = model(weights.random_images(setting()))
     sum((feature**3).sum() for feature in features.values()).backward()
@@ -147,7 +147,7 @@ def test_every_random_weight_counts():
 
 
 @pytest.mark.parametrize("mode", settings.MODES)
-def test_everyone_installed_computes_what_the_reference_does(mode):
+def test_every_installed_candidate_equals_the_reference(mode):
     at = setting((64, 128), mode=mode)
     contest = comparison.admit(at, candidates.installed(), weights.random_backbone(at))
     assert set(contest.models) == {"ours", "timm", "huggingface", "torchvision"}
@@ -155,7 +155,7 @@ def test_everyone_installed_computes_what_the_reference_does(mode):
     assert contest.failed == contest.left_out == {}
 
 
-def test_peers_are_compared_where_nothing_is_padded_and_ours_at_the_size_itself():
+def test_peers_are_compared_without_padding_and_ours_at_the_size_itself():
     at = setting((70, 130))
     everyone = [Candidate("ours"), Candidate("timm"), Candidate("huggingface")]
     contest = comparison.admit(at, everyone, weights.random_backbone(at))
@@ -178,7 +178,7 @@ def test_checkpointing_changes_no_feature():
 
 
 def disturbed(monkeypatch, publisher: str) -> None:
-    """One weight matrix of a publisher's candidate is 1 % too large."""
+    """Make one weight matrix of a publisher's candidate 1 % too large."""
     genuine = comparison.build
 
     def build(candidate, at, given):
@@ -214,7 +214,7 @@ def test_a_disturbed_candidate_is_reported_and_not_timed(benchmark, monkeypatch,
         ({"res2": [2.0, -4.0], "res3": [1.0, 1.0]}, float("inf")),
     ],
 )
-def test_difference_is_relative_and_infinite_for_what_is_not_alike(found, expected):
+def test_difference_is_relative_and_infinite_for_other_names_or_shapes(found, expected):
     reference = {"res2": torch.tensor([2.0, -4.0]).double(), "res3": torch.ones(1).double()}
     found = {name: torch.tensor(numbers) for name, numbers in found.items()}
     assert checks.difference(found, reference) == pytest.approx(expected)
@@ -262,11 +262,11 @@ def test_compiled_candidates_are_compared_too(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ours", "ours:tiles+checkpointing", "timm+checkpointing+compile"])
-def test_a_name_is_what_it_is_parsed_from(name):
+def test_a_name_is_parsed_to_a_candidate_of_that_name(name):
     assert candidates.parse(name).name == name
 
 
-def test_variations_are_of_plain_candidates_that_have_them():
+def test_variations_are_made_of_plain_candidates_that_have_them():
     plain = [Candidate("ours"), Candidate("torchvision"), Candidate("timm", compiled=True)]
     found = candidates.with_variations(plain, compiled=True, checkpointing=True)
     assert [candidate.name for candidate in found] == [
@@ -295,7 +295,7 @@ def test_torchvision_is_left_out_where_its_window_is_larger_than_a_map():
     assert "window of 4" in contest.left_out["torchvision"] and not contest.failed
 
 
-def test_checkpointing_and_triton_are_left_out_where_they_have_no_place():
+def test_checkpointing_and_triton_are_left_out_where_they_do_not_apply():
     assert candidates.unfit(Candidate("ours", checkpointing=True), setting())
     assert not candidates.unfit(Candidate("ours", checkpointing=True), setting(mode="training"))
     assert candidates.unfit(Candidate("ours", "triton"), setting())
@@ -350,11 +350,11 @@ def multiply_adds(at: Setting) -> int:
     ],
     ids=str,
 )
-def test_floor_counts_what_the_model_does_where_nothing_is_padded(at):
+def test_floor_counts_as_many_products_as_the_model_where_nothing_is_padded(at):
     assert multiply_adds(at) == counted(at) > 0
 
 
-def test_floor_has_true_tokens_and_as_many_windows_as_they_fill():
+def test_floor_has_the_true_tokens_and_the_windows_that_they_fill():
     found = products.products(setting((70, 33), 4))  # maps 18x9, 9x5, 5x3, 3x2
     linear = {p.rows for p in found if p.kind == "linear"}
     assert linear == {18 * 9, 9 * 5, 5 * 3, 3 * 2}
@@ -362,14 +362,14 @@ def test_floor_has_true_tokens_and_as_many_windows_as_they_fill():
     assert windows == {16: 3 * 2, 12: 2 * 4, 6: 1 * 8}  # 45 tokens and 162 in 16s; heads 1, 2, 4, 8
 
 
-def test_training_has_both_gradients_of_every_product_but_that_of_the_image():
+def test_training_has_both_gradients_of_every_product_except_the_image():
     at = setting()
     stem = 16 * 16 * 48 * 32
     assert multiply_adds(replace(at, mode="training")) == 3 * multiply_adds(at) - stem
 
 
 @pytest.mark.parametrize("mode", settings.MODES)
-def test_every_way_does_the_whole_product(monkeypatch, mode):
+def test_every_way_computes_the_whole_product(monkeypatch, mode):
     done = []
     for name in ("mm", "bmm"):
         genuine = getattr(torch, name)
@@ -406,7 +406,7 @@ def test_floor_multiplies_every_shape_by_its_count():
 
 
 @pytest.mark.parametrize("resets", [True, False], ids=["kernel", "samples"])
-def test_peak_memory_sees_what_is_allocated_and_freed(monkeypatch, resets):
+def test_peak_memory_includes_memory_that_is_allocated_and_freed(monkeypatch, resets):
     if resets and not memory.can_reset_peak():
         pytest.skip("this system does not reset peaks")
     monkeypatch.setattr(memory, "can_reset_peak", lambda: resets)
@@ -417,9 +417,9 @@ def test_peak_memory_sees_what_is_allocated_and_freed(monkeypatch, resets):
         del block
         return torch.ones(20_000_000, dtype=torch.uint8)
 
-    torch.ones(300_000_000, dtype=torch.uint8)  # an earlier peak, which is not to be seen
+    torch.ones(300_000_000, dtype=torch.uint8)  # an earlier peak, which must not count
     found = memory.peak_of(call, "cpu")
-    # How much of it the allocator keeps depends on what came before, in a process of many tests.
+    # In a process of many tests, earlier allocations decide how much the allocator keeps.
     assert found["bytes"] == pytest.approx(110e6, rel=0.2)
     assert ("samples" in found["measured_by"]) != resets
 
@@ -431,7 +431,7 @@ def test_peak_memory_of_a_candidate_grows_with_its_images():
     assert large["bytes"] > small["bytes"] + 16384 * 32 * 4 * 20
 
 
-def test_memory_is_measured_in_a_process_of_its_own():
+def test_memory_is_measured_in_a_separate_process():
     at = Setting("swinv2_tiny_window8_256", 2, (64, 64), mode="training")
     script = ROOT / "tools" / "benchmark.py"
     found = memory.in_process_of_its_own(script, Candidate("ours"), at)
@@ -458,7 +458,7 @@ def test_cost_of_a_pixel_is_relative_to_the_first_setting(monkeypatch):
     assert second.setting.threads == 2 and not found["failed"]
 
 
-def test_scaling_settings_are_the_ones_of_the_aims():
+def test_scaling_settings_are_those_of_the_aims():
     at = setting(window=8)
     assert [s.size[0] for s in scaling.linear_cost(at)] == [512, 1024, 1536, 2048]
     assert [s.size for s in scaling.padding_cost(at)] == [(768, 1280), (800, 1333)]
@@ -504,7 +504,7 @@ def test_results_of_jobs_before_a_failure_are_kept(tmp_path):
     assert len(results.read_results(tmp_path / "a.json")) == 1
 
 
-def test_a_result_on_another_machine_is_another(monkeypatch):
+def test_a_result_on_another_machine_is_another_result(monkeypatch):
     here = job(dict).identity
     monkeypatch.setattr(jobs, "describe", lambda *_: OTHER_MACHINE)
     assert job(dict).identity != here and "Abacus" in job(dict).identity
@@ -516,7 +516,7 @@ OTHER_MACHINE = {"cpu": "Abacus", "cores": 1, "avx512": False, "threads": 1, "to
 # int8
 
 
-def test_linear_layers_become_int8_but_for_the_position_bias():
+def test_linear_layers_become_int8_except_for_the_position_bias():
     model = weights.random_backbone(setting())
     found = quantized.quantize(model)
     kinds = {name: type(module) for name, module in found.named_modules()}
@@ -552,7 +552,7 @@ def test_int8_is_compared_with_float32_in_turns(benchmark, capsys):
 
 @pytest.fixture
 def attention_on_cpu(monkeypatch) -> None:
-    """By Triton's interpreter, without FlexAttention; every call takes a second."""
+    """Use Triton's interpreter without FlexAttention; every call takes a second."""
     pytest.importorskip("triton")
     monkeypatch.setattr(attention, "COPIED", 8)
     monkeypatch.setattr(attention, "MULTIPLIED", 8)
@@ -611,7 +611,7 @@ def test_suite_has_every_job_once_at_known_models_and_sizes(monkeypatch, device)
 
 
 @pytest.mark.slow
-def test_suite_is_one_command_that_makes_all_tables_and_goes_on(benchmark, monkeypatch, tmp_path):
+def test_suite_is_one_command_that_makes_all_tables_and_continues(benchmark, monkeypatch, tmp_path):
     entry = suite.Entry("Forward", "forward", (2,), ("64x64", "70x50"), model="small")
     monkeypatch.setattr(suite, "ON_CPU", (entry, replace(entry, section="Two", batch=2)))
     monkeypatch.setattr(suite, "TINY", "small")
@@ -645,7 +645,7 @@ def test_suite_is_one_command_that_makes_all_tables_and_goes_on(benchmark, monke
 # The detector
 
 
-def test_swin_v1_that_is_not_there_is_said_so(monkeypatch):
+def test_a_missing_swin_v1_is_reported(monkeypatch):
     monkeypatch.setattr(detector, "SWIN_V1", "detectron2.modeling.backbone.absent")
     assert "no detectron2.modeling.backbone.absent" in detector.unfit_swin_v1()
 
@@ -657,7 +657,7 @@ def test_detectors_differ_in_their_backbone_alone(mode):
     ours, r50 = models["ours"], models["detectron2 R50"]
 
     def shapes(model):
-        """Of all parameters outside the backbone, and of the FPN's outputs."""
+        """Return those of all parameters outside the backbone, and of the FPN's outputs."""
         return [
             (name, p.shape)
             for name, p in model.named_parameters()
@@ -669,7 +669,7 @@ def test_detectors_differ_in_their_backbone_alone(mode):
 
 
 @pytest.mark.slow
-def test_detectors_find_as_many_objects_as_there_may_be():
+def test_detectors_find_the_largest_number_of_objects():
     at = setting((96, 128))
     models, _ = detector.build_detectors(at)
     for model in models.values():
@@ -680,7 +680,7 @@ def test_detectors_find_as_many_objects_as_there_may_be():
 # The command
 
 
-def test_command_times_everyone_and_keeps_everything(benchmark, tmp_path, capsys):
+def test_command_times_all_candidates_and_keeps_every_round(benchmark, tmp_path, capsys):
     file, picture = tmp_path / "a.json", tmp_path / "a.png"
     options = ["--mode", "both", "--json", file, "--picture", picture, "--table"]
     run(benchmark, "--candidates", "ours", "ours:reference", "timm", *options)
@@ -701,7 +701,7 @@ def test_command_times_everyone_and_keeps_everything(benchmark, tmp_path, capsys
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_half_precision_says_how_it_is_meant(benchmark, capsys):
+def test_titles_say_whether_half_precision_is_autocast(benchmark, capsys):
     run(benchmark, "--candidates", "ours", "--dtype", "bfloat16", "--mode", "both")
     shown = capsys.readouterr().out
     assert "bfloat16 (model and images), forward\n" in shown
@@ -743,13 +743,13 @@ def test_a_candidate_that_is_not_installed_is_refused(benchmark, monkeypatch):
     assert "timm" not in [candidate.name for candidate in candidates.installed()]
 
 
-def test_a_gpu_that_is_not_there_is_refused(benchmark, monkeypatch):
+def test_a_missing_gpu_is_refused(benchmark, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):
         run(benchmark, "--device", "cuda")
 
 
-def test_a_json_that_is_none_of_ours_is_refused(benchmark, tmp_path):
+def test_a_json_file_of_another_kind_is_refused(benchmark, tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(SystemExit, match="has no results of this tool"):
         run(benchmark, "--json", tmp_path / "a.json")
