@@ -1,15 +1,14 @@
 #!/usr/bin/env python
-"""Repeat the paper's claims on a small scale, on generated data: docs/EXPERIMENTS.md.
+"""Repeat the paper's claims on a small scale, on generated data; see docs/EXPERIMENTS.md.
 
 tools/run_experiments.py           an hour on a CPU with two cores
-tools/run_experiments.py --quick   some minutes: that everything runs, not what it shows
+tools/run_experiments.py --quick   some minutes: a test that everything runs
 
-Run again, it goes on where it was.  Results, tables and pictures are in the folder of --output.
+When run again, it continues.  Results, tables and pictures are written to --output.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from experiments.jobs import default_processes, run
@@ -18,18 +17,20 @@ from experiments.plots import draw
 from experiments.report import report
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.cli.arguments import new_parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument(
         "--output", type=Path, help="default: output/experiments, or output/experiments_quick"
     )
     parser.add_argument(
-        "--processes", type=int, default=default_processes(), help="jobs at once, a thread each"
+        "--processes",
+        type=int,
+        default=default_processes(),
+        help="jobs at once, with one thread each",
     )
     args = parser.parse_args(argv)
     if args.processes < 1:
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     text = report(results, scale)
     write_text(folder / "results.md", text)
     draw(results, scale, folder)
-    print(f"\n{text}\nWritten to {folder / 'results.md'}, with pictures beside it")
+    print(f"\n{text}\nWritten to {folder / 'results.md'}, with pictures")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The experiments of tools/run_experiments.py: what they compare is what they say."""
+"""tools/run_experiments.py: the experiments compare what their tables say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def backbone(**options) -> SwinV2:
     torch.manual_seed(0)
     made = SwinV2(**SMALL | {"out_features": ("res3",)} | options)
     for block in blocks(made):
-        for norm in (block.norm1, block.norm2):  # else every block is the identity
+        for norm in (block.norm1, block.norm2):  # otherwise every block is the identity
             torch.nn.init.normal_(norm.weight)
     return made
 
@@ -44,7 +44,7 @@ def blocks(model: torch.nn.Module) -> list[SwinV2Block]:
 
 @pytest.fixture(autouse=True)
 def datasets_of_their_own():
-    """Every test has another folder for the datasets of the same name."""
+    """Remove the datasets, whose folder differs from test to test."""
     yield
     for name in set(DatasetCatalog.list()) & {"demo_train", "demo_val"}:
         DatasetCatalog.remove(name)
@@ -54,7 +54,7 @@ def datasets_of_their_own():
 # ---- biases
 
 
-def test_the_linear_bias_is_an_mlp_of_the_offset_over_the_window_of_pre_training():
+def test_the_linear_bias_is_an_mlp_of_the_offset_over_the_pretrained_window():
     bias = biases.LinearBias(3, (4, 5))
     table = bias((6, 7)).view(3, 11, 13)
     for d_h, d_w in [(-5, 6), (0, 0), (3, -2)]:
@@ -63,10 +63,10 @@ def test_the_linear_bias_is_an_mlp_of_the_offset_over_the_window_of_pre_training
 
 
 def test_the_table_is_the_bias_at_its_own_window_and_interpolated_at_others():
-    bias = biases.ParameterisedBias(2, (4, 4))
+    bias = biases.ParameterizedBias(2, (4, 4))
     assert torch.equal(bias((4, 4)), bias.weight.flatten(1))
     larger = bias((7, 7)).view(2, 13, 13)
-    # Both cover the same span, so that every second entry is one that was learnt.
+    # Both cover the same span, so every second entry is a learned one.
     torch.testing.assert_close(larger[:, ::2, ::2], bias.weight)
 
 
@@ -80,7 +80,7 @@ def test_the_log_bias_of_an_offset_is_the_same_in_every_window():
 
 
 @pytest.mark.parametrize("kind", biases.BIASES)
-def test_a_bias_is_in_every_block_learns_and_is_used_by_both_ways_to_compute(kind):
+def test_a_bias_is_in_every_block_learns_and_is_used_by_both_kernels(kind):
     made = backbone()
     biases.set_bias(made, kind)
     assert all(type(block.attn.cpb_mlp) is biases.KINDS[kind] for block in blocks(made))
@@ -112,7 +112,7 @@ def attention(seed: int = 0) -> WindowAttention:
     return made
 
 
-def test_attending_to_padding_is_ordinary_attention_over_a_map_with_zeros_beside_it():
+def test_attending_to_padding_is_ordinary_attention_on_a_map_padded_with_zeros():
     made = attention()
     maps = torch.randn(2, 6, 5, 8, dtype=torch.float64)
     zeros = F.pad(maps, (0, 0, 0, 3, 0, 2))  # to 8 x 8
@@ -123,7 +123,7 @@ def test_attending_to_padding_is_ordinary_attention_over_a_map_with_zeros_beside
     torch.testing.assert_close(found.view(2, 6, 5, 8), expected)
 
 
-def test_attending_to_padding_differs_only_where_there_is_some():
+def test_attending_to_padding_differs_only_if_there_is_padding():
     images = {size: torch.randn(1, 3, *size) for size in ((64, 64), (52, 64))}
     made = backbone()
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_attending_to_padding_differs_only_where_there_is_some():
 
 def test_dot_product_attention_is_softmax_of_products_and_bias():
     made = attention()
-    made.cpb_mlp = biases.ParameterisedBias(2, (4, 4)).double()
+    made.cpb_mlp = biases.ParameterizedBias(2, (4, 4)).double()
     made.__class__ = stability.DotProductAttention
     tokens = torch.randn(16, 8, dtype=torch.float64)
     q, k, v = (made.qkv(tokens) + made.qkv_bias).view(16, 3, 2, 4).unbind(1)
@@ -158,7 +158,7 @@ def test_dot_product_attention_is_softmax_of_products_and_bias():
     torch.testing.assert_close(made(tokens, Partition(((4, 4),), (4, 4), False)), expected)
 
 
-def test_the_first_family_has_norms_before_its_branches():
+def test_swin_v1_has_norms_before_its_branches():
     block = blocks(stability.model("v1", 32))[0].double()
     tokens, partition = (
         torch.randn(64, 32, dtype=torch.float64),
@@ -184,7 +184,7 @@ def test_amplitudes_are_those_after_each_block(tmp_path):
 # ---- pictures
 
 
-def test_a_picture_shows_the_same_at_any_size_and_again():
+def test_a_picture_shows_the_same_at_any_size_and_every_time():
     large, classes = pictures.pictures(192, 6, seed=3)
     small, same = pictures.pictures(64, 6, seed=3)
     assert torch.equal(classes, same)
@@ -198,9 +198,9 @@ def test_the_class_is_the_shape_above(monkeypatch):
     drawn = []
     mask = pictures._mask
 
-    def watched(shape, centre, radius, angle):
-        drawn.append((centre[1], shape))
-        return mask(shape, centre, radius, angle)
+    def watched(shape, center, radius, angle):
+        drawn.append((center[1], shape))
+        return mask(shape, center, radius, angle)
 
     monkeypatch.setattr(pictures, "_mask", watched)
     for seed in range(20):
@@ -220,7 +220,7 @@ def work(folder: Path, *, number: int) -> dict:
     return {"twice": 2.0 * number}
 
 
-def test_what_was_done_is_not_done_again(tmp_path):
+def test_finished_jobs_are_not_repeated(tmp_path):
     jobs = [Job("a", work, {"number": 1}), Job("b", work, {"number": 2}, needs=("a",))]
     first = run(jobs, tmp_path, processes=1)
     assert run(jobs, tmp_path, processes=1) == first
@@ -228,20 +228,20 @@ def test_what_was_done_is_not_done_again(tmp_path):
     assert (tmp_path / "calls.txt").read_text().split() == ["1", "2"]
 
 
-def test_a_job_waits_for_what_it_needs(tmp_path):
+def test_a_job_waits_for_the_jobs_that_it_needs(tmp_path):
     jobs = [Job("b", work, {"number": 2}, needs=("a",)), Job("a", work, {"number": 1})]
     run(jobs, tmp_path, processes=2)
     assert (tmp_path / "calls.txt").read_text().split() == ["1", "2"]
 
 
-def test_a_failure_is_named_and_what_was_done_is_kept(tmp_path):
+def test_a_failure_is_named_and_other_results_are_kept(tmp_path):
     jobs = [Job("good", work, {"number": 1}), Job("bad", work, {"number": -1}, needs=("good",))]
     with pytest.raises(RuntimeError, match="bad failed, options {'number': -1}"):
         run(jobs, tmp_path, processes=1)
     assert (tmp_path / "good.json").is_file() and not (tmp_path / "bad.json").exists()
 
 
-def test_results_of_other_options_are_not_taken(tmp_path):
+def test_results_of_other_options_are_refused(tmp_path):
     run([Job("a", work, {"number": 1})], tmp_path, processes=1)
     with pytest.raises(ValueError, match="result of other options"):
         run([Job("a", work, {"number": 2})], tmp_path, processes=1)
@@ -249,14 +249,14 @@ def test_results_of_other_options_are_not_taken(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [plan.FULL, plan.QUICK])
-def test_every_job_has_a_name_of_its_own_and_needs_jobs_that_there_are(scale):
+def test_every_job_has_a_unique_name_and_needs_existing_jobs(scale):
     jobs = plan.jobs(scale)
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert all(set(job.needs) <= set(names) for job in jobs)
 
 
-# ---- what is reported
+# ---- the report
 
 
 def test_spread_is_mean_and_sample_deviation():
@@ -264,7 +264,7 @@ def test_spread_is_mean_and_sample_deviation():
 
 
 def test_every_result_is_in_the_report(tmp_path):
-    """Each number is another, so that none can stand in for another."""
+    """All numbers differ, so none can be mistaken for another."""
     scale, results, expected = plan.QUICK, {}, set()
     for number, job in enumerate(plan.jobs(scale), start=1):
         seed = job.options.get("seed", 0)
@@ -290,7 +290,7 @@ def test_every_result_is_in_the_report(tmp_path):
     assert missing == set()
 
 
-# ---- the real thing
+# ---- real trainings
 
 
 @pytest.mark.slow
@@ -307,16 +307,16 @@ def test_a_classifier_is_trained_tuned_and_becomes_a_detector(tmp_path, monkeypa
         transfer.tune(tmp_path, bias=bias, seed=0, window=16, **options)
     detectors.make_dataset(tmp_path, train=8, test=4)
     common = dict(seed=0, window=16, iterations=2)
-    for change in ({}, {"normaliser": 16}, {"attended": True}, {"frozen": True}):
+    for change in ({}, {"pretrained_window": 16}, {"attended": True}, {"frozen": True}):
         assert "box_ap" in detectors.detect(tmp_path, start="log", **common, **change)
     masked.fill_in(tmp_path, seed=0, iterations=2)
-    for start in ("parameterised", detectors.SCRATCH, detectors.SIMMIM):
+    for start in ("parameterized", detectors.SCRATCH, detectors.SIMMIM):
         detectors.detect(tmp_path, start=start, **common)
     assert not list(temporary.iterdir()) and not list(tmp_path.glob("tmp*"))
 
 
 @pytest.mark.slow
-def test_a_frozen_backbone_learns_nothing_and_its_detector_does(tmp_path, monkeypatch):
+def test_a_frozen_backbone_does_not_change_and_its_heads_do(tmp_path, monkeypatch):
     trained = []
 
     def untested(cfg, model, batch):
@@ -337,7 +337,7 @@ def test_a_frozen_backbone_learns_nothing_and_its_detector_does(tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_the_quick_form_runs_to_its_end(tmp_path, monkeypatch):
+def test_the_quick_form_finishes(tmp_path, monkeypatch):
     small = dict(
         images=16, steps=2, tested=8, tuned_images=16, tuned_steps=2, iterations=2, filling_in=2
     )
@@ -354,12 +354,12 @@ def test_the_quick_form_runs_to_its_end(tmp_path, monkeypatch):
 
 def test_a_classifier_learns(tmp_path):
     torch.manual_seed(0)
-    model = classify.classifier("parameterised")
+    model = classify.classifier("parameterized")
     losses = classify.train(model, 8, images=16, steps=30, lr=2e-3, seed=0, batch=16)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_a_pretrained_bias_keeps_its_normaliser_at_another_window():
+def test_a_pretrained_bias_keeps_its_pretrained_window_at_another_window():
     model = classify.classifier("log")
     model.backbone.set_window_size(16)
     found = [m for m in model.modules() if isinstance(m, PositionBias)]

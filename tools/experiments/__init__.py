@@ -1,1 +1,1 @@
-"""Small repetitions of the paper's claims; tools/run_experiments.py runs them."""
+"""Small repetitions of the paper's claims, which tools/run_experiments.py runs."""

@@ -1,9 +1,11 @@
 """The two position biases that the paper compares its own with (section 3.3, table 1).
 
-The package has none of them: they live here, with the experiment.
+The package has neither of them; they belong to the experiment.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,31 +13,31 @@ from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
-from swinv2_backbone.kernels.choose import parts_of
 from swinv2_backbone.position_bias import PositionBias
 from swinv2_backbone.windows import Size
 
-BIASES = ("log", "linear", "parameterised")
+BIASES = ("log", "linear", "parameterized")
 
 
 class LinearBias(PositionBias):
-    """A small MLP maps the offset itself: ``mlp(d / (p - 1))`` with p the pre-training window.
+    """An MLP of the offset itself, ``mlp(d / (p - 1))`` with p the pretrained window.
 
-    As in the paper's first step, before the coordinates are log-spaced: nothing bounds the bias.
+    It is the paper's first step, before the coordinates are log-spaced; the bias is unbounded.
     """
 
     def table(self, window: Size) -> Tensor:
-        """(nH, (2 Mh - 1) * (2 Mw - 1))."""
+        """Return the bias of every offset, (nH, (2 Mh - 1) * (2 Mw - 1))."""
+        weight1, bias1, weight2 = self.mlp_parameters()
         axes = (
-            torch.arange(1 - length, length, device=self[0].weight.device) / max(pretrained - 1, 1)
+            torch.arange(1 - length, length, device=weight1.device) / max(pretrained - 1, 1)
             for length, pretrained in zip(window, self.pretrained_window)
         )
-        hidden = F.linear(torch.cartesian_prod(*axes), self[0].weight, self[0].bias)
-        return F.linear(hidden.relu_(), self[2].weight).t().contiguous()
+        hidden = F.linear(torch.cartesian_prod(*axes), weight1, bias1)
+        return F.linear(hidden.relu_(), weight2).t().contiguous()
 
 
-class ParameterisedBias(nn.Module):
-    """One learnt number per offset, as in Swin V1; bicubic interpolation for another window."""
+class ParameterizedBias(nn.Module):
+    """One learned number per offset, as in Swin V1; bicubic interpolation for another window."""
 
     def __init__(self, num_heads: int, pretrained_window: Size):
         super().__init__()
@@ -46,7 +48,7 @@ class ParameterisedBias(nn.Module):
         )
 
     def forward(self, window: Size) -> Tensor:
-        """(nH, (2 Mh - 1) * (2 Mw - 1))."""
+        """Return the bias of every offset, (nH, (2 Mh - 1) * (2 Mw - 1))."""
         if window == self.pretrained_window:
             return self.weight.flatten(1)
         size = tuple(2 * length - 1 for length in window)
@@ -54,7 +56,11 @@ class ParameterisedBias(nn.Module):
         return resized[0].flatten(1)
 
 
-KINDS = {"log": PositionBias, "linear": LinearBias, "parameterised": ParameterisedBias}
+KINDS: dict[str, type[PositionBias] | type[ParameterizedBias]] = {
+    "log": PositionBias,
+    "linear": LinearBias,
+    "parameterized": ParameterizedBias,
+}
 
 
 def set_bias(backbone: SwinV2, kind: str) -> None:
@@ -62,11 +68,12 @@ def set_bias(backbone: SwinV2, kind: str) -> None:
     for block in backbone.modules():
         if isinstance(block, SwinV2Block):
             attn = block.attn
-            attn.cpb_mlp = KINDS[kind](attn.num_heads, attn.cpb_mlp.pretrained_window)
-            # Blocks in strips take any bias as a table; they need not be computed by modules.
-            block.made_of = parts_of(block)
+            bias = KINDS[kind](attn.num_heads, attn.cpb_mlp.pretrained_window)
+            attn.cpb_mlp = cast(PositionBias, bias)  # or a module that is called like one
+            block.mark_as_built()
     for module in backbone.modules():
         if isinstance(module, PositionBias):
-            for layer in (module[0], module[2]):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(module[0].bias)
+            weight1, bias1, weight2 = module.mlp_parameters()
+            nn.init.trunc_normal_(weight1, std=0.02)
+            nn.init.trunc_normal_(weight2, std=0.02)
+            nn.init.zeros_(bias1)

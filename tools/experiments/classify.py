@@ -1,4 +1,4 @@
-"""A small SwinV2 classifier: trained at one window, tried and tuned at others."""
+"""A small SwinV2 classifier: trained at one window, tested and tuned at others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from swinv2_backbone import SwinV2, SwinV2Classifier
 from swinv2_backbone.d2.solver.optimizer import parameter_groups
 
 WINDOW = 8  # of pre-training, in tokens
-PIXELS = 8  # of a side of the picture for a token of the window: what is large has large windows
+PIXELS = 8  # side of the picture per token of the window: larger pictures have larger windows
 EMBED_DIM, DEPTHS, NUM_HEADS = 32, (2, 2, 2, 2), (1, 2, 4, 8)
 BATCH, WARM_UP, WEIGHT_DECAY = 32, 0.1, 0.05
 TEST_SEED = 1_000_000
 
 
 def classifier(bias: str) -> SwinV2Classifier:
-    """With random weights, and windows of ``WINDOW``, which go on to normalise the bias."""
+    """Build a classifier with random weights; ``WINDOW`` stays its pretrained window."""
     backbone = SwinV2(
         EMBED_DIM,
         DEPTHS,
@@ -41,7 +41,7 @@ def train(
     seed: int,
     batch: int = BATCH,
 ) -> list[float]:
-    """Train in place at the window's size of pictures; returns the loss of every step."""
+    """Train in place at the window's size of pictures; return the loss of every step."""
     data = pictures(PIXELS * window, images, seed)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(parameter_groups(model, lr=lr, weight_decay=WEIGHT_DECAY), lr=lr)
@@ -69,7 +69,7 @@ def train(
 
 
 def accuracy(model: nn.Module, window: int, images: int) -> float:
-    """Per cent, on pictures that were not trained on."""
+    """Return the accuracy in percent on pictures that were not trained on."""
     batches, classes = pictures(PIXELS * window, images, TEST_SEED)
     model.eval()
     with torch.inference_mode():
@@ -80,7 +80,7 @@ def accuracy(model: nn.Module, window: int, images: int) -> float:
 def _draw(
     images: Tensor, classes: Tensor, batch: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Pictures at random, each mirrored left to right or not."""
+    """Draw pictures at random, each mirrored left to right or not."""
     chosen = torch.randint(len(images), (batch,), generator=generator)
     mirrored = torch.rand(batch, generator=generator) < 0.5
     pictures = images[chosen]

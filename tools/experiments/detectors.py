@@ -46,18 +46,18 @@ def detect(
     seed: int,
     window: int,
     iterations: int,
-    normaliser: int = WINDOW,
+    pretrained_window: int = WINDOW,
     attended: bool = False,
     frozen: bool = False,
 ) -> dict:
-    """Train and test a detector; returns box and mask AP, also of images tested in batches.
+    """Train and test a detector; return box and mask AP, also of images tested in batches.
 
     Args:
-        start: the bias of the classifier whose backbone it starts from; or ``SIMMIM``
-            (log-CPB, weights of a pre-training without labels), or ``SCRATCH``.
-        normaliser: the window that normalises the position bias.
-        attended: attend to padding, of windows and of batches, as if it was image.
-        frozen: the backbone learns nothing; what is trained is the FPN and the heads.
+        start: The bias of the classifier that it starts from; or ``SIMMIM`` (log-CPB, weights of a
+            pre-training without labels), or ``SCRATCH``.
+        pretrained_window: The window that normalizes the position bias.
+        attended: Attend to the padding of windows and batches as if it were image.
+        frozen: Train only the FPN and the heads.
     """
 
     def prepare(backbone: SwinV2) -> None:
@@ -67,7 +67,7 @@ def detect(
         elif start != SCRATCH:
             set_bias(backbone, start)
             backbone.load_state_dict(pretrained_backbone(folder, start, seed))
-        backbone.set_pretrained_window_sizes(normaliser)
+        backbone.set_pretrained_window_sizes(pretrained_window)
         if attended:
             attend_padding(backbone)
         backbone.requires_grad_(not frozen)
@@ -105,7 +105,7 @@ def _train(cfg: CfgNode, prepare: Callable[[SwinV2], None]) -> nn.Module:
     class Prepared(Trainer):
         @classmethod
         def build_model(cls, cfg: CfgNode) -> nn.Module:
-            """Before there is an optimizer, which holds its parameters."""
+            """Prepare the backbone before the optimizer holds its parameters."""
             model = super().build_model(cfg)
             prepare(model.backbone.bottom_up.swinv2)
             return model

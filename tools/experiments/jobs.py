@@ -1,7 +1,7 @@
-"""Jobs of some minutes whose results are kept: what was done is not done again.
+"""Jobs of some minutes whose results are kept, so that none is repeated.
 
-Every job is one file of results in the folder, written at its end.  A job may need others, whose
-files (weights, say) it reads.
+A job writes one file of results into the folder at its end.  It may need others, whose files (for
+example weights) it reads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Job:
     """``work(folder, **options)`` returns the result as JSON content.
 
     Attributes:
-        name: of the file of its result; the same name with other options is an error.
-        needs: names of the jobs before it.
+        name: The name of its file; the same name with other options is an error.
+        needs: Names of the jobs that must be done before it.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Job:
 
 
 def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
-    """Do what is not done yet, as many at once as there are processes; returns all results.
+    """Run the jobs without a result, as many at once as processes; return all results.
 
     Raises:
-        ValueError: the folder has the result of a job of that name with other options.
-        RuntimeError: a job failed.  What others finished is kept.
+        ValueError: The folder has the result of a job of that name with other options.
+        RuntimeError: A job failed.  Results of the others are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = {job.name: found for job in jobs if (found := _result(folder, job)) is not None}

@@ -1,4 +1,4 @@
-"""Pre-training without labels (SimMIM) on the pictures that a detector will learn from."""
+"""Pre-training without labels (SimMIM) on the pictures that a detector is then trained on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from swinv2_backbone.d2.pretraining.masked import find_images
 from swinv2_backbone.d2.pretraining.recipe import Recipe
 from swinv2_backbone.d2.pretraining.simmim import pretrain
 
-IMAGE_SIZE, MASK_PATCH = 96, 16  # pixels; behind 32 whole objects would vanish
+IMAGE_SIZE, MASK_PATCH = 96, 16  # pixels; a mask patch of 32 would hide whole objects
 
 
 def fill_in(folder: Path, *, seed: int, iterations: int) -> dict:
-    """Pre-train; keeps the weights and the pictures of what was filled in."""
+    """Pre-train; keep the weights and the pictures of the reconstructions."""
     torch.manual_seed(seed)
     backbone = SwinV2(
         EMBED_DIM, DEPTHS, num_heads=NUM_HEADS, window_size=WINDOW, out_features=("res5",)

@@ -1,4 +1,4 @@
-"""Attention to padding, as in every other public Swin: what masking it is compared with."""
+"""Attention to padding, as in every other public Swin, for comparison with masking it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from swinv2_backbone.windows import Partition, pack, unpack
 
 
 class PaddingAttended(WindowAttention):
-    """Maps are padded with zeros to whole windows, and the zeros are keys like others."""
+    """Attention on maps that are padded with zeros to whole windows; the zeros are keys too."""
 
     def forward(
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
         """(T, C) -> (T, C), for maps of one size."""
-        size, window = partition.sizes[0], partition.window
-        padded = tuple(-(-length // m) * m for length, m in zip(size, window))
+        (height, width), (m_h, m_w) = partition.sizes[0], partition.window
+        padded = (-(-height // m_h) * m_h, -(-width // m_w) * m_w)
         maps = unpack(tokens, partition.sizes, padded).permute(0, 2, 3, 1)
         whole = partition._replace(sizes=(padded,) * len(maps))
         attended = super().forward(pack(maps, whole.sizes), whole, attend)
@@ -25,7 +25,7 @@ class PaddingAttended(WindowAttention):
 
 
 def attend_padding(backbone: SwinV2) -> None:
-    """Let a backbone, which takes no sizes of images, attend to the padding of its windows."""
+    """Let a backbone, which takes no image sizes, attend to the padding of its windows."""
     for module in backbone.modules():
         if type(module) is WindowAttention:
             module.__class__ = PaddingAttended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from experiments import detectors, masked, stability, transfer
 from experiments.biases import BIASES
@@ -21,7 +22,7 @@ class Scale:
     images: int  # of the classifiers
     steps: int
     tested: int
-    windows: tuple[int, ...]  # beside that of pre-training
+    windows: tuple[int, ...]  # besides that of pre-training
     tuned_images: int
     tuned_steps: int
     detector_images: tuple[int, int]  # trained on, tested on
@@ -66,7 +67,7 @@ RATE_WIDTH = 64  # of the models that are trained at several rates
 
 
 def jobs(scale: Scale) -> list[Job]:
-    """In an order in which none waits for long for those that it needs."""
+    """Return all jobs, in an order in which none waits long for those that it needs."""
     train, test = scale.detector_images
     dataset = Job("dataset", detectors.make_dataset, {"train": train, "test": test})
     return [
@@ -88,7 +89,7 @@ def tuned(bias: str, window: int, seed: int) -> str:
 
 
 def detector(start: str, window: int, seed: int, change: str = "") -> str:
-    """``change``: "", "stretched", "attended", "frozen" or "frozen_stretched"."""
+    """Return a name; change: "", "stretched", "attended", "frozen" or "frozen_stretched"."""
     return f"detect_{start}_w{window}{change and '_' + change}_seed{seed}"
 
 
@@ -101,7 +102,7 @@ def stable(family: str, width: int, rate: float, seed: int) -> str:
 
 
 def runs_of_stability(scale: Scale) -> list[tuple[int, float]]:
-    """Every width at the lowest rate, one width at every rate."""
+    """Return every width at the lowest rate, and one width at every rate."""
     lowest = scale.rates[0]
     found = [(width, lowest) for width in scale.widths]
     return found + [(RATE_WIDTH, rate) for rate in scale.rates[1:]]
@@ -138,28 +139,28 @@ def _tuning(scale: Scale) -> Iterator[Job]:
 
 
 def _detectors(scale: Scale) -> Iterator[Job]:
-    wide = {"start": "log", "window": 16}
+    wide: dict[str, Any] = {"start": "log", "window": 16}
     for seed in scale.seeds:
         plain = [(bias, window) for bias in (*BIASES, SCRATCH) for window in (WINDOW, 16)]
         plain.append((SIMMIM, WINDOW))
         for start, window in plain:
             yield _detector(scale, seed, "", start=start, window=window)
-        yield _detector(scale, seed, "stretched", normaliser=16, **wide)
+        yield _detector(scale, seed, "stretched", pretrained_window=16, **wide)
         yield _detector(scale, seed, "attended", attended=True, **wide)
         yield _detector(scale, seed, "frozen", frozen=True, **wide)
-        yield _detector(scale, seed, "frozen_stretched", frozen=True, normaliser=16, **wide)
+        yield _detector(scale, seed, "frozen_stretched", frozen=True, pretrained_window=16, **wide)
         for start in (SIMMIM, SCRATCH):
             yield _detector(scale, seed, "frozen", frozen=True, start=start, window=16)
 
 
-def _detector(scale: Scale, seed: int, change: str, **options) -> Job:
+def _detector(scale: Scale, seed: int, change: str, **options: Any) -> Job:
     start, window = options["start"], options["window"]
-    first = {SCRATCH: [], SIMMIM: [filled_in(seed)]}.get(start, [pretrained(start, seed)])
+    needed = {SCRATCH: [], SIMMIM: [filled_in(seed)]}.get(start, [pretrained(start, seed)])
     return Job(
         detector(start, window, seed, change),
         detectors.detect,
         {"seed": seed, "iterations": scale.iterations, **options},
-        needs=("dataset", *first),
+        needs=("dataset", *needed),
     )
 
 

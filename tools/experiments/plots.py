@@ -1,7 +1,8 @@
-"""The same as pictures."""
+"""The results as pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,7 +19,7 @@ from experiments.plan import RATE_WIDTH, Scale, runs_of_stability, stable  # noq
 from experiments.report import NAMES, Results, after_tuning, box_ap, zero_shot  # noqa: E402
 from experiments.stability import FAMILIES  # noqa: E402
 
-COLOURS = {"log": "tab:red", "linear": "tab:blue", "parameterised": "tab:green"} | {
+COLORS = {"log": "tab:red", "linear": "tab:blue", "parameterized": "tab:green"} | {
     SCRATCH: "0.6",
     SIMMIM: "tab:orange",
     "v2": "tab:red",
@@ -26,10 +27,10 @@ COLOURS = {"log": "tab:red", "linear": "tab:blue", "parameterised": "tab:green"}
 }
 MISTAKES = {  # by start and change
     ("log", ""): "right",
-    ("log", "stretched"): "wrong\nnorma-\nliser",
+    ("log", "stretched"): "wrong\npretrained\nwindow",
     ("log", "attended"): "padding\nattended",
     ("log", "frozen"): "right",
-    ("log", "frozen_stretched"): "wrong\nnorma-\nliser",
+    ("log", "frozen_stretched"): "wrong\npretrained\nwindow",
     (SIMMIM, "frozen"): "SimMIM",
     (SCRATCH, "frozen"): "random",
 }
@@ -63,16 +64,15 @@ def _transfer(axes: list[Axes], results: Results, scale: Scale) -> None:
     axes[0].legend(fontsize=8)
 
 
-def _line(ax: Axes, x: list, values: list[list[float]], name: str, **style) -> None:
+def _line(ax: Axes, x: Sequence[float], values: list[list[float]], name: str) -> None:
     ax.errorbar(
         x,
         [mean(v) for v in values],
         [stdev(v) for v in values],
         label=NAMES[name],
-        color=COLOURS[name],
+        color=COLORS[name],
         marker="o",
         capsize=3,
-        **style,
     )
 
 
@@ -80,22 +80,22 @@ def _detectors(axes: list[Axes], results: Results, scale: Scale) -> None:
     for number, start in enumerate((*BIASES, SCRATCH, SIMMIM)):
         windows = (WINDOW,) if start == SIMMIM else (WINDOW, 16)
         found = [box_ap(results, scale, start, window) for window in windows]
-        _bars(axes[0], [number, number + 6][: len(found)], found, COLOURS[start])
-        axes[0].bar(0, 0, color=COLOURS[start], label=NAMES[start])
+        _bars(axes[0], [number, number + 6][: len(found)], found, COLORS[start])
+        axes[0].bar(0, 0, color=COLORS[start], label=NAMES[start])
     axes[0].set_xticks([2, 7.5], [f"window {WINDOW}", "window 16"])
     axes[0].set(title="where the backbone comes from", ylabel="box AP")
     axes[0].legend(fontsize=8, loc="lower center", ncols=2, framealpha=1)
-    # With a gap before those that are frozen.
+    # With a gap before the frozen ones.
     places = [n + change.startswith("frozen") for n, (_, change) in enumerate(MISTAKES)]
     for place, (start, change) in zip(places, MISTAKES):
-        _bars(axes[1], [place], [box_ap(results, scale, start, 16, change)], COLOURS[start])
+        _bars(axes[1], [place], [box_ap(results, scale, start, 16, change)], COLORS[start])
     axes[1].set_xticks(places, MISTAKES.values(), fontsize=7)
     axes[1].set(title="window 16: silent mistakes | backbone frozen", ylabel="box AP")
 
 
-def _bars(ax: Axes, x: list[float], values: list[list[float]], colour: str) -> None:
-    """Means, and every seed as a dot."""
-    ax.bar(x, [mean(v) for v in values], color=colour, alpha=0.7)
+def _bars(ax: Axes, x: Sequence[float], values: list[list[float]], color: str) -> None:
+    """Draw means as bars, and every seed as a dot."""
+    ax.bar(x, [mean(v) for v in values], color=color, alpha=0.7)
     for place, found in zip(x, values):
         ax.plot([place] * len(found), found, "k.", markersize=4)
 
@@ -109,7 +109,7 @@ def _stability(axes: list[Axes], results: Results, scale: Scale) -> None:
             label = f"{NAMES[family]}, {width} wide"
             amplitude = [mean(values) for values in after]
             axes[0].plot(
-                range(1, len(after) + 1), amplitude, line, color=COLOURS[family], label=label
+                range(1, len(after) + 1), amplitude, line, color=COLORS[family], label=label
             )
     axes[0].set(title="amplitude after training", xlabel="block", yscale="log")
     axes[0].legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""Tables of means and spreads over the seeds, in markdown."""
+"""Tables of means and standard deviations over the seeds, in markdown."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Results = dict[str, dict]
 NAMES = {
     "log": "log-CPB (ours)",
     "linear": "linear CPB",
-    "parameterised": "table, bicubic",
+    "parameterized": "table, bicubic",
     SCRATCH: "log-CPB, from scratch",
     SIMMIM: "log-CPB, from SimMIM",
     "v1": "V1: norm before, dot product",
     "v2": "V2: norm after, cosine (ours)",
 }
-# The detectors whose backbone is frozen, by start and change; the first is what others differ from.
+# Detectors with a frozen backbone, by start and change; differences are from the first.
 FROZEN = {
-    ("log", "frozen"): "classifier, normalised by 8 (ours)",
-    ("log", "frozen_stretched"): "classifier, normalised by 16",
+    ("log", "frozen"): "classifier, pretrained window 8 (ours)",
+    ("log", "frozen_stretched"): "classifier, pretrained window 16",
     (SIMMIM, "frozen"): "SimMIM",
     (SCRATCH, "frozen"): "random weights",
 }
@@ -56,7 +56,7 @@ def report(results: Results, scale: Scale) -> str:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Mean and sample standard deviation."""
+    """Return mean and sample standard deviation."""
     return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
@@ -110,11 +110,11 @@ def _starts(results: Results, scale: Scale) -> Iterator[str]:
 
 
 def _changes(results: Results, scale: Scale) -> Iterator[str]:
-    yield "\n### What a silent mistake costs: Mask R-CNN at window 16 from log-CPB at window 8"
+    yield "\n### The cost of a silent mistake: Mask R-CNN at window 16 from log-CPB at window 8"
     rows = []
     for change, name in (
-        ("", "normalised by 8, padding masked (ours)"),
-        ("stretched", "normalised by 16"),
+        ("", "pretrained window 8, padding masked (ours)"),
+        ("stretched", "pretrained window 16"),
         ("attended", "padding attended"),
     ):
         alone, together = (
@@ -128,7 +128,7 @@ def _changes(results: Results, scale: Scale) -> Iterator[str]:
 
 
 def _frozen(results: Results, scale: Scale) -> Iterator[str]:
-    yield "\n### The same where the backbone is frozen, so that nothing is repaired: box AP"
+    yield "\n### The same with a frozen backbone, which cannot adapt: box AP"
     rows, own = [], None
     for (start, change), name in FROZEN.items():
         found = box_ap(results, scale, start, 16, change)
@@ -156,4 +156,4 @@ def _stability(results: Results, scale: Scale) -> Iterator[str]:
             )
     head = ["family", "width", "rate", "amplitude before", "amplitude after", "loss"]
     yield from _table(head, rows)
-    yield f"\n(The rates above the lowest: at width {RATE_WIDTH} alone.)"
+    yield f"\n(Higher rates are tested at width {RATE_WIDTH} alone.)"

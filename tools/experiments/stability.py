@@ -1,7 +1,7 @@
-"""Do activations stay small in wide models, and does training stand high rates (paper, figure 2)?
+"""Activations of wide models, and training at high learning rates (paper, figure 2).
 
-The two families of the paper: Swin V1 (norm before the branch, dot products, a table of biases)
-and Swin V2 (norm after the branch, cosines, log-CPB).
+The paper has two families: Swin V1 (norm before the branch, dot products, a table of biases) and
+Swin V2 (norm after the branch, cosines, log-CPB).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DotProductAttention(WindowAttention):
 
 
 class PreNormBlock(SwinV2Block):
-    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``: the norms begin the branches."""
+    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``: the norms start the branches."""
 
     def forward(self, x: Tensor, partition: Partition) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -54,12 +54,12 @@ class PreNormBlock(SwinV2Block):
 
 
 def model(family: str, embed_dim: int) -> SwinV2Classifier:
-    """A classifier with random weights."""
+    """Build a classifier with random weights."""
     scale = embed_dim // HEAD_DIM
     heads = [scale * number for number in NUM_HEADS]
     backbone = SwinV2(embed_dim, DEPTHS, num_heads=heads, window_size=WINDOW)
     if family == "v1":
-        set_bias(backbone, "parameterised")
+        set_bias(backbone, "parameterized")
         for block in _blocks(backbone):
             block.__class__, block.attn.__class__ = PreNormBlock, DotProductAttention
             for norm in (block.norm1, block.norm2):
@@ -70,9 +70,9 @@ def model(family: str, embed_dim: int) -> SwinV2Classifier:
 def run(
     folder: Path, *, family: str, embed_dim: int, lr: float, seed: int, images: int, steps: int
 ) -> dict:
-    """Train a model; returns losses, and the amplitude after each block before and after it.
+    """Train a model; return losses, and the amplitude after each block before and after training.
 
-    The amplitude is the root of the mean square of the main branch over one batch of pictures.
+    The amplitude is the root mean square of the main branch over one batch of pictures.
     """
     torch.manual_seed(seed)
     made = model(family, embed_dim)
@@ -92,7 +92,7 @@ def _blocks(backbone: nn.Module) -> list[SwinV2Block]:
 
 
 def _amplitudes(made: SwinV2Classifier) -> list[float]:
-    found = []
+    found: list[float] = []
 
     def note(block: nn.Module, inputs: tuple, out: Tensor) -> None:
         found.append(out.double().square().mean().sqrt().item())

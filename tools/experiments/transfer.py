@@ -1,4 +1,4 @@
-"""Does a bias that was learnt at window 8 hold at larger windows (paper, table 1)?"""
+"""The transfer of a bias that was learned at window 8 to larger windows (paper, table 1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swinv2_backbone.checkpoints.files import read_file, write_file
 def pretrain(
     folder: Path, *, bias: str, seed: int, images: int, steps: int, windows: list[int], test: int
 ) -> dict:
-    """Train at window 8; returns the accuracy at each window, without training there."""
+    """Train at window 8; return the accuracy at each window, without training there."""
     torch.manual_seed(seed)
     model = classifier(bias)
     losses = train(model, WINDOW, images=images, steps=steps, lr=1e-3, seed=seed)
@@ -30,7 +30,7 @@ def pretrain(
 def tune(
     folder: Path, *, bias: str, seed: int, window: int, images: int, steps: int, test: int
 ) -> dict:
-    """Train what was pre-trained for a short time at another window."""
+    """Train a pre-trained classifier for a short time at another window."""
     torch.manual_seed(seed)
     model = pretrained(folder, bias, seed)
     model.backbone.set_window_size(window)
