@@ -1,4 +1,4 @@
-"""What may not be loaded is refused, by name, before anything of the model changes."""
+"""Files that do not fit are refused by name, before the model changes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from checkpoint_files import (
     assert_equal,
     changed,
     published,
+    random_state,
     refused,
     small_backbone,
     small_classifier,
     state_of,
-    telling_state,
     write,
 )
 from oracle import randomize
@@ -45,14 +45,14 @@ def state() -> dict[str, Tensor]:
     return native_state(SMALL, num_classes=10)
 
 
-# --- missing, unknown, misshaped -------------------------------------------------------------
+# --- missing, unexpected, misshaped ----------------------------------------------------------
 
 
 @lru_cache
 def tensors_of(publisher: str) -> dict[str, Tensor]:
-    """The state dict of a publisher's file: of the small model where there is one, else of tiny."""
+    """Return the state dict of a publisher's file, of the small model if possible, else of tiny."""
     name = SMALL if publisher in publishers_of(SMALL) else TINY
-    weights = native_state(SMALL, num_classes=10) if name is SMALL else telling_state(TINY)
+    weights = native_state(SMALL, num_classes=10) if name is SMALL else random_state(TINY)
     content = PUBLISHERS[publisher](weights, name)
     return dict(content.get("model") or content.get("state_dict") or content)
 
@@ -66,10 +66,9 @@ def tensors_of(publisher: str) -> dict[str, Tensor]:
     ],
 )
 def test_no_damage_to_the_keys_loads_silently(publisher, seed, state, tmp_path):
-    """Random subsets of tensors dropped, renamed or reshaped: an error, or the very same weights.
+    """Random tensors dropped, renamed or reshaped raise an error or load the same weights.
 
-    (The tables made from windows are not needed, so that losing all of a stage is another error,
-    and losing some is none.)
+    (The tables made from windows are not needed: only losing all tables of a stage is an error.)
     """
     generator = random.Random(f"{publisher}{seed}")
     tensors = dict(tensors_of(publisher))
@@ -91,12 +90,12 @@ def test_no_damage_to_the_keys_loads_silently(publisher, seed, state, tmp_path):
         assert_equal(target.state_dict(), before)
     else:
         found = {key.removeprefix("backbone."): v for key, v in target.state_dict().items()}
-        expected = state if small else telling_state(TINY)
+        expected = state if small else random_state(TINY)
         assert_equal(found, headless(expected) if publisher == "simmim" else expected)
 
 
 def test_every_single_parameter_is_needed(state, tmp_path):
-    """Dropping any one parameter is an error that names it."""
+    """Dropping one parameter raises an error that names it."""
     path = tmp_path / "x.pth"
     content = PUBLISHERS["microsoft"](state, SMALL)["model"]
     buffers = ("relative_coords_table", "relative_position_index", "attn_mask")
@@ -133,14 +132,14 @@ def test_missing_tensors_are_listed_and_partial_loads_the_rest(state, tmp_path, 
     assert torch.equal(state_of(model)["norms.res5.weight"], state["norms.res5.weight"])
 
 
-def test_unknown_tensors_are_listed(state, tmp_path):
+def test_unexpected_tensors_are_listed(state, tmp_path):
     path = changed(state, lambda t: t.update({"layers.0.gamma": torch.zeros(3)}), tmp_path)
     model = small_classifier()
     refused(model, path, r"1 unexpected tensors: layers.0.gamma \(3,\)")
     assert load_checkpoint(model, path, partial=True).unexpected == ["layers.0.gamma (3,)"]
 
 
-def test_absolute_positions_are_not_forgotten(state, tmp_path):
+def test_absolute_position_embeddings_are_not_ignored(state, tmp_path):
     extra = {"absolute_pos_embed": torch.zeros(1, 4096, 32)}
     path = changed(state, lambda tensors: tensors.update(extra), tmp_path)
     refused(small_classifier(), path, "unexpected tensors: absolute_pos_embed")
@@ -163,7 +162,7 @@ def test_names_in_the_file_are_given_where_they_differ(state, tmp_path):
     refused(small_classifier(), path, r"\(backbone.stages.0.blocks.0.ffn.layers.1.bias in the file")
 
 
-def test_another_size_is_said_in_one_sentence(tmp_path):
+def test_another_size_is_reported_in_one_sentence(tmp_path):
     path = published(native_state(TINY), TINY, "timm", tmp_path)
     refused(
         build_backbone("swinv2_base_window8_256"),
@@ -210,7 +209,7 @@ def test_integers_are_refused(state, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_converted_and_said(dtype, state, tmp_path):
+def test_other_precisions_are_converted_and_reported(dtype, state, tmp_path):
     content = PUBLISHERS["microsoft"](state, SMALL)["model"]
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in content.items()}
     model = small_classifier()
@@ -240,7 +239,7 @@ def test_other_families_are_refused_by_name(family, tmp_path):
     refused(small_classifier(), path, f"this is {family.strip()}.*not a Swin Transformer V2")
 
 
-def test_anything_else_is_refused_with_what_it_has(tmp_path):
+def test_anything_else_is_refused_with_its_first_keys(tmp_path):
     path = write({"conv.weight": torch.zeros(1)}, tmp_path / "x.pth")
     refused(small_classifier(), path, r"no Swin Transformer V2 of a known layout.*conv.weight")
     path = write({"epoch": 3}, tmp_path / "y.pth")
@@ -269,7 +268,7 @@ def test_both_published_heads_load_into_the_classifier(tmp_path):
     assert build_classifier("swinv2_base_window12to16_192to256").head.out_features == 1000
 
 
-def test_another_number_of_classes_is_said_and_partial_keeps_the_new_head(state, tmp_path, caplog):
+def test_another_number_of_classes_is_reported_and_partial_keeps_the_head(state, tmp_path, caplog):
     path = published(state, SMALL, "mmpretrain", tmp_path)
     model = SwinV2Classifier(small_classifier().backbone, 7)
     words = r"another number of classes: head.weight .*: expected \(7, 256\), found \(10, 256\)"
@@ -287,7 +286,7 @@ def test_a_classifier_needs_a_head(state, tmp_path):
     refused(small_classifier(), path, "2 of 153 tensors are missing: head.weight, head.bias")
 
 
-def test_a_backbone_says_why_it_drops_what_it_drops(state, tmp_path):
+def test_the_report_gives_the_reason_for_each_dropped_tensor(state, tmp_path):
     model = SwinV2(
         32, (2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=8, out_features=("res2", "res4")
     )
@@ -342,11 +341,11 @@ def test_the_position_bias_of_a_used_model_follows_its_new_weights(state, tmp_pa
         assert torch.equal(used(images), fresh(images))
 
 
-# --- what is around the backbone -------------------------------------------------------------
+# --- tensors around the backbone -------------------------------------------------------------
 
 
 class Net(nn.Module):
-    """A user's own model, whose parts have the names of a classifier's."""
+    """A user's model whose parts are named as a classifier's."""
 
     def __init__(self, head: nn.Module):
         super().__init__()
@@ -366,14 +365,14 @@ class Net(nn.Module):
     ],
 )
 @pytest.mark.parametrize("head", [nn.Linear(4, 5), nn.Sequential(nn.Linear(4, 5))])
-def test_models_of_ones_own_load_their_files_whole(head, there, here, tmp_path):
+def test_models_around_a_backbone_load_their_own_files_completely(head, there, here, tmp_path):
     first, second = randomize(Net(head), seed=0), Net(copy.deepcopy(head))
     path = write(there(first).state_dict(), tmp_path / "x.pth")
     assert load_checkpoint(here(second), path).complete
     assert_equal(second.state_dict(), first.state_dict())
 
 
-def test_what_is_around_another_publishers_backbone_is_left_alone(state, tmp_path):
+def test_tensors_around_another_publishers_backbone_are_not_loaded(state, tmp_path):
     content = PUBLISHERS["simmim"](state, SMALL)
     net = nn.Module()
     net.encoder, net.decoder = small_classifier().backbone, nn.Sequential(nn.Conv2d(256, 3072, 1))
@@ -383,7 +382,7 @@ def test_what_is_around_another_publishers_backbone_is_left_alone(state, tmp_pat
     assert "not part of the model (decoder." in str(report)
 
 
-def test_layers_of_another_shape_are_left_whole(tmp_path):
+def test_layers_of_another_shape_keep_all_initial_values(tmp_path):
     first, second = Net(nn.Linear(4, 5)), Net(nn.Linear(3, 5))  # the same bias
     before = second.head.bias.clone()
     report = load_checkpoint(second, write(first.state_dict(), tmp_path / "x.pth"))
@@ -446,7 +445,7 @@ def test_models_that_cannot_be_written_to_are_refused(state, tmp_path):
 @pytest.mark.parametrize(
     ("query", "key"),
     [
-        (torch.ones(192, 96), torch.ones(0, 96)),  # together as many rows as there should be
+        (torch.ones(192, 96), torch.ones(0, 96)),  # together the expected number of rows
         (torch.ones(96, 95), torch.ones(96, 96)),
         (torch.ones(()), torch.ones(())),
         (torch.ones(96), torch.ones(96)),
@@ -455,14 +454,14 @@ def test_models_that_cannot_be_written_to_are_refused(state, tmp_path):
     ids=["rows", "columns", "numbers", "vectors", "integers"],
 )
 def test_query_and_key_of_other_kinds_are_not_joined(query, key, tmp_path):
-    content = dict(PUBLISHERS["hugging_face"](telling_state(TINY), TINY))
+    content = dict(PUBLISHERS["hugging_face"](random_state(TINY), TINY))
     at = "swinv2.encoder.layers.0.blocks.0.attention.self."
     content[f"{at}query.weight"], content[f"{at}key.weight"] = query, key
     path = write(content, tmp_path / "x.pth")
     refused(build_backbone(TINY), path, "missing: layers.0.blocks.0.attn.qkv.weight")
 
 
-def test_averaged_weights_that_are_none_do_not_hide_the_weights(state, tmp_path):
+def test_averaged_weights_without_a_model_do_not_hide_the_weights(state, tmp_path):
     content = PUBLISHERS["microsoft"](state, SMALL)
     content["model_ema"] = {"decay": torch.tensor(0.9999)}
     model = small_classifier()
@@ -478,7 +477,7 @@ def test_the_unprefixed_of_two_backbones_can_be_chosen(state, tmp_path):
     assert_equal(state_of(model), state)
 
 
-def test_a_stray_block_is_unknown_and_builds_nothing(state, tmp_path):
+def test_a_stray_block_is_unexpected_and_builds_nothing(state, tmp_path):
     stray = {"layers.1.blocks.99999.norm1.weight": torch.ones(64)}
     path = changed(state, lambda tensors: tensors.update(stray), tmp_path)
     refused(small_classifier(), path, "unexpected tensors: layers.1.blocks.99999.norm1.weight")
