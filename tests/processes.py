@@ -1,6 +1,6 @@
-"""Functions run in processes of their own: one to be killed, or several of one training.
+"""Functions in separate processes: one that is killed, or several of one training.
 
-They are forked, so that nothing is imported again.
+The processes are forked, so that nothing is imported again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def start(function: Callable, *args: Any, log: Path | None = None) -> multiprocessing.Process:
-    """Run ``function(*args)`` in a process, what it says going to the file ``log``."""
+    """Run ``function(*args)`` in a process, whose output goes to the file ``log``."""
     process = FORK.Process(target=_quietly, args=(function, args, log))
     process.start()
     return process
@@ -39,7 +39,7 @@ def _quietly(function: Callable, args: tuple, log: Path | None) -> None:
         os.dup2(target, descriptor)
     sys.stdout, sys.stderr = (os.fdopen(d, "w", buffering=1, closefd=False) for d in (1, 2))
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True)
-    for name in ("detectron2", "fvcore", "swinv2_backbone"):  # not to handlers of the parent
+    for name in ("detectron2", "fvcore", "swinv2_backbone"):  # they have handlers of the parent
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     code = 0
@@ -59,7 +59,7 @@ def _quietly(function: Callable, args: tuple, log: Path | None) -> None:
 
 
 def kill_after(process: multiprocessing.Process, seconds: float) -> bool:
-    """Kill a process (-9) unless it ends before; whether it was killed."""
+    """Kill a process (-9) unless it ends before; returns True if it was killed."""
     process.join(seconds)
     if not process.is_alive():
         return False
@@ -71,9 +71,9 @@ def kill_after(process: multiprocessing.Process, seconds: float) -> bool:
 def together(
     world: int, function: Callable, *args: Any, folder: Path, timeout: float = 120
 ) -> list:
-    """What ``function(*args)`` returns in each of ``world`` processes of one gloo group.
+    """Return the results of ``function(*args)`` in ``world`` processes of one gloo group.
 
-    An error of any process is raised, as its text.
+    An error in any process fails the test, with the output of all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     running = [
@@ -103,7 +103,7 @@ def _member(rank: int, world: int, function: Callable, args: tuple, folder: Path
 
 
 def join_group(rank: int, world: int, folder: Path) -> None:
-    """Become one of the processes of a gloo group that meets in a folder."""
+    """Join a gloo group whose processes meet in a folder."""
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting_{world}", rank=rank, world_size=world
     )

@@ -209,7 +209,7 @@ def test_without_a_tag_the_newest_checkpoint_is_taken(run):
 def test_no_training_starts_anew_where_all_checkpoints_are_damaged(run):
     for path in run.glob("*.pth"):
         cut(path, 0.5)
-    with pytest.raises(ValueError, match="(?s)nothing to resume from but.*0000002.*0000001"):
+    with pytest.raises(ValueError, match="(?s)no checkpoint to resume from.*0000002.*0000001"):
         resumed(run)
 
 
@@ -289,7 +289,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(run, room, tmp_path_factory):
     process.join()
     assert process.exitcode == 1
     assert "model_0000002.pth cannot be written" in log.read_text()
-    assert "the checkpoints before it are as they were" in log.read_text()
+    assert "the earlier checkpoints are unchanged" in log.read_text()
     assert resumed(run) == 2
     assert not list(run.glob("*.partial"))
 

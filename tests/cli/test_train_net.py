@@ -117,7 +117,7 @@ def test_summary_precedes_the_first_iteration(trained):
         "own size: 16 channels",
         "of them trainable",
         "tiny_train: 6 images",
-        "nothing (random initialisation)",
+        "nothing (random initialization)",
         "float32",
     ):
         assert words in log[:training], words

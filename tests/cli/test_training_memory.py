@@ -12,7 +12,7 @@ from scripts import ROOT
 from swinv2_backbone import build_backbone
 from swinv2_backbone.cli import training_memory
 from swinv2_backbone.cli.training_memory import Setting, TrainingMemory
-from swinv2_backbone.d2.engine import parallel
+from swinv2_backbone.d2.config import sections
 
 TINY = "swinv2_tiny_window8_256"
 MODEL = build_backbone(TINY)
@@ -82,7 +82,7 @@ def test_sharding_divides_the_documented_parts():
 
 
 def test_kinds_of_sharding_are_those_of_a_training():
-    assert training_memory.SHARDING == parallel.SHARDING
+    assert training_memory.SHARDING == sections.SHARDING
 
 
 @pytest.mark.parametrize(("sharding", "processes"), [("zero", 2), ("all", 1)])

@@ -1,8 +1,8 @@
-"""Start a training in as many processes as asked for: one, several here, on several machines, or
-as torchrun did; on GPUs (NCCL) and on CPUs (gloo).
+"""Starting a training in one or several processes, on one or several machines.
 
-Detectron2's ``launch`` refuses to start several processes without GPUs, knows nothing of torchrun,
-and leaves processes behind when it is told to end.
+Processes use GPUs (NCCL) or CPUs (gloo), and may also be started by torchrun. Detectron2's
+``launch`` needs GPUs for several processes, does not support torchrun, and leaves processes behind
+when it is terminated.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,58 +25,71 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.engine.signals import SIGNALS, exit_code
 
-TIMEOUT = timedelta(minutes=30)  # of an exchange between processes
-GRACE = 30.0  # seconds that the others have when one has failed
+TIMEOUT = timedelta(minutes=30)  # for one collective operation
+GRACE = 30.0  # seconds that the other processes have to end after one failed
 POLL = 1.0  # seconds
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
-    """``main(args)`` in every process; of one process alone also what it returns.
+    """Call ``main(args)`` in every process; returns its result if this is one of them.
 
     Args:
-        args: with Detectron2's ``num_gpus`` (processes of this machine, with or without GPUs),
-            ``num_machines``, ``machine_rank`` and ``dist_url``; with torchrun, its own count.
+        args: has Detectron2's ``num_gpus`` (processes on this machine, with or without GPUs),
+            ``num_machines``, ``machine_rank`` and ``dist_url``; torchrun sets its own numbers.
 
     Raises:
         SystemExit: a signal ended the training; the code is 128 + the signal.
-        ValueError: there are not as many GPUs, or torchrun and these options disagree.
+        ValueError: there are too few GPUs, or torchrun and these options contradict each other.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        if args.num_gpus != 1 or args.num_machines != 1:
-            raise ValueError("torchrun starts the processes: leave out --num-gpus, --num-machines")
-        local_rank, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
-        world, local_world = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        return _run(local_rank, main, args, rank - local_rank, world, local_world, "env://")
+        return _join_torchrun(main, args)
     world = args.num_gpus * args.num_machines
     if world <= 1:
         return main(args)
     if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
-        raise ValueError(f"--num-gpus {args.num_gpus}: there are {torch.cuda.device_count()}")
-    url = args.dist_url
-    theirs = ("auto", default_argument_parser().get_default("dist_url"))
-    if args.num_machines == 1 and url in theirs:
-        url = f"tcp://127.0.0.1:{_free_port()}"  # the default is the same for all of a user's
+        raise ValueError(f"--num-gpus {args.num_gpus}: there are {torch.cuda.device_count()} GPUs")
+    first_rank = args.machine_rank * args.num_gpus
     processes = mp.start_processes(
         _run,
-        args=(main, args, args.machine_rank * args.num_gpus, world, args.num_gpus, url),
+        args=(main, args, first_rank, world, args.num_gpus, _url(args)),
         nprocs=args.num_gpus,
         join=False,
         start_method="spawn",
     )
-    return _watch(processes)
+    _wait(processes)
 
 
-def _watch(processes: mp.ProcessContext) -> None:
-    """Wait for the processes, and hand signals on: the first asks, the second ends them."""
-    received = []
+def _join_torchrun(main: Callable, args: argparse.Namespace) -> Any:
+    if args.num_gpus != 1 or args.num_machines != 1:
+        raise ValueError("torchrun starts the processes: omit --num-gpus and --num-machines")
+    local_rank, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
+    world, local_world = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    return _run(local_rank, main, args, rank - local_rank, world, local_world, "env://")
 
-    def hand_on(number: int, frame: Any) -> None:
+
+def _url(args: argparse.Namespace) -> str:
+    """Return the address at which the processes meet."""
+    defaults = ("auto", default_argument_parser().get_default("dist_url"))
+    if args.num_machines == 1 and args.dist_url in defaults:
+        # Detectron2's default is one port per user, for which two trainings would compete.
+        return f"tcp://127.0.0.1:{_free_port()}"
+    return args.dist_url
+
+
+def _wait(processes: mp.ProcessContext) -> None:
+    """Wait for the processes to end, and forward signals to them.
+
+    The first signal asks them to stop, the second kills them.
+    """
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
         for process in processes.processes:
             if process.is_alive():
                 process.terminate() if len(received) == 1 else process.kill()
 
-    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         while not processes.join(timeout=POLL, grace_period=GRACE):
             pass
@@ -83,7 +97,7 @@ def _watch(processes: mp.ProcessContext) -> None:
         if not received:
             if error.exit_code < 0:  # killed
                 raise
-            sys.exit(error.exit_code)  # it has said why
+            sys.exit(error.exit_code)  # the process has printed its error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -100,6 +114,7 @@ def _run(
     local_world: int,
     url: str,
 ) -> Any:
+    """Join the process group and call ``main(args)``."""
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(local_rank)
@@ -110,15 +125,15 @@ def _run(
         world_size=world,
         timeout=TIMEOUT,
     )
-    _know_machine(world, local_world)
+    _create_local_groups(world, local_world)
     comm.synchronize()
     result = main(args)
-    dist.destroy_process_group()  # not after an error, when it would wait for the others
+    dist.destroy_process_group()  # not after an error, because it would wait for the others
     return result
 
 
-def _know_machine(world: int, local_world: int) -> None:
-    """Tell Detectron2 which processes share a machine."""
+def _create_local_groups(world: int, local_world: int) -> None:
+    """Create Detectron2's groups of the processes on one machine."""
     for first in range(0, world, local_world):
         ranks = list(range(first, first + local_world))
         group = dist.new_group(ranks)

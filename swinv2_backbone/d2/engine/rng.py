@@ -1,4 +1,4 @@
-"""The random number generators of a process: kept, put back, and left undisturbed."""
+"""The state of a process's random generators: saved, restored, and left undisturbed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and PyTorch's generators, in plain types and tensors."""
+    """Return the state of the generators of Python, NumPy and PyTorch, in plain types."""
     numpy = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -28,7 +28,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`rng_state` gave."""
+    """Restore a state of :func:`rng_state`."""
     random.setstate(state["python"])
     numpy = state["numpy"]
     np.random.set_state(
@@ -46,7 +46,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
-    """What happens inside leaves the generators as they were."""
+    """Restore the generators at the end of the block."""
     state = rng_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish, which the end of an iteration grants."""
+"""SIGTERM and Ctrl-C as requests to stop, which the training polls after each iteration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-TIME_IS_UP = 14  # stands for a time limit where a signal's number is expected: that of SIGALRM
+# The stop request of a time limit. It is below every number in SIGNALS, so that of several
+# processes' requests the largest is a signal.
+TIME_IS_UP = 1
 
 
 class TrainingEnded(SystemExit):
@@ -16,29 +19,32 @@ class TrainingEnded(SystemExit):
 
 
 class StopRequest:
-    """Within its ``with`` block, remembers the first of ``SIGNALS`` instead of dying of it.
+    """A context that records the first of ``SIGNALS`` instead of ending the process.
 
-    The second signal acts as if there were no block, so that nobody has to wait; in a process that
-    was launched among others, whoever launched it sees to that.
+    The second signal acts as it does without this context, so that nobody has to wait. Launched
+    processes ignore it, because their launcher handles it.
+
+    Args:
+        launched: True for one of several processes.
 
     Attributes:
-        signal: the number of the signal; 0: there was none.
+        signal: number of the recorded signal, ``TIME_IS_UP``, or 0.
     """
 
     def __init__(self, launched: bool = False):
         self.signal, self.launched = 0, launched
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # others may not
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.signal not in (0, TIME_IS_UP):
             return
         self.signal = number
         logging.getLogger(__name__).warning(
@@ -54,5 +60,5 @@ class StopRequest:
 
 
 def exit_code(number: int) -> int:
-    """What a process that a signal stopped exits with, as shells have it: 143 of SIGTERM."""
+    """Return the exit code of a process that a signal ended, as in shells: 143 for SIGTERM."""
     return 128 + number

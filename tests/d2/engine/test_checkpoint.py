@@ -1,4 +1,4 @@
-"""Weights through Detectron2's checkpointer: any layout in, resume, and nothing unsafe."""
+"""The checkpointer: weights of any layout load, trainings resume, and no file runs code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACE = "backbone.bottom_up.swinv2."
 
 
 def detector(**options) -> nn.Module:
-    """A Mask R-CNN around a small SwinV2 of a size of one's own."""
+    """Build a Mask R-CNN with a small SwinV2 that no variant has."""
     settings = {
         "EMBED_DIM": 32,
         "DEPTHS": (2, 2, 2, 2),
@@ -69,15 +69,15 @@ def test_published_weights_load_into_a_whole_detector(publisher, state, tmp_path
     assert_equal({k: v for k, v in model.state_dict().items() if k in untouched}, untouched)
     assert model.backbone.bottom_up.swinv2.pretrained_window_sizes[-1] == (3, 3)
     assert "output norms of res2, res3, res4" in caplog.text
-    assert "roi_heads.box_head" in caplog.text  # which are new, and said to be
+    assert "roi_heads.box_head" in caplog.text  # new tensors are reported
     with pytest.raises(ValueError, match="not those of this model"):
         checkpointer.require_complete()
 
 
-def test_training_files_of_ours_are_complete_and_carry_their_normaliser(tmp_path):
+def test_checkpoints_are_complete_and_have_their_pretrained_windows(tmp_path):
     first = detector(PRETRAINED_WINDOW_SIZES="(6, 6, 6, 3)")
     Checkpointer(first, str(tmp_path)).save("model", iteration=7)
-    second = detector(WINDOW_SIZE=12)  # says nothing of the normaliser
+    second = detector(WINDOW_SIZE=12)  # the config has no pretrained windows
     checkpointer = Checkpointer(second)
     checkpointer.load(str(tmp_path / "model.pth"), checkpointables=[])
     checkpointer.require_complete()
@@ -85,7 +85,7 @@ def test_training_files_of_ours_are_complete_and_carry_their_normaliser(tmp_path
     assert second.backbone.bottom_up.swinv2.pretrained_window_sizes[-1] == (3, 3)
 
 
-def test_resuming_takes_everything_and_the_normaliser(tmp_path):
+def test_resuming_restores_everything_with_the_pretrained_windows(tmp_path):
     first = detector(PRETRAINED_WINDOW_SIZES="(6, 6, 6, 3)")
     Checkpointer(first, str(tmp_path)).save("model", iteration=7)
     second = detector()
@@ -103,7 +103,7 @@ def test_resuming_takes_everything_and_the_normaliser(tmp_path):
     assert_equal(bigger.state_dict(), before)
 
 
-def test_partial_weights_need_to_be_asked_for(state, tmp_path):
+def test_partial_weights_are_loaded_only_on_request(state, tmp_path):
     path = published(state, SMALL, "microsoft", tmp_path)
     content = torch.load(path, weights_only=True)
     del content["model"]["norm.bias"]
@@ -129,7 +129,7 @@ def test_weights_by_name_are_found(monkeypatch, tmp_path):
     assert swinv2.pretrained_window_sizes[0] == (8, 8) and swinv2.window_sizes[0] == (16, 16)
 
 
-def test_resuming_demands_every_tensor_and_names_what_is_wrong(tmp_path):
+def test_resuming_requires_every_tensor_and_names_the_fault(tmp_path):
     model = detector(PRETRAINED_WINDOW_SIZES="8")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     key = "roi_heads.box_predictor.cls_score.weight"
@@ -160,7 +160,7 @@ def test_resuming_demands_every_tensor_and_names_what_is_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN"])
-def test_detectors_with_batch_norm_load_their_own_files(norm, tmp_path):
+def test_detectors_with_other_norms_load_their_own_files(norm, tmp_path):
     def normed() -> nn.Module:
         model = detector(PRETRAINED_WINDOW_SIZES="8")
         model.neck = nn.BatchNorm2d(4) if norm == "BN" else nn.GroupNorm(2, 4)
@@ -194,7 +194,7 @@ def test_hostile_files_execute_nothing(suffix, resuming, tmp_path):
     assert not sentinel.exists()
 
 
-def test_models_without_a_swinv2_are_detectron2s_own_affair(tmp_path):
+def test_models_without_a_swinv2_are_loaded_as_in_detectron2(tmp_path):
     torch.save({"model": {"weight": torch.ones(1, 1)}}, tmp_path / "x.pth")
     model = nn.Linear(1, 1)
     checkpointer = Checkpointer(model, str(tmp_path))

@@ -1,4 +1,4 @@
-"""A loss that is not finite ends all processes before the step (R13 of docs/RELIABILITY.md)."""
+"""A loss that is not finite stops all processes before the step (R13 of docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from detectron2.utils import comm
 from processes import together
 from small_training import config
 
-from swinv2_backbone.d2.engine.step import Seen, TrainingStep
+from swinv2_backbone.d2.config.sections import OPTIONS
+from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.engine.step import TrainingStep
+from swinv2_backbone.d2.engine.step_report import NonFiniteError
+from swinv2_backbone.d2.engine.step_statistics import StepStatistics
 from swinv2_backbone.d2.engine.trainer import Trainer
 
 
@@ -25,7 +29,7 @@ def dataset(tmp_path_factory):
 
 
 class Spoil(HookBase):
-    """Makes the losses of one process ``value`` in some iterations; remembers the weights."""
+    """Make the losses of one process ``value`` in some iterations; keep the weights before each."""
 
     def __init__(self, model, rank: int, iterations: tuple[int, ...], value: float):
         self.model, self.rank, self.iterations, self.value = model, rank, iterations, value
@@ -46,7 +50,7 @@ class Spoil(HookBase):
 
 
 def spoiled(folder: Path, iterations: tuple[int, ...], value: float, allowed: int) -> dict:
-    """What a process saw of a training with bad losses in process 1 (or 0, if it is alone)."""
+    """Train with bad losses in the last process; returns the weights and errors of this process."""
     torch.set_num_threads(1)
     cfg = config(folder, 6, 100, SOLVER__MAX_NONFINITE_STEPS=allowed)
     cfg.SOLVER.EMA.ENABLED = False
@@ -66,7 +70,7 @@ def spoiled(folder: Path, iterations: tuple[int, ...], value: float, allowed: in
         "before": spoil.weights,
         "after": [p.detach() for p in model.parameters()],
         "batches": spoil.batches,
-        "passed_over": trainer._trainer.nonfinite,
+        "skipped": trainer._trainer.nonfinite,
     }
 
 
@@ -96,10 +100,10 @@ def test_all_processes_stop_before_the_step_and_name_the_images(tmp_path, value,
     record_figures("R13", f"{value}: both processes stopped, weights as before, images named")
 
 
-def test_so_many_steps_as_configured_are_passed_over_and_counted(tmp_path):
+def test_as_many_steps_as_configured_are_skipped_and_counted(tmp_path):
     first, second = together(2, spoiled, tmp_path, (2, 4), math.nan, 2, folder=tmp_path / "logs")
     for found in (first, second):
-        assert found["error"] is None and found["passed_over"] == 2
+        assert found["error"] is None and found["skipped"] == 2
         assert equal(found["before"][2], found["before"][3])
         assert not equal(found["before"][3], found["before"][4])
         assert all(p.isfinite().all() for p in found["after"])
@@ -114,11 +118,13 @@ def test_so_many_steps_as_configured_are_passed_over_and_counted(tmp_path):
 
 def test_one_more_than_configured_ends_the_training(tmp_path):
     found = spoiled(tmp_path, (1, 2), math.nan, allowed=1)
-    assert found["iteration"] == 2 and "2 such steps, 1 may be passed over" in found["error"]
+    assert found["iteration"] == 2 and found["error"].endswith(
+        "2 non-finite steps; 1 may be skipped"
+    )
 
 
 def test_a_gradient_that_is_not_finite_counts_as_well(tmp_path):
-    """The loss is finite, its gradient is not: that of sqrt at 0."""
+    """The loss is finite, but its gradient is not: sqrt at 0."""
     torch.set_num_threads(1)
     trainer = Trainer(config(tmp_path, 3, 100))
     trainer.resume_or_load(False)
@@ -140,21 +146,26 @@ def test_a_gradient_that_is_not_finite_counts_as_well(tmp_path):
         ((1.0, math.nan), 2.0, None, False),
         ((1.0, 1.0), math.nan, None, False),
         ((1.0, math.inf), 2.0, 1024.0, False),
-        ((1.0, 1.0), math.inf, 1024.0, True),  # the scaler leaves it out, and scales less
-        ((1.0, 1.0), math.inf, 1.0, False),  # it cannot scale any less
+        ((1.0, 1.0), math.inf, 1024.0, True),  # the scaler skips it, and reduces its scale
+        ((1.0, 1.0), math.inf, 1.0, False),  # the scale cannot be reduced further
     ],
 )
-def test_a_step_is_taken_if_what_all_processes_saw_is_finite(losses, grad_norm, scale, taken):
+def test_a_step_is_taken_if_all_processes_have_finite_statistics(losses, grad_norm, scale, taken):
     model = torch.nn.Linear(1, 1)
     step = TrainingStep(model, [], torch.optim.SGD(model.parameters(), lr=1.0))
     if scale:
         step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    seen = [Seen({"loss": loss}, grad_norm, 0.0, [], {}, 0) for loss in losses]
-    assert step._finite(seen) == taken
+    statistics = [StepStatistics({"loss": loss}, grad_norm, 0.0, [], {}, 0) for loss in losses]
+    assert step._can_step(statistics) == taken
+
+
+def test_the_error_has_the_option_that_allows_more_steps():
+    assert issubclass(NonFiniteError, FloatingPointError)
+    assert OPTIONS[NonFiniteError.option].yacs == "SOLVER.MAX_NONFINITE_STEPS"
+    assert OPTIONS[NonFiniteError.option].lazy == "train.max_nonfinite_steps"
 
 
 def test_a_negative_number_of_steps_is_refused():
-    from swinv2_backbone.d2.config.yacs import load_config
-
-    with pytest.raises(ValueError, match="MAX_NONFINITE_STEPS must not be negative: -1"):
+    words = r"SOLVER\.MAX_NONFINITE_STEPS must be a whole number, at least 0, got -1"
+    with pytest.raises(ValueError, match=words):
         load_config("", ["MODEL.DEVICE", "cpu", "SOLVER.MAX_NONFINITE_STEPS", "-1"])

@@ -11,24 +11,23 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from oracle import randomize
 from processes import together
+from scripts import CONFIGS
 from small_training import config, lazy_training, train
 from torch import nn
 
 from swinv2_backbone import SwinV2
 from swinv2_backbone.backbone import FEATURES
 from swinv2_backbone.checkpoints.files import read_file
+from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
-from swinv2_backbone.d2.engine.parallel import (
-    check_sharding,
-    parallel_model,
-    shard_model,
-    shard_optimizer,
-)
+from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
 from swinv2_backbone.d2.engine.step import TrainingStep
-from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.engine.trainer import Trainer, load_plan
 
 SUBSETS = [found for n in range(1, 5) for found in combinations(FEATURES, n)]
 CASES = [
@@ -42,14 +41,14 @@ CASES = [
 
 
 class Squares(nn.Module):
-    """The mean square of every feature; its losses are means over images."""
+    """A model whose losses are the mean squares of its features, as means over images."""
 
     def __init__(self, **options):
         super().__init__()
         self.backbone = SwinV2(
             embed_dim=16, depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=4, **options
         )
-        self.head = nn.Linear(1, 1)  # so that there is something to train if all is frozen
+        self.head = nn.Linear(1, 1)  # trains even if all stages are frozen
 
     def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         features = self.backbone(batch)
@@ -60,9 +59,9 @@ class Squares(nn.Module):
 
 
 def losses_and_weights(options: dict, steps: int = 2) -> tuple[list[float], list[torch.Tensor]]:
-    """Of this process, with its share of four images."""
-    # The wrapper gives all processes the weights of the first.  Those of a fresh model would not
-    # do: its blocks are the identity, and its features have a mean square of 1 whatever it sees.
+    """Train on this process's share of four images; only the main process returns losses."""
+    # The wrapper gives all processes the weights of the first. A fresh model would not do: its
+    # blocks are the identity, and its features have a mean square of 1 for every input.
     model = randomize(Squares(**options), seed=comm.get_rank()).train()
     images = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(1))
     own = images[comm.get_rank() :: comm.get_world_size()]
@@ -70,13 +69,11 @@ def losses_and_weights(options: dict, steps: int = 2) -> tuple[list[float], list
     # Above the rounding of a gradient, which AdamW would make a step as large as any other.
     optimizer = torch.optim.AdamW(trained, lr=1e-3, eps=1e-5)
     step = TrainingStep(parallel_model(model, "none"), [own] * steps, optimizer)
-    seen = []
-    step._write = lambda all_seen: seen.append(
-        sum(sum(one.losses.values()) for one in all_seen) / len(all_seen)
-    )
-    for _ in range(steps):
-        step.run_step()
-    return seen, [p.detach().clone() for p in model.parameters()]
+    with EventStorage() as storage:
+        for _ in range(steps):
+            step.run_step()
+    losses = storage.history("total_loss").values() if comm.is_main_process() else []
+    return [value for value, _ in losses], [p.detach().clone() for p in model.parameters()]
 
 
 def all_cases() -> list:
@@ -104,7 +101,7 @@ def test_two_processes_are_one_with_twice_the_batch(number, of_one_and_of_two):
 
 
 class Nearly(nn.Module):
-    """Finds the objects of an image, the later the worse, so that AP is far from 0 and 100."""
+    """A detector whose boxes are worse on later images, so that AP is far from 0 and 100."""
 
     def __init__(self, records: list[dict]):
         super().__init__()
@@ -152,7 +149,7 @@ def test_processes_evaluate_as_one_does(tmp_path):
 
 
 def sharded(folder: Path, sharding: str, resume: bool = False, iterations: int = 4) -> dict:
-    """The losses of a training, and the bytes that this process has of the optimizer's state."""
+    """Return the losses of a training, and the bytes of this process's optimizer state."""
     cfg = config(folder, iterations, 2)
     cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.SHARDING, cfg.SOLVER.AMP.ENABLED = False, sharding, False
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "full_model"
@@ -198,7 +195,7 @@ def test_shards_train_as_the_whole_in_less_memory(sharding, plain, tmp_path, rec
     assert one["model"].keys() == other["model"].keys()
     for name, value in one["model"].items():
         torch.testing.assert_close(other["model"][name], value, rtol=1e-3, atol=1e-4)
-    # The file is an ordinary one: also what the optimizer says of each parameter.
+    # The file is an ordinary one, including the state of the optimizer.
     states = [content["trainer"]["_trainer"]["optimizer"] for content in (one, other)]
     assert states[0]["state"].keys() == states[1]["state"].keys()
     for number, state in states[0]["state"].items():
@@ -232,28 +229,50 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("first", "then"), CHANGES)
-def test_a_training_goes_on_in_any_other_way(first, then, plain, tmp_path):
+def test_a_training_resumes_with_any_other_sharding(first, then, plain, tmp_path):
     expected = plain[1][0]["losses"]
     together(2, sharded, tmp_path, first, False, 2, folder=tmp_path / "logs")
     found = together(2, sharded, tmp_path, then, True, folder=tmp_path / "logs2")
     assert found[0]["losses"] == pytest.approx({k: expected[k] for k in (2, 3)}, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("sharding", "averaged", "float16", "words"),
-    [
-        ("zero", False, False, "S must be one of none, optimizer, all, got 'zero'"),
-        ("all", True, False, "keeps no average of the weights: switch A off"),
-        ("all", False, True, "take bfloat16"),
-        ("optimizer", False, False, "needs several processes"),
-    ],
-)
-def test_ways_that_are_not_possible_are_refused(sharding, averaged, float16, words):
-    with pytest.raises(ValueError, match=words):
-        check_sharding(sharding, averaged=averaged, float16=float16, key="S", average_key="A")
+REFUSED = {
+    "unknown": (
+        "SOLVER.SHARDING zero",
+        "train.sharding=zero",
+        "must be one of none, optimizer, all, got 'zero'",
+    ),
+    "average": (
+        "SOLVER.SHARDING all SOLVER.EMA.ENABLED True",
+        "train.sharding=all train.ema.enabled=true",
+        "keeps no average of the weights",
+    ),
+    "float16": (
+        "SOLVER.SHARDING all SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE float16",
+        "train.sharding=all train.amp.enabled=true train.amp.dtype=float16",
+        "does not scale gradients",
+    ),
+}
 
 
-def test_shards_are_only_made_if_asked_for():
+@pytest.mark.parametrize("case", REFUSED)
+def test_impossible_sharding_is_refused_in_both_dialects(case):
+    yaml, lazy, words = REFUSED[case]
+    with pytest.raises(ConfigError, match=f"SOLVER.SHARDING.*{words}"):
+        load_config("", ["MODEL.DEVICE", "cpu", *yaml.split()])
+    with pytest.raises(ConfigError, match=f"train.sharding.*{words}"):
+        load_plan(str(CONFIGS / "mask_rcnn_swinv2.py"), ["train.device=cpu", *lazy.split()])
+
+
+def test_sharding_needs_several_processes(tmp_path):
+    cfg = config(tmp_path, 1, 1)
+    cfg.SOLVER.SHARDING = "optimizer"
+    cfg.SOLVER.EMA.ENABLED = False
+    with pytest.raises(ConfigError, match="SOLVER.SHARDING 'optimizer' needs several processes"):
+        Trainer(cfg)
+
+
+def test_nothing_is_sharded_by_default():
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     shard_model(model, "none")

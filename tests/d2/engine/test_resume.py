@@ -1,4 +1,4 @@
-"""A resumed training is the training that was not interrupted, bit by bit (R2, R3 of
+"""A resumed training equals one that was not interrupted, bit by bit (R2, R3 of
 docs/RELIABILITY.md)."""
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def dataset(tmp_path_factory):
 
 
 def both(system: str, folder: Path, workers: int) -> tuple[dict[int, float], dict[int, float]]:
-    """The losses of a training in one go, and of one that was broken off and resumed."""
+    """Return the losses of an uninterrupted training, and of an interrupted and resumed one."""
     build = {"yacs": config, "lazy": lazy_training}[system]
     whole = train(build(folder / "whole", ITERATIONS, PERIOD, workers))
     broken_off = train(build(folder / "parts", ITERATIONS, PERIOD, workers), False, BROKEN_OFF)
-    # The seeds of a LazyConfig's start are of no matter: what is resumed has its own.
+    # The seeds at the start of a resumed LazyConfig do not matter: the checkpoint has its own.
     resumed = train(build(folder / "parts", ITERATIONS, PERIOD, workers), resume=True)
-    if broken_off:  # of the main process
+    if broken_off:  # only the main process has losses
         assert list(broken_off) == list(range(BROKEN_OFF))
         assert list(resumed) == list(range(PERIOD, ITERATIONS))
     return whole, broken_off | resumed
@@ -52,7 +52,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("system", ["yacs", "lazy"])
-def test_resumed_losses_and_weights_are_bitwise_those_of_one_go(
+def test_resumed_losses_and_weights_are_bitwise_those_of_an_uninterrupted_training(
     tmp_path, system, workers, world, record_figures
 ):
     if world == 1:
@@ -65,12 +65,12 @@ def test_resumed_losses_and_weights_are_bitwise_those_of_one_go(
     record_figures("R3", f"bitwise: {system}, {workers} workers, {world} processes")
 
 
-def test_everything_in_a_checkpoint_is_of_plain_types(tmp_path):
+def test_a_checkpoint_holds_plain_types_only(tmp_path):
     train(config(tmp_path, 2, 1))
     torch.load(tmp_path / "model_final.pth", weights_only=True)
 
 
-def test_evaluations_in_between_do_not_change_a_training(tmp_path):
+def test_evaluations_do_not_change_a_training(tmp_path):
     plain = train(config(tmp_path / "plain", 5, 100))
     cfg = config(tmp_path / "evaluated", 5, 100)
     cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST = 2, ()
@@ -90,7 +90,7 @@ def test_evaluations_in_between_do_not_change_a_training(tmp_path):
 
 
 def test_a_checkpoint_of_detectron2_is_resumed_but_not_exactly(tmp_path, caplog):
-    """It has no generators and no place in the data."""
+    """Such a checkpoint has no generators and no position in the data."""
     train(config(tmp_path, 4, 2))
     path = tmp_path / "model_0000001.pth"
     content = read_file(path, extras=False).value
@@ -111,7 +111,7 @@ def train_on_two(folder: Path) -> list[int]:
     return list(train(config(folder, 6, 3), stop_before=4))
 
 
-def test_a_training_goes_on_with_another_number_of_processes(tmp_path, caplog):
+def test_a_training_resumes_with_another_number_of_processes(tmp_path, caplog):
     together(2, train_on_two, tmp_path, folder=tmp_path / "logs")
     assert resume_on_one(tmp_path) == [3, 4, 5]
     assert "saved by 2 processes, resumed by 1" in caplog.text
@@ -125,7 +125,7 @@ def train_to_the_end(folder: Path, iterations: int) -> None:
 
 
 def survive_kills(folder: Path, iterations: int, seconds: float) -> int:
-    """Kill, at random moments, until the training is done; returns how often."""
+    """Kill a training at random moments until it completes; returns the number of kills."""
     rng, kills = random.Random(0), 0
     while True:
         process = start(train_to_the_end, folder, iterations, log=folder / "log.txt")
@@ -135,7 +135,7 @@ def survive_kills(folder: Path, iterations: int, seconds: float) -> int:
         kills += 1
 
 
-def test_killed_trainings_end_with_the_weights_of_one_go(tmp_path):
+def test_killed_trainings_end_with_the_weights_of_an_uninterrupted_one(tmp_path):
     train(config(tmp_path / "whole", 30, period=2))
     (tmp_path / "killed").mkdir()
     assert survive_kills(tmp_path / "killed", 30, seconds=1.2) > 0
@@ -144,7 +144,7 @@ def test_killed_trainings_end_with_the_weights_of_one_go(tmp_path):
 
 @pytest.mark.parametrize("name", ["model_0000003", "model_final"])
 def test_a_training_killed_right_before_a_save_has_its_final_weights(tmp_path, name, monkeypatch):
-    """The period divides the iterations: also the last could be a periodic one."""
+    """The period divides the iterations, so that the last checkpoint could be a periodic one."""
     train(config(tmp_path / "whole", 6, period=2))
 
     def killed(self, one, **kwargs):
@@ -162,7 +162,7 @@ def test_a_training_killed_right_before_a_save_has_its_final_weights(tmp_path, n
 
 
 @pytest.mark.reliability
-def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_go(
+def test_a_training_killed_many_times_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path, record_figures
 ):
     train(config(tmp_path / "whole", 450, period=2))

@@ -1,4 +1,4 @@
-"""Signals end a training with everything saved (R17 of docs/RELIABILITY.md)."""
+"""Signals stop a training with everything saved (R17 of docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from small_configs import SMALL
 from small_training import config, train
 
 from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
-from swinv2_backbone.d2.engine.signals import StopRequest, exit_code
+from swinv2_backbone.d2.engine.signals import SIGNALS, TIME_IS_UP, StopRequest, exit_code
 
 FOREVER = 1_000_000
 
@@ -44,7 +44,7 @@ def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "CtrlC"])
-def test_a_signal_ends_a_training_after_its_iteration_and_it_goes_on(tmp_path, number, workers):
+def test_a_signal_stops_a_training_after_its_iteration_and_it_resumes(tmp_path, number, workers):
     log = tmp_path / "out.txt"
     process = start(train, config(tmp_path, FOREVER, FOREVER, workers), log=log)
     wait_for("Starting training", log, process.is_alive)
@@ -63,7 +63,7 @@ def test_a_signal_ends_a_training_after_its_iteration_and_it_goes_on(tmp_path, n
 
 
 def slow_evaluation(folder: Path, last: bool) -> None:
-    """Trains until an evaluation that would take an hour."""
+    """Train until an evaluation that would take an hour."""
     from swinv2_backbone.d2.engine.trainer import Trainer
 
     def evaluate(cls, cfg, model, evaluators=None):
@@ -110,7 +110,7 @@ def test_a_signal_in_the_last_iteration_leaves_the_final_checkpoint(tmp_path):
 
 
 def test_the_second_signal_acts_at_once():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
     request = StopRequest()
     with pytest.raises(KeyboardInterrupt), request:
         os.kill(os.getpid(), signal.SIGINT)
@@ -120,7 +120,15 @@ def test_the_second_signal_acts_at_once():
     signal.signal(signal.SIGINT, before)
 
 
-def test_signals_have_their_old_meaning_afterwards():
+def test_a_signal_after_a_time_limit_takes_precedence():
+    with StopRequest() as request:
+        request.signal = TIME_IS_UP
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal == signal.SIGINT
+    assert all(number > TIME_IS_UP for number in SIGNALS)  # also among processes
+
+
+def test_signals_have_their_old_handlers_afterward():
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with StopRequest():
         assert all(signal.getsignal(number) != old for number, old in before.items())
@@ -131,7 +139,7 @@ def test_exit_codes_are_those_of_shells():
     assert (exit_code(signal.SIGTERM), exit_code(signal.SIGINT)) == (143, 130)
 
 
-# ---- The tool itself, in one process and in two
+# ---- The tool, in one process and in two
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +189,7 @@ STARTS = {
         pytest.param("torchrun", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_the_tool_ends_by_a_signal_and_goes_on(kind, number, opts, tmp_path):
+def test_a_signal_stops_the_tool_and_it_resumes(kind, number, opts, tmp_path):
     (python, flags), output, log = STARTS[kind], tmp_path / "run", tmp_path / "log.txt"
     if kind == "torchrun":
         python = [*python, "--master-port", "29417"]
@@ -191,9 +199,9 @@ def test_the_tool_ends_by_a_signal_and_goes_on(kind, number, opts, tmp_path):
     process.send_signal(number)
     process.wait(60)
     text = log.read_text()
-    if kind != "torchrun":  # which has an exit code of its own
+    if kind != "torchrun":  # it has its own exit code
         assert process.returncode == 128 + number, text[-3000:]
-    # The launcher asks its processes by SIGTERM, whatever it was asked by.
+    # The launcher sends SIGTERM to its processes, whichever signal it received.
     (iteration,) = set(re.findall(r"SIGTERM: stopped after iteration (\d+)", text))
     assert (output / "last_checkpoint").read_text() == f"model_{int(iteration):07d}.pth"
     last = int(iteration) + 3
@@ -205,7 +213,7 @@ def test_the_tool_ends_by_a_signal_and_goes_on(kind, number, opts, tmp_path):
 
 @pytest.mark.slow
 def test_several_machines_train_together(opts, tmp_path):
-    """Two machines that are this one, of two processes each."""
+    """Run two machines of two processes each, both of them this machine."""
     url = "tcp://127.0.0.1:29431"
     flags = ["--num-gpus", "2", "--num-machines", "2", "--dist-url", url, "--machine-rank"]
     opts = [*opts, "SOLVER.IMS_PER_BATCH", "4"]
@@ -223,10 +231,11 @@ def test_several_machines_train_together(opts, tmp_path):
 
 
 FAILS = """
-import runpy, sys
+import sys
 import torch.distributed as dist
-from swinv2_backbone.d2.engine import launch
+from swinv2_backbone.cli import train_net
 from swinv2_backbone.d2.engine import step
+from swinv2_backbone.d2.engine.launch import launch
 
 def main(args):
     original = step.TrainingStep.run_step
@@ -235,19 +244,18 @@ def main(args):
             raise OSError("a disk of one machine failed")
         original(self)
     step.TrainingStep.run_step = run_step
-    runpy.run_path(sys.argv[1])["main"](args)
+    train_net.main(args)
 
 if __name__ == "__main__":
-    tool = runpy.run_path(sys.argv[1])
-    launch.launch(main, tool["parser"]().parse_args(sys.argv[2:]))
+    launch(main, train_net.parser().parse_args(sys.argv[1:]))
 """
 
 
-def test_a_process_that_fails_ends_the_others(opts, tmp_path):
+def test_a_failing_process_ends_the_others(opts, tmp_path):
     script, log = tmp_path / "fails.py", tmp_path / "log.txt"
     script.write_text(FAILS)
-    line = command(opts, tmp_path / "run", "--num-gpus", "2")
-    process = begin([sys.executable, str(script), *line], log)
+    _, *flags = command(opts, tmp_path / "run", "--num-gpus", "2")
+    process = begin([sys.executable, str(script), *flags], log)
     assert process.wait(120) == 1
     assert "a disk of one machine failed" in log.read_text()
     others = subprocess.run(["pgrep", "-f", str(script)], capture_output=True).stdout

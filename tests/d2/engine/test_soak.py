@@ -1,4 +1,4 @@
-"""A long training does not grow (R18 of docs/RELIABILITY.md)."""
+"""The resources of a long training do not grow (R18 of docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dataset(tmp_path_factory):
 
 
 class Measure(HookBase):
-    """Resident memory in KiB, threads and open files of this process, every so many iterations."""
+    """Measure resident memory (KiB), threads and open files of this process periodically."""
 
     def __init__(self, every: int):
         self.every, self.found = every, []
@@ -37,8 +37,8 @@ def resident() -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
-def count(what: str) -> int:
-    return len(os.listdir(f"/proc/self/{what}"))
+def count(kind: str) -> int:
+    return len(os.listdir(f"/proc/self/{kind}"))
 
 
 def soak(folder: Path, iterations: int, every: int) -> list[tuple[int, int, int]]:
@@ -53,7 +53,7 @@ def soak(folder: Path, iterations: int, every: int) -> list[tuple[int, int, int]
 
 
 def growth(folder: Path, iterations: int, every: int) -> float:
-    """Of the resident memory, from the highest of the second quarter to that of the last."""
+    """Return the growth of resident memory, from the peak of the second quarter to the last's."""
     (found,) = together(1, soak, folder, iterations, every, folder=folder / "logs", timeout=3000)
     memory, threads, files = zip(*found)
     quarter = len(found) // 4

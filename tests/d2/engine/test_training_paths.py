@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import shutil
@@ -21,7 +20,6 @@ from swinv2_backbone.d2.config import lazy
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
-from swinv2_backbone.d2.engine import parallel
 from swinv2_backbone.d2.engine import step as step_module
 from swinv2_backbone.d2.engine import trainer as engine
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
@@ -387,107 +385,6 @@ def test_an_average_starts_from_the_weights_and_the_normaliser_that_are_loaded(
     assert trainer.evaluated is averaged
     assert_same(weights_of(averaged), weights_of(run.average.averaged))
     assert averaged.backbone.swinv2.pretrained_window_sizes == ((8, 8),) * 4
-
-
-class Quadratic(nn.Module):
-    """(a^2 + b^2) / 2, whose gradient is (a, b)."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([4.0]))
-
-    def forward(self, data):
-        self.amp = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
-        return {"loss": (self.a**2 + self.b**2).sum() / 2}
-
-    @property
-    def point(self) -> tuple[float, float]:
-        return self.a.item(), self.b.item()
-
-
-def step_with(model: nn.Module, lr: float, **settings) -> TrainingStep:
-    batches = [None] * 10
-    step = TrainingStep(model, batches, torch.optim.SGD(model.parameters(), lr=lr), **settings)
-    step._write = lambda *_: None  # else needs a whole training
-    return step
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_of_a_step_are_forgotten_before_the_next(accumulate):
-    model = Quadratic()
-    step = step_with(model, 0.1, accumulate=accumulate)
-    step.run_step()
-    step.run_step()
-    assert model.point == pytest.approx((3 * 0.9**2, 4 * 0.9**2))
-
-
-def test_float16_is_what_the_model_runs_in_and_only_it_scales_gradients():
-    model = Quadratic()
-    for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False), (None, False)):
-        step = step_with(model, 0.1, amp_dtype=dtype)
-        step.run_step()
-        assert model.amp == (dtype or False)
-        assert step.grad_scaler.is_enabled() == scaled
-
-
-def scaling(step: TrainingStep) -> TrainingStep:
-    step.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
-    return step
-
-
-def test_clipping_sees_gradients_that_are_not_scaled(monkeypatch):
-    seen, clip = [], step_module.clip_gradients
-
-    def spied(parameters, **settings):
-        seen.extend(p.grad.item() for p in parameters)
-        clip(parameters, **settings)
-
-    monkeypatch.setattr(step_module, "clip_gradients", spied)
-    model = Quadratic()
-    step = scaling(step_with(model, 1.0, clip={"kind": "full_model", "value": 1.0}))
-    step.run_step()
-    assert seen == [3.0, 4.0]
-    assert model.point == pytest.approx((3 - 0.6, 4 - 0.8), abs=1e-4)
-    assert step.grad_scaler.get_scale() == 16
-
-
-def test_a_step_whose_scaled_gradients_overflow_is_left_out():
-    model = Quadratic()
-    model.a.register_hook(lambda gradient: gradient * float("inf"))
-    step = scaling(step_with(model, 1.0))
-    step.run_step()
-    assert model.point == (3.0, 4.0)
-    assert step.grad_scaler.get_scale() == 4
-
-
-class Distributed(nn.Module):
-    """As much of ``DistributedDataParallel`` as a step needs: when it would exchange gradients."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.exchanging = model, True
-        self.forwards, self.backwards = [], []
-        model.a.register_hook(lambda _: self.backwards.append(self.exchanging))
-
-    @contextlib.contextmanager
-    def no_sync(self):
-        self.exchanging = False
-        yield
-        self.exchanging = True
-
-    def forward(self, data):
-        self.forwards.append(self.exchanging)
-        return self.model(data)
-
-
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_processes_exchange_gradients_in_the_last_part_of_a_step_alone(monkeypatch, accumulate):
-    monkeypatch.setattr(parallel, "DistributedDataParallel", Distributed)
-    model = Distributed(Quadratic())
-    step = step_with(model, 0.1, accumulate=accumulate)
-    step.run_step()
-    expected = [False] * (accumulate - 1) + [True]
-    assert model.forwards == model.backwards == expected
 
 
 def test_a_rehearsals_annotations_are_those_of_its_images(dataset, tmp_path):

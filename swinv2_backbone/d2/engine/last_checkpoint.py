@@ -1,0 +1,87 @@
+"""The checkpoint from which a training resumes: the last one in its folder that can be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectron2.utils import comm
+
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.files import Content
+
+logger = logging.getLogger(__name__)
+TAG = "last_checkpoint"  # file that names the last checkpoint, as in Detectron2
+Read = Callable[[Path], Content]
+
+
+def tag_checkpoint(folder: Path, name: str) -> None:
+    """Name the last checkpoint in its folder."""
+    write_text(folder / TAG, name)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints of a training: the tagged one, then the others from new to old."""
+    found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob("model_final.pth")]
+    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    try:
+        tagged = (folder / TAG).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        tagged = ""
+    if tagged and Path(tagged).name == tagged:
+        return [folder / tagged, *(path for path in found if path.name != tagged)]
+    if found:
+        logger.warning(f"{folder / TAG} does not name a checkpoint")
+    return found
+
+
+def last_good_checkpoint(folder: Path, read: Read) -> tuple[Path | None, Content | None]:
+    """Find the last checkpoint that ``read`` accepts; the same in all processes.
+
+    Returns:
+        Its path, and in the main process its content; None if the folder has no checkpoints.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be read, or not by all processes.
+    """
+    path, content, failure = None, None, ""
+    if comm.is_main_process():
+        path, content, failure = _first_good(checkpoints_in(folder), read)
+    path, failure = comm.all_gather((path, failure))[0]
+    if failure:
+        raise ValueError(failure)
+    if path:
+        _require_in_all_processes(path)
+    return path, content
+
+
+def _first_good(candidates: Sequence[Path], read: Read) -> tuple[Path | None, Content | None, str]:
+    """Return the first candidate that ``read`` accepts, its content, and a message if none is."""
+    failures = []
+    for path in candidates:
+        try:
+            content = read(path)
+        except (OSError, ValueError) as error:
+            failures.append(f"{path}: {error}")
+            logger.warning(f"This checkpoint is skipped: {error}")
+        else:
+            if failures:
+                logger.warning(f"Going back to the checkpoint before: {path}")
+            return path, content, ""
+    if failures:
+        reasons = "; ".join(failures)
+        return (
+            None,
+            None,
+            (f"no checkpoint to resume from can be read (start anew without --resume): {reasons}"),
+        )
+    return None, None, ""
+
+
+def _require_in_all_processes(path: Path) -> None:
+    absent = [rank for rank, seen in enumerate(comm.all_gather(path.is_file())) if not seen]
+    if absent:
+        raise ValueError(
+            f"the processes {absent} do not see {path}: all machines must share the folder"
+        )

@@ -1,0 +1,80 @@
+"""A trainer whose state makes a resumed training exact."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.engine import SimpleTrainer, TrainerBase
+from detectron2.utils import comm
+
+from swinv2_backbone.d2.engine.rng import rng_state, set_rng_state
+from swinv2_backbone.d2.engine.sharded_state import load_optimizer_state, optimizer_state
+
+
+class ResumableTrainer(SimpleTrainer):
+    """Detectron2's ``SimpleTrainer`` with the state of random generators, loader and shards.
+
+    A resumed training is exact only with a data loader that has a state, such as
+    :class:`swinv2_backbone.d2.data.loading.loader.TrainLoader`, and with the same number of
+    processes.
+    """
+
+    _collected: dict[str, Any] | None = None
+    _resumed_rng: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Include the state of all processes in ``state_dict``; all of them enter it together."""
+        self._collected = {
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "rng": comm.all_gather(rng_state()),
+        }
+        try:
+            yield
+        finally:
+            self._collected = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; outside :meth:`collected` it lacks that of the other processes."""
+        own = self._collected or {"optimizer": self.optimizer.state_dict(), "rng": [rng_state()]}
+        state = {**TrainerBase.state_dict(self), **own}
+        if hasattr(self.data_loader, "state_dict"):
+            state["loader"] = self.data_loader.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state, and log a warning if the training cannot resume exactly."""
+        TrainerBase.load_state_dict(self, state)
+        load_optimizer_state(self.model, self.optimizer, state["optimizer"])
+        differences = [*self._load_rng(state.get("rng", [])), *self._load_position(state)]
+        if differences:
+            logging.getLogger(__name__).warning(
+                "The training resumes, but not exactly as it would have continued "
+                f"({'; '.join(differences)})"
+            )
+
+    def restore_rng(self) -> None:
+        """Set the random generators of a resumed training; call it before the first step."""
+        if self._resumed_rng is not None:
+            set_rng_state(self._resumed_rng)
+            self._resumed_rng = None
+
+    def _load_rng(self, states: list[dict[str, Any]]) -> Iterator[str]:
+        """Keep the state of the generators until the first step: other parts may draw before it."""
+        if len(states) == comm.get_world_size():
+            self._resumed_rng = states[comm.get_rank()]
+        else:
+            yield (
+                f"random generators: saved by {len(states) or 'no'} processes, "
+                f"resumed by {comm.get_world_size()}"
+            )
+
+    def _load_position(self, state: dict[str, Any]) -> Iterator[str]:
+        """Restore the position of the loader in the stream of images."""
+        if "loader" in state and hasattr(self.data_loader, "load_state_dict"):
+            self.data_loader.load_state_dict(state["loader"])
+        else:
+            yield "images: in a new order, as the checkpoint or the loader has no position"
