@@ -24,6 +24,7 @@ from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.launch import launch
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
+from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import build_trainer, load_plan
 from swinv2_backbone.d2.engine.training import evaluate_plan, load_for_evaluation
 
@@ -50,7 +51,11 @@ def main(args: argparse.Namespace) -> dict | None:
             trainer.resume_or_load(resume=args.resume)
     except (OSError, ValueError) as error:  # the user can mend it, so no traceback
         sys.exit(f"{type(error).__name__}: {error}")
-    results = evaluate_plan(plan, model) if args.eval_only else trainer.train()
+    try:
+        results = evaluate_plan(plan, model) if args.eval_only else trainer.train()
+    except NonFiniteError as error:
+        allowed = plan.setting(error.option, plan[error.option])
+        raise NonFiniteError(f"{error} ({allowed})") from error
     verify(plan, results)
     return results
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,6 +19,8 @@ from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.demo.pictures import draw_beside_truth
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.step_report import NonFiniteError
+from swinv2_backbone.d2.engine.trainer import load_plan
 from swinv2_backbone.d2.inference.predictor import predictor_of
 
 CONFIG = str(CONFIGS / "mask_rcnn_swinv2_demo.yaml")
@@ -373,3 +377,24 @@ def check_rehearsal(output: Path) -> None:
         assert set(results) == {"bbox", "segm"}
         assert 0 <= results["bbox"]["AP"] <= 100
     assert json.loads((folder / "model_best.json").read_text())["metric"] == "segm/AP"
+
+
+@pytest.mark.parametrize("dialect", ["yaml", "py"])
+def test_a_loss_that_is_not_finite_ends_with_the_option_in_the_dialect(
+    dialect, opts, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise NonFiniteError("3 steps were skipped")
+
+    module = tool("train_net")
+    plan = load_plan(CONFIG.replace(".yaml", f".{dialect}"), _on_the_cpu(dialect))
+    trainer = SimpleNamespace(resume_or_load=lambda resume: None, train=fail)
+    monkeypatch.setattr(module, "setup", lambda args: plan)
+    monkeypatch.setattr(module, "build_trainer", lambda plan: trainer)
+    keys = {"yaml": "SOLVER.MAX_NONFINITE_STEPS 0", "py": "train.max_nonfinite_steps=0"}
+    with pytest.raises(NonFiniteError, match=re.escape(f"skipped ({keys[dialect]})")):
+        module.main(module.parser().parse_args([]))
+
+
+def _on_the_cpu(dialect: str) -> list[str]:
+    return {"yaml": ["MODEL.DEVICE", "cpu"], "py": ["train.device=cpu"]}[dialect]
