@@ -38,7 +38,7 @@ datasets = {
 }
 dataloader.train.dataset.names = "demo_semantic_train"
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[112], max_size=192)
-del dataloader.train.mapper.augmentations[1:3]  # the crop and the colours
+del dataloader.train.mapper.augmentations[1:3]  # the crop and the colors
 dataloader.train.update(total_batch_size=6, num_workers=0)
 dataloader.test.dataset.names = "demo_semantic_val"
 dataloader.test.mapper.augmentations[0].update(short_edge_length=112, max_size=192)

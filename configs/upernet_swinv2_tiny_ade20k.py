@@ -4,7 +4,7 @@ tools/lazyconfig_train_net.py --config-file configs/upernet_swinv2_tiny_ade20k.p
 
 Recipe: paper. AdamW 4e-5, weight decay 0.05, layer-wise decay 0.95, drop path 0.3, batch 16, 160k
 iterations falling linearly after 1500 of warm-up, crops of 512 pixels, at window 16 on a model
-pre-trained at window 8. Scales, colours and the head are those of Swin V1 in mmsegmentation.
+pre-trained at window 8. Scales, colors and the head are those of Swin V1 in mmsegmentation.
 
 Published: mIoU 47.0 at window 16; 47.8 at window 32 (MODEL.SWINV2.WINDOW_SIZE 32, or
 model.backbone.window_size=32). Microsoft's Swin V1-T: 44.5, single-scale. For multi-scale testing:

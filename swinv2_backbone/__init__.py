@@ -1,18 +1,41 @@
-"""Swin Transformer V2 as a multi-scale backbone; ``swinv2_backbone.d2`` is for Detectron2."""
+"""Swin Transformer V2 as a multi-scale backbone; ``swinv2_backbone.d2`` is for Detectron2.
 
-from swinv2_backbone.backbone import SwinV2
-from swinv2_backbone.build import build_backbone, build_classifier, model_for
-from swinv2_backbone.checkpoints import (
-    Checkpoint,
-    LoadReport,
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-)
-from swinv2_backbone.classifier import SwinV2Classifier
-from swinv2_backbone.variants import VARIANTS, Variant
+The public names are imported on first use, so that a command can print its help or find a fault in
+its arguments before torch is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swinv2_backbone.backbone import SwinV2
+    from swinv2_backbone.build import build_backbone, build_classifier, model_for
+    from swinv2_backbone.checkpoints import (
+        Checkpoint,
+        LoadReport,
+        load_checkpoint,
+        read_checkpoint,
+        save_checkpoint,
+    )
+    from swinv2_backbone.classifier import SwinV2Classifier
+    from swinv2_backbone.variants import VARIANTS, Variant
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "VARIANTS": "variants",
+    "Checkpoint": "checkpoints",
+    "LoadReport": "checkpoints",
+    "SwinV2": "backbone",
+    "SwinV2Classifier": "classifier",
+    "Variant": "variants",
+    "build_backbone": "build",
+    "build_classifier": "build",
+    "load_checkpoint": "checkpoints",
+    "model_for": "build",
+    "read_checkpoint": "checkpoints",
+    "save_checkpoint": "checkpoints",
+}
 
 __all__ = [
     "VARIANTS",
@@ -28,3 +51,14 @@ __all__ = [
     "read_checkpoint",
     "save_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 
-PUBLISHED = "mmpretrain"  # as weights: the file that mmpretrain publishes for the variant
+PUBLISHED = "mmpretrain"  # stands for the file that mmpretrain publishes for a variant
 
 
 def build_backbone(
@@ -28,12 +28,12 @@ def build_backbone(
     in_channels: int = 3,
     kernel: str = "auto",
 ) -> SwinV2:
-    """A published variant.
+    """Build a published variant.
 
     Args:
         name: a key of ``VARIANTS``, or the seed name of a published checkpoint.
-        weights: "mmpretrain", for the published file of this variant (fetched once); or what
-            :func:`swinv2_backbone.load_checkpoint` takes; or None, for random weights.
+        weights: "mmpretrain" for the published file of this variant (downloaded once); a source
+            as for :func:`swinv2_backbone.load_checkpoint`; or None for random weights.
         window_size: default: the windows of the variant.
         pretrained_window_sizes: default: those of the variant, whatever ``window_size`` is.
         others: see :class:`SwinV2`.
@@ -75,12 +75,12 @@ def build_classifier(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
 ) -> SwinV2Classifier:
-    """The ImageNet classifier of a published variant.
+    """Build the ImageNet classifier of a published variant.
 
     Args:
         name, weights, window_size, pretrained_window_sizes: see :func:`build_backbone`.
-        num_classes: default: those of the weights; without weights, of the published checkpoint
-            (1000 where there is none).
+        num_classes: default: as many as the weights have; without weights, as many as the
+            published checkpoint has (1000 if there is none).
 
     Raises:
         ValueError, OSError: see :func:`build_backbone`.
@@ -109,7 +109,7 @@ def model_for(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
 ) -> SwinV2 | SwinV2Classifier:
-    """A model of the size of a checkpoint, with random weights: a classifier if it has a head.
+    """Build a model of a checkpoint's size with random weights: a classifier if it has a head.
 
     Args:
         window_size: default: the windows of the file's own model if the file has them, else the
@@ -117,12 +117,12 @@ def model_for(
         pretrained_window_sizes: default: the file's.
 
     Raises:
-        ValueError: the tensors that tell the size are missing, or the pretrained windows are
+        ValueError: tensors that determine the size are missing, or the pretrained windows are
             unknown.
     """
     size, pretrained = checkpoint.architecture, checkpoint.pretrained_windows
     if size is None:
-        raise ValueError(f"{checkpoint.path}: tensors that tell the size of the model are missing")
+        raise ValueError(f"{checkpoint.path}: tensors that determine the model's size are missing")
     if pretrained_window_sizes is None:
         if pretrained is None:
             raise ValueError(

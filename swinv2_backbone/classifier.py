@@ -1,4 +1,4 @@
-"""The ImageNet classifier: what proves that a checkpoint was read right."""
+"""The ImageNet classifier, whose logits show that a checkpoint was read correctly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class SwinV2Classifier(nn.Module):
     """``head(mean of the last feature map)``.
 
     Args:
-        backbone: its last output, whatever its stage, is what is classified.
+        backbone: backbone whose last output, of whichever stage, is classified.
         num_classes: 1000 for ImageNet-1k, 21841 for ImageNet-21k.
 
     Raises:
@@ -32,7 +32,7 @@ class SwinV2Classifier(nn.Module):
         return self.head(self.extract_features(images))
 
     def extract_features(self, images: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C), the mean of the last feature map: what the head sees.
+        """(B, C_in, H, W) -> (B, C), the mean of the last feature map, the input of the head.
 
         The maps themselves are ``model.backbone(images)``.
         """

@@ -1,4 +1,4 @@
-"""The layers of a SwinV2 beside attention: MLP, drop path, patch embedding and patch merging.
+"""The layers of a SwinV2 besides attention: MLP, drop path, patch embedding and patch merging.
 
 Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels.
 """

@@ -1,4 +1,4 @@
-"""SimMIM: pre-training without labels, by filling in hidden parts of images.
+"""SimMIM: pre-training without labels by reconstructing hidden parts of images.
 
 "SimMIM: a Simple Framework for Masked Image Modeling", arXiv 2111.09886, section 3: hidden patches
 become one learned token, a linear layer predicts pixels from the last feature map, and the loss is
@@ -24,13 +24,13 @@ TINY = 1e-5  # keeps the loss of a batch without hidden pixels finite
 
 
 class SimMIM(nn.Module):
-    """A backbone that learns to fill in what is hidden.
+    """A backbone with a decoder that reconstructs hidden patches.
 
     Args:
-        backbone: with one output, that of its last stage.
+        backbone: backbone with one output, that of its last stage.
 
     Attributes:
-        stride: of that output: the sides of images are multiples of it.
+        stride: stride of that output, of which the sides of images are multiples.
 
     Raises:
         ValueError: the backbone has other outputs, whose norms would never be trained.
@@ -55,17 +55,17 @@ class SimMIM(nn.Module):
         )
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """The loss, a scalar in float32.
+        """Return the loss, a scalar in float32.
 
         Args: see :meth:`reconstruct`.
         """
         return masked_l1(self.reconstruct(images, mask), images, mask)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """What the model takes the whole images for; of what is hidden it sees nothing.
+        """Reconstruct whole images; hidden patches do not enter the model.
 
         Args:
-            images: (B, C_in, H, W), floating point, normalised by mean and std.
+            images: (B, C_in, H, W), floating point, normalized by mean and std.
             mask: (B, h, w) bool, True where a patch of 4 x 4 pixels is hidden.
 
         Returns:
@@ -97,7 +97,7 @@ class SimMIM(nn.Module):
 
 
 def masked_l1(found: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-    """The mean absolute error of the hidden pixels, a scalar in float32.
+    """Return the mean absolute error of the hidden pixels, a scalar in float32.
 
     Args:
         found, images: (B, C_in, H, W).
@@ -109,7 +109,7 @@ def masked_l1(found: Tensor, images: Tensor, mask: Tensor) -> Tensor:
 
 
 def hidden_pixels(mask: Tensor) -> Tensor:
-    """(B, h, w), of patches -> (B, 1, H, W), of pixels."""
+    """Convert a mask of patches to one of pixels, (B, h, w) -> (B, 1, H, W)."""
     rows = mask.repeat_interleave(PATCH_SIZE, dim=1)
     return rows.repeat_interleave(PATCH_SIZE, dim=2)[:, None]
 
@@ -122,14 +122,14 @@ def random_masks(
     patch: int = MASK_PATCH,
     ratio: float = MASK_RATIO,
 ) -> Tensor:
-    """Which patches of square images are hidden; each image has as many, at random places.
+    """Draw the hidden patches of square images, equally many in each image.
 
     Args:
-        count: images B.
-        image_size: their side in pixels.
-        generator: of the CPU; what it gives decides everything.
+        count: number of images B.
+        image_size: side of the images in pixels.
+        generator: generator on the CPU, which determines the masks.
         patch: side in pixels of the squares that are hidden as a whole.
-        ratio: share of them that is hidden, rounded up to a whole number of squares.
+        ratio: share of squares that are hidden, rounded up to a whole number of squares.
 
     Returns:
         (B, h, w) bool, for :class:`SimMIM`.
@@ -148,7 +148,7 @@ def random_masks(
 
 
 def check_masking(image_size: int, patch: int, ratio: float) -> None:
-    """Raise ValueError for images that cannot be divided so, or if all or nothing is hidden."""
+    """Raise ValueError if images cannot be divided into squares, or all or none are hidden."""
     if patch < PATCH_SIZE or patch % PATCH_SIZE:
         raise ValueError(
             f"the mask patch must be a multiple of the backbone's patches of {PATCH_SIZE} pixels, "

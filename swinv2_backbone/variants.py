@@ -3,10 +3,10 @@
 T, S, B, L: the models of https://github.com/microsoft/Swin-Transformer (MODELHUB.md and
 configs/swinv2), names as in timm.  H and G: "Swin Transformer V2: Scaling Up Capacity and
 Resolution", arXiv 2111.09883, section 4.1 and appendix A1 (192 px pre-training, window 12); their
-heads are not published and follow from the 32 channels a head of all the others.
+numbers of heads are not published and follow from the 32 channels per head of all others.
 
-The checkpoints: configs/swin_transformer_v2 of https://github.com/open-mmlab/mmpretrain, converted
-there from Microsoft's; the full FLOPs: what the flops() of Microsoft's model says.
+Checkpoints: configs/swin_transformer_v2 of https://github.com/open-mmlab/mmpretrain, converted
+there from Microsoft's. Full FLOPs: ``flops()`` of Microsoft's model.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Variant:
     """One published model.
 
     Attributes:
-        embed_dim: channels C of the first stage; a later stage has twice those before it.
-        depths: blocks of each stage.
-        num_heads: heads of each stage.
+        embed_dim: channels C of the first stage; they double with every stage.
+        depths: number of blocks of each stage.
+        num_heads: number of attention heads of each stage.
         window_sizes: window of each stage, in tokens.
-        pretrained_window_sizes: what normalises the position bias in each stage: the window that
-            pre-training really had there (at 256 px and window 16 the last map is 8x8).
-        image_size: pixels of the side of the square images the weights were trained on.
-        extra_norm_every: one more LayerNorm after every so many blocks of a stage; 0: none.
+        pretrained_window_sizes: window of each stage in pre-training, which normalizes the position
+            bias. It is never larger than the map (at 256 px and window 16, the last map is 8x8).
+        image_size: side of the square images that the weights were trained on, in pixels.
+        extra_norm_every: one more LayerNorm after every n-th block of a stage; 0: none.
     """
 
     embed_dim: int
@@ -38,10 +38,13 @@ class Variant:
     extra_norm_every: int = 0
 
 
+_Stages = tuple[int, ...]
+
+
 def _variant(
-    size: tuple,
-    window_sizes: tuple[int, ...],
-    pretrained_window_sizes: tuple[int, ...],
+    size: tuple[int, _Stages, _Stages],
+    window_sizes: _Stages,
+    pretrained_window_sizes: _Stages,
     image_size: int,
     extra_norm_every: int = 0,
 ) -> Variant:
@@ -78,16 +81,16 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True)
 class Release:
-    """A published ImageNet checkpoint of a variant, and what its publishers say of it.
+    """A published ImageNet checkpoint of a variant, with its publisher's figures.
 
     Attributes:
-        seed_name: its name in mmpretrain.
-        path: below ``RELEASES_URL``; the name ends with the first 8 digits of the file's SHA-256.
-        num_classes: of its head: 1000, or the 21841 of ImageNet-21k.
-        parameters: millions, with a head of 1000 classes.
-        seed_flops: 1e9 multiply-adds of an image as mmpretrain counts: without qkv and both
+        seed_name: name of the checkpoint in mmpretrain.
+        path: path below ``RELEASES_URL``; the name ends with the first 8 digits of the SHA-256.
+        num_classes: classes of the head: 1000, or the 21841 of ImageNet-21k.
+        parameters: parameters in millions, with a head of 1000 classes.
+        seed_flops: multiply-adds per image in 1e9, as mmpretrain counts: without qkv and the two
             products of attention, with the MLP of the position bias.
-        full_flops: as Microsoft counts: with the former, without the latter.
+        full_flops: the same as Microsoft counts: with the former, without the latter.
         top1, top5: accuracy on ImageNet-1k in percent; None for a head of 21841 classes.
     """
 
@@ -169,7 +172,7 @@ RELEASES: dict[str, Release] = {
 
 
 def variant_name(name: str) -> str:
-    """The key of ``VARIANTS`` for one of its keys or a seed name.
+    """Return the key of ``VARIANTS`` for one of its keys or a seed name.
 
     Raises:
         ValueError: no variant has this name.

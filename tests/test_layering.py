@@ -144,3 +144,14 @@ def test_the_core_works_with_torch_alone():
     assert result.stdout.strip() == str(
         [(1, 96, 9, 10), (1, 192, 5, 5), (1, 384, 3, 3), (1, 768, 2, 2)]
     )
+
+
+def test_importing_the_package_imports_no_torch_and_every_name_comes_on_first_use():
+    code = "import sys, swinv2_backbone as s; assert 'torch' not in sys.modules; print(s.SwinV2)"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        text=True,
+        capture_output=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+    )
+    assert result.stdout.strip() == "<class 'swinv2_backbone.backbone.SwinV2'>", result.stderr
