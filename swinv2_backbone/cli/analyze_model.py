@@ -3,7 +3,7 @@
 tools/analyze_model.py --table                   all variants, beside the published numbers
 tools/analyze_model.py --write docs/MODELS.md    the same as a document
 tools/analyze_model.py --model swinv2_tiny_window8_256 --image-size 800 1333 --window-size 16
-tools/analyze_model.py --memory --model swinv2_giant --image-size 1536 --processes 64 \
+tools/analyze_model.py --memory --model swinv2_giant --image-size 1536 --processes 64 \\
     --checkpointing                              the memory of each GPU in training
 """
 
