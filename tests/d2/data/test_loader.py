@@ -58,6 +58,7 @@ def batches(found: TrainLoader, count: int) -> list[list[tuple]]:
     return taken
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 3 on a machine of 2 cores
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_batches_do_not_depend_on_workers(workers):
     assert batches(loader(num_workers=workers), 20) == batches(loader(), 20)

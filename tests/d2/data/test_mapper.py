@@ -57,7 +57,7 @@ def record(tmp_path, labels) -> dict:
 
 
 def pixels(record: dict) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(Image.open(record["file_name"]))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(Image.open(record["file_name"]))).permute(2, 0, 1)
 
 
 def test_image_labels_and_objects_reach_the_model(record, labels):

@@ -69,7 +69,13 @@ def config(dataset: Path, name: str, *opts: str, split: str = "TRAIN", classes: 
             *("MODEL.DEVICE", "cpu", "MODEL.META_ARCHITECTURE", "SemanticSegmentor"),
             *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(classes), f"{key}.NAME", name),
             *(f"{key}.IMAGES", str(dataset / "images"), f"{key}.LABELS", str(dataset / "labels")),
-            *("DATASETS.CUSTOM.NAMES", str(dataset / "names.txt"), *opts),
+            *(
+                "DATASETS.CUSTOM.NAMES",
+                str(dataset / "names.txt"),
+                "DATALOADER.NUM_WORKERS",
+                "0",
+                *opts,
+            ),
         ],
     )
 

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
 from swinv2_backbone.d2.data.validation.coco import check_coco
+from swinv2_backbone.d2.data.validation.report import Report
 
 PARTS = ("images", "annotations", "categories")
 # The first key of a repaired copy, which tells our files from those of the user.
@@ -65,19 +66,26 @@ def register_coco(
         images_outside=images_outside,
     )
     report.raise_errors()
-    registered = json_file
-    if report.repaired:
-        if output_dir is None:
-            raise ValueError(
-                f"{report}\nNo copy was written: give its folder as output_dir "
-                "(datasets.*.output_dir)"
-            )
-        registered = str(_write_repaired(content, name, json_file, output_dir))
-        if comm.is_main_process():
-            logging.getLogger(__name__).warning(f"{report}\nThe copy is {registered}")
+    registered = _file_to_register(content, report, name, json_file, output_dir)
     claim(name, json_file, images)
     register_coco_instances(name, {}, registered, images)
     MetadataCatalog.get(name).thing_classes = class_names_of(content)
+
+
+def _file_to_register(
+    content: dict, report: Report, name: str, json_file: str, output_dir: str | None
+) -> str:
+    """Return the file itself, or that of the repaired copy, which is written and logged."""
+    if not report.repaired:
+        return json_file
+    if output_dir is None:
+        raise ValueError(
+            f"{report}\nNo copy was written: give its folder as output_dir (datasets.*.output_dir)"
+        )
+    copy = str(_write_repaired(content, name, json_file, output_dir))
+    if comm.is_main_process():
+        logging.getLogger(__name__).warning(f"{report}\nThe copy is {copy}")
+    return copy
 
 
 def read_coco(json_file: str) -> dict:
