@@ -69,14 +69,8 @@ def _first_good(candidates: Sequence[Path], read: Read) -> tuple[Path | None, Co
             if failures:
                 logger.warning(f"Going back to the checkpoint before: {path}")
             return path, content, ""
-    if failures:
-        reasons = "; ".join(failures)
-        return (
-            None,
-            None,
-            (f"no checkpoint to resume from can be read (start anew without --resume): {reasons}"),
-        )
-    return None, None, ""
+    text = "no checkpoint to resume from can be read (start anew without --resume)"
+    return None, None, f"{text}: {'; '.join(failures)}" if failures else ""
 
 
 def _require_in_all_processes(path: Path) -> None:
