@@ -25,7 +25,12 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
-from triton_interpreter import DEVICE, bfloat16_as_on_a_gpu  # noqa: E402, F401
+from triton_interpreter import (  # noqa: E402
+    DEVICE,
+    bfloat16_as_on_a_gpu,  # noqa: F401
+    interpreter_without_repetition,  # noqa: F401
+    kernels_checked_before,  # noqa: F401
+)
 
 from swinv2_backbone.kernels import self_check  # noqa: E402
 from swinv2_backbone.kernels.triton import attention as kernels  # noqa: E402
