@@ -90,7 +90,7 @@ class SwinV2Block(nn.Module):
                 return False
             if not torch.compiler.is_compiling():
                 self._parts = parts
-        return self.norm1.eps == self.norm2.eps == LAYER_NORM_EPS
+        return all(norm.eps == LAYER_NORM_EPS for norm in parts.norms)
 
     def kernel_parameters(self) -> BlockParameters:
         """Collect the parameters up to ``norm3`` in forward order, to hand them to a kernel."""

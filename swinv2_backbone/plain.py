@@ -22,20 +22,14 @@ def is_plain(module: nn.Module) -> bool:
     Hooks, a ``forward`` of the instance, and quantized or otherwise special parameters make a
     module not plain.
     """
-    return not _is_hooked(module) and all(
-        parameter is None or type(parameter) in ORDINARY
-        for parameter in module._parameters.values()
-    )
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(
+    hooked = (
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in module.__dict__
     )
+    return not hooked and all(p is None or type(p) in ORDINARY for p in module._parameters.values())
 
 
 class Parts:
@@ -46,24 +40,37 @@ class Parts:
 
     Attributes:
         kinds: for every module its class, and the names of the parameters that are None.
+        norms: the LayerNorms.
     """
 
     def __init__(self, block: nn.Module):
-        self.modules = list(_inside(block))
-        self.kinds = [(type(module), _absent(module)) for module in self.modules]
-        self._children = [list(module._modules.values()) for module in (block, *self.modules)]
+        modules = list(_inside(block))
+        self.kinds = [(type(module), _absent(module)) for module in modules]
+        self.norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
+        self._children = list(block._modules.values())
+        self._records = [
+            (module, kind, absent, list(module._modules.values()))
+            for module, (kind, absent) in zip(modules, self.kinds)
+        ]
 
     def unchanged_in(self, block: nn.Module) -> bool:
         """Return True if ``block`` contains these modules and no others, and all are plain.
 
-        It is called for every block in every forward, so it is written for speed.
+        It is called for every block in every forward, so it is written for speed: the conditions
+        of :func:`is_plain` are repeated here.
         """
-        if list(block._modules.values()) != self._children[0]:
+        if list(block._modules.values()) != self._children:
             return False
-        for module, (kind, absent), children in zip(self.modules, self.kinds, self._children[1:]):
-            if type(module) is not kind or _is_hooked(module):
-                return False
-            if (children or module._modules) and list(module._modules.values()) != children:
+        for module, kind, absent, children in self._records:
+            if (
+                type(module) is not kind
+                or module._forward_hooks
+                or module._forward_pre_hooks
+                or module._backward_hooks
+                or module._backward_pre_hooks
+                or "forward" in module.__dict__
+                or ((children or module._modules) and list(module._modules.values()) != children)
+            ):
                 return False
             for name, parameter in module._parameters.items():
                 if type(parameter) not in ORDINARY and not (parameter is None and name in absent):

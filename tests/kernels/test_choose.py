@@ -440,6 +440,8 @@ def test_a_layer_replaced_by_another_of_its_class_is_used_in_tiles(tiled):
     mlp.fc1.bias = backbone().double().layers[0].blocks[0].mlp.fc1.bias
     assert not differ(outcome(model), before)
     assert tiled == 2 * ALL_BLOCKS
+    block = model.layers[0].blocks[0]
+    assert block._parts.unchanged_in(block)  # seen once, not in every forward
 
 
 @pytest.mark.parametrize(
