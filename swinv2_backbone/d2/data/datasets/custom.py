@@ -13,9 +13,7 @@ SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from L
 HEADS = {"RetinaNet": "RETINANET", SEMANTIC: "SEM_SEG_HEAD"}
 
 
-def register_custom_datasets(
-    cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")
-) -> CfgNode:
+def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> CfgNode:
     """Check and register the datasets of ``cfg.DATASETS.CUSTOM``.
 
     Returns:
