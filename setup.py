@@ -21,8 +21,8 @@ setup(
     install_requires=["torch>=2.10", "numpy"],
     extras_require={
         "weights": ["safetensors", "tqdm"],  # for .safetensors files and a progress bar
-        # The dependencies of Detectron2.  It is not listed itself, as it has no release on PyPI under
-        # its own name: tools/install_detectron2.py installs it.
+        # The dependencies of Detectron2, which tools/install_detectron2.py installs: it has no
+        # release on PyPI under its own name.
         "d2": [
             "black",
             "cloudpickle",

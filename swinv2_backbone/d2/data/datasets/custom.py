@@ -1,6 +1,8 @@
-"""A user's own dataset, from config keys alone (``DATASETS.CUSTOM``): COCO-format or semantic."""
+"""Datasets of the user that config keys alone describe (``DATASETS.CUSTOM``)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -9,30 +11,32 @@ from swinv2_backbone.d2.data.datasets.coco import class_names_of, read_coco, reg
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
-# Where a model's number of classes stands, if not in MODEL.ROI_HEADS.
+# Meta-architecture -> node with its number of classes, if that is not MODEL.ROI_HEADS.
 HEADS = {"RetinaNet": "RETINANET", SEMANTIC: "SEM_SEG_HEAD"}
 
 
 def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> CfgNode:
-    """Check and register the datasets of ``cfg.DATASETS.CUSTOM``.
-
-    Returns:
-        A copy of ``cfg`` that selects them.
+    """Check and register the datasets of ``cfg.DATASETS.CUSTOM``; ``cfg`` is not changed.
 
     A split is either COCO-format (``JSON`` and ``IMAGES``) or semantic (``LABELS`` and ``IMAGES``,
-    with ``DATASETS.CUSTOM.NAMES``).  ``DATASETS.TRAIN`` and ``DATASETS.TEST`` become the names of
-    the datasets given, and empty where none is; ``DATASETS.CUSTOM.CLASSES`` their class names, in
-    the order of the model's outputs.  Without any dataset among ``splits`` nothing changes.
+    with ``DATASETS.CUSTOM.NAMES``).
+
+    Returns:
+        A copy of ``cfg`` in which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are the names of the
+        datasets (empty for a split without one), and ``DATASETS.CUSTOM.CLASSES`` their class names
+        in the order of the model's outputs. Without any dataset among ``splits``, an equal copy.
 
     Raises:
-        ValueError: files are missing or faulty (then all faults are told), the model learns from
-            another kind of data or has another number of classes, or training and test disagree
-            about the classes.
+        ValueError: keys do not go together, files are missing or faulty (the message lists all
+            faults), the model learns from another kind of data or has another number of classes,
+            or training and test set have different classes.
     """
     cfg = cfg.clone()
     cfg.defrost()
     custom = cfg.DATASETS.CUSTOM
-    if not any([_is_given(cfg, split) for split in splits]):  # all of them checked
+    if faults := [fault for split in splits for fault in _conflicts(cfg, split)]:
+        raise ValueError("\n".join(faults))
+    if not any(custom[split].JSON or custom[split].LABELS for split in splits):
         return cfg
     known: tuple[str, list[str]] | None = None
     for split in splits:
@@ -54,39 +58,34 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
     return cfg
 
 
-def _is_given(cfg: CfgNode, split: str) -> bool:
-    """Whether there is a dataset for the split; keys that do not go together raise ValueError."""
+def _conflicts(cfg: CfgNode, split: str) -> Iterator[str]:
+    """Report the keys of a split that do not go together, or not with the model."""
     custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.CUSTOM.{split}"
     node, architecture = custom[split], cfg.MODEL.META_ARCHITECTURE
     if node.JSON and node.LABELS:
-        raise ValueError(
+        yield (
             f"{key}.JSON and {key}.LABELS are both given: a dataset is either one of objects or a "
             "semantic one (register a panoptic one in Python)"
         )
     if node.JSON and custom.NAMES:
-        raise ValueError(
+        yield (
             f"DATASETS.CUSTOM.NAMES {custom.NAMES!r} goes with LABELS; the class names of "
             f"{key}.JSON are its categories"
         )
     if node.IMAGES and not (node.JSON or node.LABELS):
-        raise ValueError(
+        yield (
             f"{key}.IMAGES {node.IMAGES!r} needs {key}.JSON (objects, COCO-format) or "
             f"{key}.LABELS (a folder of semantic labels)"
         )
     if node.LABELS and architecture != SEMANTIC:
-        raise ValueError(
-            f"{key}.LABELS are for MODEL.META_ARCHITECTURE {SEMANTIC}, not {architecture}"
-        )
+        yield (f"{key}.LABELS are for MODEL.META_ARCHITECTURE {SEMANTIC}, not {architecture}")
     if node.JSON and architecture in (SEMANTIC, "PanopticFPN"):
         needed = f"{key}.LABELS" if architecture == SEMANTIC else "a dataset registered in Python"
-        raise ValueError(
+        yield (
             f"MODEL.META_ARCHITECTURE {architecture} cannot learn from {key}.JSON: give {needed}"
         )
     if node.LABELS and not custom.NAMES:
-        raise ValueError(
-            f"{key}.LABELS need DATASETS.CUSTOM.NAMES, a text file with one class name a line"
-        )
-    return bool(node.JSON or node.LABELS)
+        yield (f"{key}.LABELS need DATASETS.CUSTOM.NAMES, a text file with one class name a line")
 
 
 def _register(cfg: CfgNode, split: str) -> list[str]:
@@ -94,7 +93,7 @@ def _register(cfg: CfgNode, split: str) -> list[str]:
     node, names_file = cfg.DATASETS.CUSTOM[split], cfg.DATASETS.CUSTOM.NAMES
     try:
         if node.LABELS:
-            # The number of classes first, as looking through the files may take minutes.
+            # The number of classes first, because checking the files may take minutes.
             check_class_count(cfg, read_names(names_file), names_file)
             ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
             register_semantic(node.NAME, node.IMAGES, node.LABELS, names_file, ignored)
@@ -119,7 +118,7 @@ def _register(cfg: CfgNode, split: str) -> list[str]:
 def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
     """Raise ValueError unless the heads that ``cfg`` selects have one output for each class.
 
-    Of a ``PanopticFPN``, the classes are those of its objects.
+    The classes of a ``PanopticFPN`` are those of its objects.
     """
     node = HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
     configured = cfg.MODEL[node].NUM_CLASSES
@@ -133,10 +132,10 @@ def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
 
 
 def class_names(cfg: CfgNode) -> list[str]:
-    """The names of the model's classes: of ``DATASETS.CUSTOM``, or of the first test dataset.
+    """Return the class names of the model: from ``DATASETS.CUSTOM``, or the first test dataset.
 
     Raises:
-        ValueError: neither knows any, or the model has another number of classes.
+        ValueError: neither has class names, or the model has another number of classes.
     """
     source, names = _known_names(cfg)
     if not names:
@@ -150,7 +149,7 @@ def class_names(cfg: CfgNode) -> list[str]:
 
 
 def _known_names(cfg: CfgNode) -> tuple[str, list[str]]:
-    """Where class names are found first, and the names; none if nowhere."""
+    """Return the first source of class names and the names; none if there is no source."""
     custom = cfg.DATASETS.CUSTOM
     if custom.CLASSES:
         return "DATASETS.CUSTOM.CLASSES", list(custom.CLASSES)
