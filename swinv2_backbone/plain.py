@@ -39,18 +39,18 @@ class Parts:
         block: the block whose modules, at any depth, are recorded.
 
     Attributes:
-        kinds: for every module its class, and the names of the parameters that are None.
+        kinds: class and names of the parameters of every module.
         norms: the LayerNorms.
     """
 
     def __init__(self, block: nn.Module):
         modules = list(_inside(block))
-        self.kinds = [(type(module), _absent(module)) for module in modules]
+        self.kinds = [(type(module), _parameter_names(module)) for module in modules]
         self.norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
         self._children = list(block._modules.values())
         self._records = [
-            (module, kind, absent, list(module._modules.values()))
-            for module, (kind, absent) in zip(modules, self.kinds)
+            (module, kind, names, list(module._modules.values()))
+            for module, (kind, names) in zip(modules, self.kinds)
         ]
 
     def unchanged_in(self, block: nn.Module) -> bool:
@@ -61,7 +61,7 @@ class Parts:
         """
         if list(block._modules.values()) != self._children:
             return False
-        for module, kind, absent, children in self._records:
+        for module, kind, names, children in self._records:
             if (
                 type(module) is not kind
                 or module._forward_hooks
@@ -72,8 +72,9 @@ class Parts:
                 or ((children or module._modules) and list(module._modules.values()) != children)
             ):
                 return False
-            for name, parameter in module._parameters.items():
-                if type(parameter) not in ORDINARY and not (parameter is None and name in absent):
+            parameters = module._parameters
+            for name in names:
+                if type(parameters.get(name)) not in ORDINARY:
                     return False
         return not torch.nn.modules.module._has_any_global_hook()
 
@@ -86,5 +87,5 @@ def _inside(module: nn.Module) -> Iterator[nn.Module]:
             yield from _inside(child)
 
 
-def _absent(module: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, parameter in module._parameters.items() if parameter is None)
+def _parameter_names(module: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, parameter in module._parameters.items() if parameter is not None)
