@@ -1,4 +1,4 @@
-"""Small backbones with telling weights, images, and what the oracle makes of them."""
+"""Small backbones with random weights, images, and the oracle's features."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FOUR_STAGES = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (2, 2, 4, 8
 
 
 def backbone(shape: dict = TWO_STAGES, **options) -> SwinV2:
-    """A small model in float32 whose every parameter, norms included, is random and telling."""
+    """Build a small model in float32; every parameter, norms included, is random."""
     return randomize(SwinV2(**(shape | options)), seed=0)
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers, the same for the same shape."""
+    """Draw standard normal numbers, the same for the same shape."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -43,7 +43,7 @@ def oracle_features(
     image_sizes: Sequence[Size] | None = None,
     extra_norm_every: int = 0,
 ) -> dict[str, Tensor]:
-    """The features of the brute-force reference for the weights of ``model``, in float64.
+    """Return the oracle's features for the weights of ``model``, in float64.
 
     The windows are given again rather than read from the model, which might have them wrong.
     """
@@ -67,26 +67,26 @@ def padded(images: Sequence[Tensor], height: int, width: int) -> Tensor:
 
 
 def total(features: dict[str, Tensor]) -> Tensor:
-    """One number that weighs every feature differently: something to differentiate."""
+    """Sum all features with different weights, to have one number to differentiate."""
     return sum(
         (value.double() * pictures(*value.shape, seed=1)).mean() for value in features.values()
     )
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor | None]:
-    """A copy of the gradient of every parameter, by name."""
+    """Copy the gradient of every parameter, by name."""
     return {
         name: None if p.grad is None else p.grad.clone() for name, p in module.named_parameters()
     }
 
 
 def largest_difference(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """max |actual - expected| over all features, relative to the largest number expected."""
+    """Return max |actual - expected| over all features, relative to the largest one expected."""
     return max(differences(actual, expected).values())
 
 
 def differences(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """The same of each feature; infinite if it is not a number."""
+    """Return the same for each feature; infinity for NaN."""
     assert actual.keys() == expected.keys()
     found = {}
     for name, value in expected.items():

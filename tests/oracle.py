@@ -188,7 +188,7 @@ def position_bias(state: State, prefix: str, offsets: Tensor, pretrained_window:
 
 
 def log_spaced(d: Tensor, p: int) -> Tensor:
-    """t = sign(d) log2(1 + |8 d / (p - 1)|) / log2(8), p the pre-training window (eq. 4, scaled).
+    """t = sign(d) log2(1 + |8 d / (p - 1)|) / log2(8), p the pretrained window (eq. 4, scaled).
 
     p = 1 would divide by zero; it divides by 1.
     """
@@ -218,7 +218,7 @@ def pair(size: int | Pair) -> Pair:
 
 @torch.no_grad()
 def randomize(module: nn.Module, seed: int) -> nn.Module:
-    """Fill every parameter in place so that a parity test means something, and return the module.
+    """Fill every parameter in place so that all have an effect, and return the module.
 
     A fresh SwinV2 block is the identity (norm1 = norm2 = 0). A parameter's values depend on its
     name, its shape and the seed alone, not on the other parameters.
@@ -230,7 +230,7 @@ def randomize(module: nn.Module, seed: int) -> nn.Module:
 
 
 def random_values(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Values for one parameter, by the end of its name and its number of axes."""
+    """Draw values for one parameter, by the end of its name and its number of axes."""
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     if name.endswith("logit_scale"):  # exp from 5 to 200: of two or more heads, one is clamped
         scales = torch.logspace(math.log10(5), math.log10(200), max(shape[0], 2)).double()

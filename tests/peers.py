@@ -30,7 +30,7 @@ Pair = tuple[int, int]
 
 
 class Features(NamedTuple):
-    """What a peer makes of a batch of images, in NCHW."""
+    """A peer's features of a batch of images, in NCHW."""
 
     stages: list[Tensor]  # the four stages' outputs, before any output norm: (B, C_i, h_i, w_i)
     normed: Tensor  # the last of them after the peer's own final norm
@@ -79,7 +79,7 @@ TORCHVISION_NAMES = {
 def renamed(
     state: State, names: Mapping[str, str | Callable[[re.Match], str]]
 ) -> dict[str, Tensor]:
-    """The state under a peer's names, without the norms of res2 to res4, which no peer has."""
+    """Rename the state as a peer does, without the norms of res2 to res4, which no peer has."""
     theirs = {}
     for key, value in state.items():
         if re.match(r"norms\.res[234]\.", key):
@@ -91,7 +91,7 @@ def renamed(
 
 
 def filled(model: nn.Module, state: State) -> nn.Module:
-    """The model in eval mode with its parameters from the state: all of them, and nothing left."""
+    """Load all parameters of the model from the state, with none left; set eval mode."""
     parameters = {name for name, _ in model.named_parameters()}
     assert parameters == set(state), f"not in both: {sorted(parameters ^ set(state))}"
     model.load_state_dict(state, strict=False)  # not strict: the model keeps its own buffers
@@ -99,7 +99,7 @@ def filled(model: nn.Module, state: State) -> nn.Module:
 
 
 def timm_model(state: State, name: str, image_size: Pair) -> nn.Module:
-    """timm's model of that name, with timm's own table of windows, heads and normalisers."""
+    """Build timm's model of that name, with timm's own table of windows and heads."""
     model = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
     return filled(model, renamed(state, TIMM_NAMES))
 
@@ -110,7 +110,7 @@ def timm_features(model: nn.Module, images: Tensor) -> Features:
 
 
 def hugging_face_model(state: State, name: str, image_size: Pair) -> nn.Module:
-    """Swinv2Model; it has one window for all stages, which it shrinks to the map on its own."""
+    """Build Swinv2Model, which has one window for all stages and clips it to the map."""
     variant = VARIANTS[name]
     config = Swinv2Config(
         image_size=image_size,
@@ -145,9 +145,9 @@ def hugging_face_features(model: nn.Module, images: Tensor) -> Features:
 
 
 def torchvision_model(state: State, name: str, image_size: Pair) -> nn.Module:
-    """torchvision's SwinTransformer with the V2 parts, as in its swin_v2_t, _s and _b.
+    """Build torchvision's SwinTransformer with the V2 parts, as in its swin_v2_t, _s and _b.
 
-    It has one window for all stages, never shrinks it, and normalises the bias by it.
+    It has one window for all stages, never shrinks it, and normalizes the bias by it.
     """
     variant = VARIANTS[name]
     window = variant.window_sizes[0]
@@ -182,7 +182,7 @@ def torchvision_features(model: nn.Module, images: Tensor) -> Features:
 
 
 def in_float64(model: nn.Module) -> nn.Module:
-    """A peer's model in float64, its float32 tables of log-spaced offsets worked out again."""
+    """Convert a peer's model to float64, and compute its tables of log-spaced offsets again."""
     model = model.double()
     for module in model.modules():
         if hasattr(module, "relative_coords_table"):
@@ -192,9 +192,9 @@ def in_float64(model: nn.Module) -> nn.Module:
 
 
 def exact_offsets(table: Tensor) -> Tensor:
-    """(1, 2 Mh - 1, 2 Mw - 1, 2), t of every offset, without the rounding it had in float32.
+    """Return t of every offset, (1, 2 Mh - 1, 2 Mw - 1, 2), without the rounding of float32.
 
-    The normaliser p of each axis is read from the peer's table: the offset 1 stands there as
+    The pretrained window p of each axis is read from the peer's table: the offset 1 stands there as
     t = log2(1 + 8 / (p - 1)) / log2(8).
     """
     _, rows, columns, _ = table.shape

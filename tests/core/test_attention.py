@@ -1,4 +1,4 @@
-"""Scaled cosine attention: its formula, its gradients, its extremes, and what it must not see."""
+"""Scaled cosine attention: its formula, its gradients, its extremes and its mask."""
 
 import math
 from math import prod
@@ -39,7 +39,7 @@ def some_mask() -> Tensor:
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """q, k, v, scale, bias; those of the softmax in at least float32, as the module gives them."""
+    """Return q, k, v, scale and bias; the last two at least in float32, as the module has them."""
     precise = torch.promote_types(dtype, torch.float32)
     qkv = pictures(3, WINDOWS, HEADS, TOKENS, CHANNELS).to(dtype).unbind()
     scale = torch.tensor([2.0, 7.0], dtype=precise).view(HEADS, 1, 1)

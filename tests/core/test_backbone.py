@@ -38,7 +38,7 @@ FLOAT64, FLOAT32 = 1e-11, 5e-4
 
 
 def compare_with_oracle(shape: dict, images: Tensor, image_sizes: list[Size] | None = None) -> None:
-    """In float64 and float32, a model of ``shape`` computes what the oracle says."""
+    """Compare a model of ``shape`` with the oracle, in float64 and float32."""
     stages = len(shape["depths"])
     windows, pretrained = (
         [given] * stages if isinstance(given, int) else given
@@ -103,7 +103,7 @@ def test_other_numbers_of_channels_and_blocks_equal_the_oracle():
     compare_with_oracle(shape, pictures(1, 5, 37, 50))
 
 
-def test_set_window_size_equals_the_oracle_with_the_old_normaliser():
+def test_set_window_size_equals_the_oracle_with_the_old_pretrained_windows():
     model, images = backbone().double(), pictures(1, 3, 45, 70).double()
     model.set_window_size(((5, 9), 3))
     expected = oracle_features(
@@ -113,7 +113,7 @@ def test_set_window_size_equals_the_oracle_with_the_old_normaliser():
 
 
 def model_for_invariance(dtype: torch.dtype) -> tuple[SwinV2, float]:
-    """A model and how far its features may move with what must not matter.
+    """Return a model, and a bound of the change of its features by irrelevant changes of the input.
 
     In float32 the logit scales are those of a new model, 10: a scale of 100, as `randomize` gives
     it, makes 1e-6 in a token 1e-4 in a logit (measured: 3.2e-5 in a feature).  In float64 it is
@@ -129,7 +129,7 @@ def model_for_invariance(dtype: torch.dtype) -> tuple[SwinV2, float]:
 
 @torch.no_grad()
 def check_features_as_alone(images: list[Tensor], batch: Tensor, dtype: torch.dtype) -> None:
-    """The features of every image of a batch are those it has alone, and zero outside."""
+    """Check that every image of a batch has the features it has alone, and zeros outside."""
     model, bound = model_for_invariance(dtype)
     together = model(batch.to(dtype), [tuple(image.shape[1:]) for image in images])
     for index, image in enumerate(images):
@@ -198,7 +198,7 @@ def test_outputs_do_not_depend_on_which_others_are_wanted():
 
 @contextmanager
 def counted_bytes() -> Iterator[list[int]]:
-    """The bytes of every tensor that is kept for the backward meanwhile."""
+    """Count the bytes of every tensor that is saved for the backward in this context."""
     kept = []
 
     def keep(x: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ def test_drop_path_of_frozen_stages_is_off():
 
 
 def kept_branches(block: SwinV2Block, x: Tensor, partition: Partition) -> tuple[Tensor, ...]:
-    """The block's output if neither, the first, the second, or both branches are kept.
+    """Return the block's output if neither, the first, the second, or both branches are kept.
 
     At a rate of 0.5 a branch that is kept counts twice.
     """

@@ -1,4 +1,4 @@
-"""Precisions: everything is finite, and not far from float64."""
+"""Precisions: all results are finite, and not far from float64."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ DRIFT = {torch.float32: 5e-6, torch.bfloat16: 6e-2, torch.float16: 8e-3}
 
 
 def model_of_scale(logit_scale: float | None) -> SwinV2:
-    """Random weights with the biases of q and v at 0, as a new model has them: the queries and
-    keys of empty seats are exactly zero.  None: scales of 5 to 100, above which they are clamped.
+    """Build a model of random weights, with the biases of q and v at 0 as in a new one: queries and
+    keys of empty slots are exactly zero.  None: scales of 5 to 100, above which they are clamped.
     """
     model = backbone(FOUR_STAGES, window_size=8)
     for stage in model.layers:

@@ -44,7 +44,7 @@ def norm_shapes(prefix: str, channels: int) -> dict[str, tuple[int, ...]]:
 
 
 def module_of(shapes: dict[str, tuple[int, ...]]) -> nn.Module:
-    """A module with these parameters, dotted names as nested modules, all zero."""
+    """Build a module with these parameters, all zero; dotted names are nested modules."""
     root = nn.Module()
     for name, shape in shapes.items():
         *path, leaf = name.split(".")
@@ -108,7 +108,7 @@ def close(actual: Tensor, expected: Tensor | list | float) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_shifted_strip_of_five_splits_two_and_three():
+def test_shifted_column_of_five_splits_two_and_three():
     expected = [
         [1, 1, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -120,7 +120,7 @@ def test_shifted_strip_of_five_splits_two_and_three():
     assert may_attend((1, 5), (4, 4), shifted=True).int().tolist() == expected
 
 
-def test_unshifted_strip_of_five_splits_four_and_one():
+def test_unshifted_column_of_five_splits_four_and_one():
     assert axis_groups(5, 4, shifted=False) == [0, 0, 0, 0, 1]
 
 
@@ -170,7 +170,7 @@ def test_merging_concatenates_down_the_column_first_and_pads_with_zeros():
 
 
 def attend(state: dict[str, Tensor], x: Tensor, allowed: Tensor) -> Tensor:
-    """Attention over a strip of tokens in one column, pre-training window 9."""
+    """Attention over a column of tokens, pre-training window 9."""
     coords = torch.tensor([[row, 0] for row in range(len(x))]).double()
     return attention(state, "a", x.double(), coords, allowed, (9, 9))
 
@@ -206,7 +206,7 @@ def test_attention_without_similarity_or_bias_averages_the_values_of_the_group()
     close(out, [[11, 12]] * 2 + [[16, 17]] * 3)
 
 
-def test_features_have_ceil_sizes_and_normalised_channels():
+def test_features_have_ceil_sizes_and_normalized_channels():
     state = random_state()
     for name in ("norms.res2", "norms.res3"):
         state[f"{name}.weight"].fill_(1)

@@ -30,18 +30,18 @@ FAST_IN_FLOAT64 = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
 
 
 def peers_of(variant: Variant) -> list[str]:
-    """The peers that have this variant."""
+    """List the peers that have this variant."""
     if variant.extra_norm_every:
         return []  # the extra norms of SwinV2-H and -G are in none of them
     if len(set(variant.window_sizes + variant.pretrained_window_sizes)) > 1:
-        # torchvision has one window for all stages, which it pads small maps to, and normalises
+        # torchvision has one window for all stages, which it pads small maps to, and normalizes
         # the bias by that window, whatever the weights were trained with.
         return ["timm", "hugging_face"]
     return ["timm", "hugging_face", "torchvision"]
 
 
 def cases(fast: tuple[str, ...]) -> list:
-    """Every (variant, peer) there is; all but the fast ones are marked slow."""
+    """List every (variant, peer); all but the fast ones are marked slow."""
     return [
         pytest.param(name, peer, marks=() if name in fast else pytest.mark.slow)
         for name, variant in VARIANTS.items()
@@ -50,7 +50,7 @@ def cases(fast: tuple[str, ...]) -> list:
 
 
 class Run(NamedTuple):
-    """Our model and what it makes of some images."""
+    """Our model, some images and their features."""
 
     model: SwinV2
     images: Tensor
@@ -60,7 +60,7 @@ class Run(NamedTuple):
 @lru_cache(maxsize=1)  # the peers of a variant are compared one after the other
 @torch.no_grad()
 def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) -> Run:
-    """Ours on random images, with random weights; in float64 with the sharpest attention."""
+    """Run ours on random images, with random weights; in float64 with the sharpest attention."""
     model = randomize(build_backbone(name), seed=0).eval().to(dtype)
     if dtype == torch.float32:
         for key, parameter in model.named_parameters():
@@ -72,7 +72,7 @@ def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) ->
 
 @torch.no_grad()
 def differences(ours: Run, peer: str, name: str) -> dict[str, float]:
-    """Largest absolute difference of every feature between ours and a peer's.
+    """Return the largest absolute difference of every feature between ours and a peer's.
 
     The peers know our output norms of res2 to res4 as little as any checkpoint does: those are
     applied to the outputs of their stages here. That of res5 is their own final norm.
@@ -91,7 +91,7 @@ def differences(ours: Run, peer: str, name: str) -> dict[str, float]:
 
 
 def normed(maps: Tensor, norm: nn.Module) -> Tensor:
-    """The LayerNorm over the channels of (B, C, h, w)."""
+    """Apply a LayerNorm to the channels of (B, C, h, w)."""
     return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The log-spaced position bias: its formula, its extrapolation, and when its table is computed."""
+"""The log-spaced position bias: its formula, its extrapolation, and the caching of its table."""
 
 import copy
 from math import prod
@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 
 
 def random_bias(heads: int = 3, pretrained: Size = (8, 8)) -> PositionBias:
-    """Weights as `randomize` gives them to the ``cpb_mlp`` of an attention."""
+    """Build a bias with the weights that `randomize` gives to ``cpb_mlp``."""
     return randomize(nn.ModuleDict({"cpb_mlp": PositionBias(heads, pretrained)}), 0)["cpb_mlp"]
 
 
 def matrix_of(table: Tensor, window: Size) -> Tensor:
-    """(nH, N, N), from query i to key j."""
+    """Return the bias from query i to key j, (nH, N, N)."""
     return bias_matrix(offsets_within(table, window, window))
 
 
@@ -37,7 +37,7 @@ def matrix(bias: PositionBias, window: Size) -> Tensor:
 
 
 def pair_offsets(window: Size) -> Tensor:
-    """(N, N, 2): query minus key, rows and columns."""
+    """Return query minus key, rows and columns, (N, N, 2)."""
     own = torch.cartesian_prod(*(torch.arange(length) for length in window)).double()
     return own[:, None] - own[None]
 
@@ -48,14 +48,14 @@ def expected_bias(bias: PositionBias, window: Size, pretrained: Size) -> Tensor:
 
 
 def shared_offsets(table: Tensor, window: Size, smaller: Size) -> Tensor:
-    """(nH, 2 h - 1, 2 w - 1): the part of a table that a smaller window of (h, w) has as well."""
+    """Return the part of a table that a smaller window has as well, (nH, 2 h - 1, 2 w - 1)."""
     table = table.view(len(table), 2 * window[0] - 1, 2 * window[1] - 1)
     rows, columns = (large - small for large, small in zip(window, smaller))
     return table[:, rows : table.shape[1] - rows, columns : table.shape[2] - columns]
 
 
 def count_mlp_runs(monkeypatch: pytest.MonkeyPatch) -> list[Size]:
-    """The window of every run of a position bias's MLP from now on."""
+    """Record the window of every run of a position bias's MLP from now on."""
     runs, table = [], PositionBias.table
 
     def counted(self: PositionBias, window: Size) -> Tensor:
@@ -110,7 +110,7 @@ def test_growing_the_window_keeps_the_bias_of_every_shared_offset_to_the_bit(sma
     assert torch.equal(shared_offsets(table_of(bias, large), large, small), table_of(bias, small))
 
 
-def test_a_smaller_rectangle_has_the_bias_of_the_same_offsets():
+def test_a_clipped_window_has_the_bias_of_the_same_offsets():
     table = random_bias()((5, 4))
     whole = matrix_of(table, (5, 4)).view(3, 5, 4, 5, 4)
     for h, w in ((1, 1), (2, 4), (5, 3)):
@@ -119,7 +119,7 @@ def test_a_smaller_rectangle_has_the_bias_of_the_same_offsets():
 
 
 def table_of(bias: PositionBias, window: tuple[int, int]) -> Tensor:
-    """The table as (nH, 2 Mh - 1, 2 Mw - 1)."""
+    """Return the table as (nH, 2 Mh - 1, 2 Mw - 1)."""
     return bias.table(window).unflatten(1, (2 * window[0] - 1, 2 * window[1] - 1))
 
 
@@ -144,8 +144,8 @@ def test_a_model_whose_window_grows_extrapolates_too():
         torch.testing.assert_close(matrix(bias, stage.window_size), expected, rtol=0, atol=1e-12)
 
 
-def normalisers(model: SwinV2) -> list[set[Size]]:
-    """Of each stage, the normalisers of all its blocks."""
+def pretrained_windows(model: SwinV2) -> list[set[Size]]:
+    """Return the pretrained windows of all blocks of each stage."""
     return [
         {block.attn.cpb_mlp.pretrained_window for block in stage.blocks} for stage in model.layers
     ]
@@ -159,15 +159,17 @@ def normalisers(model: SwinV2) -> list[set[Size]]:
         ("swinv2_large_window12to24_192to384", (12, 12, 12, 6)),
     ],
 )
-def test_normalisers_of_a_variant_reach_every_block_and_survive_a_new_window(name, pretrained):
+def test_pretrained_windows_of_a_variant_reach_every_block_and_remain_at_a_new_window(
+    name, pretrained
+):
     expected = [{(p, p)} for p in pretrained]
     with torch.device("meta"):
         model = build_backbone(name)
-        assert normalisers(model) == expected
-        assert normalisers(build_backbone(name, window_size=32)) == expected
+        assert pretrained_windows(model) == expected
+        assert pretrained_windows(build_backbone(name, window_size=32)) == expected
     assert model.pretrained_window_sizes == tuple((p, p) for p in pretrained)
     model.set_window_size((32, (7, 9), 5, 3))
-    assert normalisers(model) == expected
+    assert pretrained_windows(model) == expected
     assert model.window_sizes == ((32, 32), (7, 9), (5, 5), (3, 3))
     assert VARIANTS[name].pretrained_window_sizes == pretrained
 
@@ -223,14 +225,14 @@ def other_weights(bias: PositionBias) -> dict[str, Tensor]:
     return {name: value + 1 for name, value in bias.state_dict().items()}
 
 
-def optimiser_step(bias: PositionBias) -> None:
+def optimizer_step(bias: PositionBias) -> None:
     for p in bias.parameters():
         p.grad = torch.ones_like(p)
     torch.optim.SGD(bias.parameters(), lr=0.1).step()
 
 
-def fused_optimiser_step(bias: PositionBias) -> None:
-    """Fused optimisers do not raise the version of a parameter, but gradients come before them."""
+def fused_optimizer_step(bias: PositionBias) -> None:
+    """Step without raising the version of a parameter; a forward with gradients precedes it."""
     bias((4, 4)).sum().backward()
     torch.optim.AdamW(bias.parameters(), lr=0.1, fused=True).step()
 
@@ -249,14 +251,14 @@ def load_in_inference_mode(bias: PositionBias) -> None:
 
 
 def average_in_place(bias: PositionBias) -> None:
-    """As an exponential moving average of the weights does it."""
+    """Change weights as an exponential moving average does."""
     with torch.no_grad():
         for p in bias.parameters():
             p.lerp_(torch.ones_like(p), 0.5)
 
 
 def average_through_data(bias: PositionBias) -> None:
-    """The same as older code does it; this raises no version, so the mode has to be set again."""
+    """Change them as older code does, which raises no version, so the mode must be set again."""
     for p in bias.parameters():
         p.data.lerp_(torch.ones_like(p), 0.5)
     bias.eval()
@@ -267,8 +269,8 @@ def replace_a_parameter(bias: PositionBias) -> None:
 
 
 CHANGES = [
-    optimiser_step,
-    fused_optimiser_step,
+    optimizer_step,
+    fused_optimizer_step,
     load,
     load_by_assignment,
     load_in_inference_mode,

@@ -1,4 +1,4 @@
-"""For any size, window and precision (R9, R10, R11 of docs/RELIABILITY.md), by hypothesis."""
+"""Properties for any size, window and precision (R9, R10, R11 of docs/RELIABILITY.md)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sides(longest: int) -> st.SearchStrategy[int]:
 
 
 def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Relative to the largest number of each feature."""
+    """Return the largest difference, relative to the largest number of each feature."""
     return max(
         float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1))
         for name in one
@@ -45,7 +45,7 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 
 
 def check_shapes(height: int, width: int, batch: int, window: int) -> float:
-    """Returns how far the kernel is from the reference, in float64."""
+    """Check shapes of features; return the difference from the reference in float64."""
     images = pictures(batch, 3, height, width).double()
     with torch.no_grad():
         features = model(window).double()(images)
@@ -87,7 +87,7 @@ def test_200_sizes_up_to_1500_pixels(record_figures):
 
 
 def check_alone(height: int, width: int, more: tuple[int, int], window: int) -> float:
-    """An image alone, and in the corner of a larger batch beside a picture that fills it."""
+    """Compare an image alone with the same in the corner of a batch, beside one that fills it."""
     found = model(window)
     image = pictures(1, 3, height, width)
     whole = pictures(2, 3, height + more[0], width + more[1], seed=1)

@@ -1,4 +1,4 @@
-"""SimMIM: what is hidden, what is seen of it, and what the loss is."""
+"""SimMIM: its masks, its loss, and the model that must not see hidden pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swinv2_backbone.simmim import SimMIM, check_masking, masked_l1, random_mask
 
 
 def small_model(**options) -> SimMIM:
-    """With norms that are not zero, as they are at first, when every block is the identity."""
+    """Build a model whose norms are not zero; in a new model every block is the identity."""
     torch.manual_seed(0)
     backbone = SwinV2(
         16, (1, 2, 1, 1), num_heads=(1, 2, 4, 8), window_size=4, out_features=("res5",), **options
@@ -99,7 +99,7 @@ def test_images_that_cannot_be_masked_so_are_refused(image_size, patch, ratio, w
 
 
 def mean_error_by_hand(found: Tensor, images: Tensor, mask: Tensor) -> float:
-    """Pixel by pixel, over those of the hidden patches and the channels."""
+    """Average the error pixel by pixel, over the hidden patches and the channels."""
     errors = [
         abs(found[b, c, y, x].item() - images[b, c, y, x].item())
         for b in range(len(images))
@@ -251,7 +251,7 @@ def test_they_load_into_a_simmim_whole(tmp_path):
 
 
 def test_a_published_file_starts_a_pre_training(tmp_path):
-    """Its backbone is loaded; token and decoder, under names of their own, begin anew."""
+    """The backbone is loaded; token and decoder, which have other names, start anew."""
     state = native_state(SMALL)
     backbone = publishers_classifier(SMALL, num_classes=1).backbone
     model = SimMIM(backbone)

@@ -1,11 +1,11 @@
-"""The published models: their sizes and windows, typed again from the tables they come from."""
+"""The published models: their sizes and windows, copied again from the published tables."""
 
 import pytest
 import torch
 
 from swinv2_backbone import VARIANTS, SwinV2, build_backbone
 
-# name: C, depths, heads, windows, normalisers, image size.
+# name: C, depths, heads, windows, pretrained, image size.
 PUBLISHED = {
     "swinv2_tiny_window8_256": (96, (2, 2, 6, 2), (3, 6, 12, 24), (8, 8, 8, 8), (8, 8, 8, 8), 256),
     "swinv2_tiny_window16_256": (
@@ -122,14 +122,14 @@ def test_variant_has_the_published_number_of_parameters(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_variant_has_the_published_architecture(name):
-    dim, depths, heads, windows, normalisers, image_size = PUBLISHED[name]
+    dim, depths, heads, windows, pretrained, image_size = PUBLISHED[name]
     assert VARIANTS[name].image_size == image_size
     model = unallocated(name)
     assert model.channels == {"res2": dim, "res3": 2 * dim, "res4": 4 * dim, "res5": 8 * dim}
     assert model.window_sizes == tuple((m, m) for m in windows)
-    assert model.pretrained_window_sizes == tuple((p, p) for p in normalisers)
+    assert model.pretrained_window_sizes == tuple((p, p) for p in pretrained)
     assert tuple(len(stage.blocks) for stage in model.layers) == depths
-    for stage, nheads, p in zip(model.layers, heads, normalisers, strict=True):
+    for stage, nheads, p in zip(model.layers, heads, pretrained, strict=True):
         for block in stage.blocks:
             assert block.attn.num_heads == nheads
             assert block.attn.logit_scale.shape == (nheads, 1, 1)

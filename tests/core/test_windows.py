@@ -1,4 +1,4 @@
-"""Which token sits where: the layouts against the oracle's statement of who may attend to whom."""
+"""Window layouts, against the oracle's statement of the tokens that attend to each other."""
 
 import itertools
 from math import ceil, prod
@@ -31,12 +31,12 @@ def layout_of(sizes: tuple[Size, ...], window: Size, shifted: bool) -> WindowLay
 
 
 def counted(rows: int, columns: int) -> Tensor:
-    """(rows, columns) of 1, 2, 3, ... so that no two entries are equal and none is zero."""
+    """Return (rows, columns) of 1, 2, 3, ...: no two entries are equal, and none is zero."""
     return torch.arange(1.0, rows * columns + 1, dtype=torch.float64).view(rows, columns)
 
 
 def allowed_pairs(layout: WindowLayout) -> Tensor:
-    """(T, T) bool: which token attends to which, as the layout says it."""
+    """Return the pairs of tokens that attend to each other in the layout, (T, T) bool."""
     slots = layout.permutation.slot_of_token
     window, place = slots // prod(layout.window), slots % prod(layout.window)
     allowed = window[:, None] == window[None, :]
@@ -46,7 +46,7 @@ def allowed_pairs(layout: WindowLayout) -> Tensor:
 
 
 def place_in_window(layout: WindowLayout) -> Tensor:
-    """(T, 2): row and column of every token within its window."""
+    """Return row and column of every token within its window, (T, 2)."""
     place = layout.permutation.slot_of_token % prod(layout.window)
     return torch.stack((place // layout.window[1], place % layout.window[1]), dim=1)
 

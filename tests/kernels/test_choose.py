@@ -30,7 +30,7 @@ CASE = {
 
 
 def choose_on(device: str, asked: str, **changes) -> Kernel:
-    """The choice for a device, whether the device is there or not."""
+    """Choose for a device, whether the device is there or not."""
     return choose(asked, torch.device(device), **CASE | changes)
 
 
@@ -94,7 +94,7 @@ def test_tiles_are_refused_on_other_devices_than_a_cpu():
 
 @pytest.fixture
 def tiled(monkeypatch) -> list[int]:
-    """The number of channels of every block that is computed in tiles."""
+    """Record the number of channels of every block that is computed in tiles."""
     seen: list[int] = []
 
     def counted(x: Tensor, *args, **options) -> Tensor:
@@ -389,7 +389,7 @@ Outcome = tuple[dict[str, Tensor], dict[str, Tensor | None]]
 
 
 def outcome(model: SwinV2) -> Outcome:
-    """Features and gradients of the parameters."""
+    """Return features, and gradients of the parameters."""
     model.zero_grad()
     features = model(pictures(1, 3, 33, 40).double())
     total(features).backward()
@@ -397,7 +397,7 @@ def outcome(model: SwinV2) -> Outcome:
 
 
 def changed(change: Callable, kernel: str) -> tuple[SwinV2, Outcome, Callable | None]:
-    """A model whose first block is changed after a first forward, with the outcome of that."""
+    """Change the first block of a model after a forward; return also that forward's outcome."""
     torch.manual_seed(0)
     model = backbone(kernel=kernel).double()
     before = outcome(model)

@@ -36,7 +36,7 @@ BUDGETS = {"one tile": (2**24, 2**21, 10**6), "many tiles": (2**12, 2**8, 1)}
 
 @pytest.fixture(params=BUDGETS)
 def budgets(request, monkeypatch) -> None:
-    """Everything at once, or a row of windows and a query at a time."""
+    """Compute everything at once, or a row of windows and a query at a time."""
     hidden, logits, fewest_tokens = BUDGETS[request.param]
     monkeypatch.setattr(linear, "FEWEST_TOKENS", fewest_tokens)
     monkeypatch.setattr(tiled_block, "INFERENCE_BYTES", hidden)
@@ -56,7 +56,7 @@ def tokens_for(partition: Partition, channels: int = 32) -> Tensor:
 
 
 def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Tensor]:
-    """The output of a block and the gradients of its input and parameters."""
+    """Return the output of a block and the gradients of its input and parameters."""
     x = x.clone().requires_grad_()
     torch.manual_seed(0)  # of drop path
     out = block(x, partition)

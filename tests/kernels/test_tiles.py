@@ -1,4 +1,4 @@
-"""Clipped windows and tiles: against the oracle's statement of who may attend to whom."""
+"""Clipped windows and tiles, against the oracle's statement of who may attend to whom."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BATCHES = [
 
 
 def tokens_of(tile: Tile) -> list[Tensor]:
-    """The tokens (R, N) of the clipped windows of every group of a tile, numbered in the batch."""
+    """List the tokens (R, N) of the windows of every group of a tile, as indices of the batch."""
     own = torch.arange(tile.tokens.start, tile.tokens.stop)[:, None, None]
     found = []
     for group in tile.groups:
@@ -36,7 +36,7 @@ def tokens_of(tile: Tile) -> list[Tensor]:
 
 
 def attending(groups: list[Tensor], tokens: int) -> Tensor:
-    """(T, T) bool: who shares a clipped window with whom."""
+    """Return the pairs of tokens that share a clipped window, (T, T) bool."""
     owner = torch.full((tokens,), -1)
     number = 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""The Triton kernels: equal to attention in float64, on CPU by Triton's interpreter.
+"""The Triton kernels of attention, against attention in float64, on CPU by Triton's interpreter.
 
 Where there is no GPU, ``conftest.py`` switches the interpreter on before anything imports Triton;
 the kernels are then also compiled for two GPUs, which takes none.  With a GPU the same tests run
@@ -59,7 +59,7 @@ CASES = [
 def inputs(
     window: Size, sizes: tuple[Size, ...], dtype: torch.dtype = torch.float32, heads: int = HEADS
 ) -> tuple[Tensor, ...]:
-    """qkv, scale, table, and a gradient of the result.  The last head has the largest scale."""
+    """Draw qkv, scale, table, and a gradient of the result; the last head has the largest scale."""
     generator = torch.Generator().manual_seed(0)
     tokens, offsets = sum(map(prod, sizes)), prod(2 * length - 1 for length in window)
     qkv = torch.randn(tokens, 96 * heads, generator=generator).to(dtype)
@@ -69,13 +69,13 @@ def inputs(
 
 
 def segments(length: int, window: int, shifted: bool) -> Tensor:
-    """Which segment every coordinate of an axis is in: those that attend to each other share it."""
+    """Return the segment of every coordinate of an axis; tokens attend within their segments."""
     shift = window // 2 if shifted and length > window else 0
     return (torch.arange(length) + (window - shift) % window) // window
 
 
 def reference(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
-    """Every token to every token of its image, minus the pairs that share no clipped window."""
+    """Attend to every token of the image, minus the pairs that share no clipped window."""
     (sizes, window, shifted), results = partition, []
     for own, (height, width) in zip(qkv.split([prod(size) for size in sizes]), sizes):
         row, column = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
@@ -97,7 +97,7 @@ def reference(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -
 def differentiate(
     function, qkv: Tensor, scale: Tensor, table: Tensor, grad: Tensor, partition: Partition
 ):
-    """The result, and the gradients of qkv, scale and table."""
+    """Return the result, and the gradients of qkv, scale and table."""
     leaves = [x.detach().clone().requires_grad_() for x in (qkv, scale, table)]
     out = function(*leaves, partition)
     out.backward(grad)
@@ -105,7 +105,7 @@ def differentiate(
 
 
 def assert_equal(actual, expected, tolerances) -> None:
-    """Equal to within a tolerance each, relative to the largest element."""
+    """Check that tensors are equal within a tolerance each, relative to the largest element."""
     for one, other, tolerance in zip(actual, expected, tolerances, strict=True):
         error = (one.double() - other).abs().max() / other.abs().max()
         assert error < tolerance, f"{error:.1e} of the largest element"
@@ -303,7 +303,7 @@ BINARIES = [  # kernel, dtype, constants, the most bytes that a thread may spill
 
 
 def compile_for(capability: int) -> list[dict]:
-    """Registers, spilled bytes and shared memory of all BINARIES for a compute capability."""
+    """Return registers, spilled bytes and shared memory of all BINARIES for a capability."""
     reports = []
     for name, dtype, constants, _ in BINARIES:
         module = attention_forward if name.startswith("forward") else attention_backward
@@ -324,7 +324,7 @@ def compile_for(capability: int) -> list[dict]:
 
 
 def resources(ptx: str) -> dict[str, int]:
-    """What the assembler reports of a kernel."""
+    """Return the resources of a kernel, as the assembler reports them."""
     target = re.search(r"\.target (\w+)", ptx)[1]
     command = [triton.knobs.nvidia.ptxas.path, "-v", "--regAllocOptLevel=2"]
     command += [f"--gpu-name={target}", "-o", os.devnull, "/dev/stdin"]

@@ -52,13 +52,13 @@ def tokens_for(partition: Partition) -> Tensor:
 
 
 def fixed_scale(drop_path: DropPath, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-    """A drop path scale by image: random ones depend on dtype and device."""
+    """Return a fixed drop path scale: random ones depend on dtype and device."""
     lengths = torch.tensor([h * w for h, w in sizes], device=branch.device)
     return branch.new_tensor([0.5, 2.0, 0.0][: len(sizes)]).repeat_interleave(lengths)[:, None]
 
 
 def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Tensor]:
-    """The output of a block and the gradients of its input and parameters."""
+    """Return the output of a block and the gradients of its input and parameters."""
     x = x.clone().requires_grad_()
     out = block(x, partition)
     out.backward(pictures(*x.shape, seed=2).to(out))
@@ -67,7 +67,7 @@ def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Te
 
 @pytest.fixture
 def calls(monkeypatch) -> list[Partition]:
-    """Partitions for which a fused block was computed."""
+    """Record the partitions for which a fused block is computed."""
     found, real = [], triton_block.fused_block
 
     def counted(*args, save_activations: bool) -> Tensor:
@@ -276,7 +276,7 @@ def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monk
 
 
 class Kernel:
-    """What launch takes for one of Triton's, and what that is compiled to."""
+    """A stand-in for a Triton kernel."""
 
     def __init__(self):
         self.compiled, self.calls = {}, []
