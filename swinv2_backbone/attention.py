@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swinv2_backbone.packing import Size
 from swinv2_backbone.plain import is_plain
 from swinv2_backbone.position_bias import PositionBias, bias_matrix, offsets_within
 from swinv2_backbone.precision import accumulation_dtype
-from swinv2_backbone.windows import Partition, Size, WindowLayout, window_layout
+from swinv2_backbone.windows import Partition, WindowLayout, window_layout
 
 # (qkv, scale, table, partition) -> attended tokens, see window_attention
 Attend = Callable[[Tensor, Tensor, Tensor, Partition], Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.kernels.choose import asked_for
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
-from swinv2_backbone.windows import Size, shrink, size_of, unpack
+from swinv2_backbone.packing import Size, shrink, size_of, unpack
 
 FEATURES = ("res2", "res3", "res4", "res5")  # the outputs of the stages, as Detectron2 names them
 
@@ -141,7 +141,7 @@ class SwinV2(nn.Module):
         """Compute the features from the tokens of the patch embedding.
 
         Args:
-            x: (T, C), the packed tokens of the first stage (see windows.py).
+            x: (T, C), the packed tokens of the first stage (see packing.py).
             sizes: (height, width) of each image's map, in tokens.
             full: (height, width) of the maps of the batch, to which smaller ones are padded.
         """

@@ -1,6 +1,6 @@
 """The res-post-norm block (paper section 3.2, figure 1) and the stage: merging, then blocks.
 
-Legend: T tokens of the whole batch, packed (see windows.py); C channels.
+Legend: T tokens of the whole batch, packed (see packing.py); C channels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from swinv2_backbone.kernels.choose import Kernel, choose, is_traced, kept_choic
 from swinv2_backbone.kernels.cpu.block import tiled_block
 from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters
 from swinv2_backbone.layers import DropPath, Mlp, PatchMerging
+from swinv2_backbone.packing import Size, shrink
 from swinv2_backbone.plain import Parts
 from swinv2_backbone.position_bias import PositionBias, recomputed_table
-from swinv2_backbone.windows import Partition, Size, shrink
+from swinv2_backbone.windows import Partition
 
 
 class SwinV2Block(nn.Module):

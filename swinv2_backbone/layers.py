@@ -1,6 +1,6 @@
 """The layers of a SwinV2 besides attention: MLP, drop path, patch embedding and patch merging.
 
-Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels.
+Legend: B images; T tokens of the whole batch, packed (see packing.py); C channels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.windows import (
+from swinv2_backbone.packing import (
     Size,
     count_tokens,
     neighbors,

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swinv2_backbone.packing import Size
 from swinv2_backbone.precision import accumulation_dtype, evaluation_dtype
-from swinv2_backbone.windows import Size
 
 HIDDEN = 512  # width K of the MLP in every published model
 

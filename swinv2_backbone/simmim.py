@@ -5,7 +5,7 @@ become one learned token, a linear layer predicts pixels from the last feature m
 the mean absolute error of the hidden pixels.
 
 Legend: B images of H x W pixels; h, w their height and width in tokens (H / 4, W / 4); T = B h w
-tokens of the batch, packed (see windows.py); C channels of the first stage.
+tokens of the batch, packed (see packing.py); C channels of the first stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.layers import PATCH_SIZE
-from swinv2_backbone.windows import pack, shrink, size_of
+from swinv2_backbone.packing import pack, shrink, size_of
 
 MASK_PATCH, MASK_RATIO = 32, 0.6  # pixels and share: section 4.1
 TINY = 1e-5  # keeps the loss of a batch without hidden pixels finite

@@ -10,7 +10,7 @@ from oracle import randomize, reference_features
 from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 FEATURES = ("res2", "res3", "res4", "res5")
 

@@ -15,6 +15,7 @@ PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "precision",
+    "packing",
     "windows",
     "position_bias",
     "plain",

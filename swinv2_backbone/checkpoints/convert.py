@@ -14,8 +14,8 @@ from swinv2_backbone.checkpoints.layouts.native import NATIVE
 from swinv2_backbone.checkpoints.layouts.timm import TIMM
 from swinv2_backbone.checkpoints.layouts.torchvision import TORCHVISION
 from swinv2_backbone.checkpoints.target import find_backbone
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets, offset_index
-from swinv2_backbone.windows import Size
 
 # "detectron2" has our names, in the wrapper of Detectron2's own checkpointer, which finds the
 # place of the backbone in a detector.

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from swinv2_backbone.checkpoints.architecture import Architecture, architecture_of
 from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets
 from swinv2_backbone.variants import RELEASES, VARIANTS
-from swinv2_backbone.windows import Size
 
 LARGEST = 4096  # tokens of a window's side; a larger number is an error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swinv2_backbone.backbone import SwinV2
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 
 class PretrainedWindows(NamedTuple):

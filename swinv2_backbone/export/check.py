@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.layers import PATCH_SIZE
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 LIMIT = 1e-4  # largest difference; relative to the output's largest value if that is above 1
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swinv2_backbone.windows import EMPTY, Size, WindowLayout, WindowPermutation
+from swinv2_backbone.packing import Size
+from swinv2_backbone.windows import EMPTY, WindowLayout, WindowPermutation
 
 
 def graph_layout(

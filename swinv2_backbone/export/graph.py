@@ -4,7 +4,7 @@ It shares the layers of the original model.  It replaces Python decisions by ten
 (geometry.py), and the position bias by a constant for the windows and pretrained windows of the
 model at that time.  For inference only.
 
-Legend: B images; T tokens of the whole batch, packed (see windows.py); C channels; nH heads; N
+Legend: B images; T tokens of the whole batch, packed (see packing.py); C channels; nH heads; N
 tokens in a window.
 """
 
@@ -23,8 +23,9 @@ from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.export.geometry import graph_layout
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
+from swinv2_backbone.packing import Size, shrink
 from swinv2_backbone.position_bias import offset_index
-from swinv2_backbone.windows import Size, WindowLayout, shrink
+from swinv2_backbone.windows import WindowLayout
 
 
 class GraphBlock(nn.Module):

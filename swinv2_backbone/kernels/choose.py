@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import torch
 
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 
 class Kernel(str, Enum):

@@ -13,8 +13,9 @@ from torch import Tensor
 from swinv2_backbone.attention import Attend, exp_logit_scale, join_qkv_bias, window_attention
 from swinv2_backbone.kernels.choose import TRITON_HEAD_DIM
 from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters, parameter_shapes
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import HIDDEN, BiasParameters, bias_of_offsets, offset_grid
-from swinv2_backbone.windows import Partition, Size
+from swinv2_backbone.windows import Partition
 
 Results = dict[str, Tensor]  # a result and the gradients of its inputs, by name
 Check = Callable[[Partition, torch.device, torch.dtype], tuple[Results, Results]]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 
 def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from swinv2_backbone.attention import WindowAttention, cosine_attention
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Partition, Size
+from swinv2_backbone.windows import Partition
 
 WINDOWS, HEADS, TOKENS, CHANNELS = 2, 2, 4, 3  # nW, nH, N, d
 HALF = [torch.float16, torch.bfloat16]

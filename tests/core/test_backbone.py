@@ -28,7 +28,8 @@ from torch import Tensor
 from swinv2_backbone import VARIANTS, SwinV2, build_backbone
 from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.layers import DropPath
-from swinv2_backbone.windows import Partition, Size
+from swinv2_backbone.packing import Size
+from swinv2_backbone.windows import Partition
 
 CPU = torch.device("cpu")
 OUT_FEATURES = [names for n in range(1, 5) for names in itertools.combinations(FEATURES, n)]

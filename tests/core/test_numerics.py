@@ -10,7 +10,7 @@ from models import FOUR_STAGES, backbone, pictures, total
 from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 MODES = [
     (torch.float32, False),

@@ -10,6 +10,7 @@ from oracle import log_spaced, position_bias, randomize
 from torch import Tensor, nn
 
 from swinv2_backbone import VARIANTS, SwinV2, build_backbone
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import (
     PositionBias,
     bias_matrix,
@@ -17,7 +18,6 @@ from swinv2_backbone.position_bias import (
     offset_index,
     offsets_within,
 )
-from swinv2_backbone.windows import Size
 
 CPU = torch.device("cpu")
 

@@ -8,17 +8,8 @@ import torch
 from oracle import concat_neighbors, may_attend
 from torch import Tensor
 
-from swinv2_backbone.windows import (
-    Size,
-    WindowLayout,
-    WindowPermutation,
-    neighbors,
-    pack,
-    shrink,
-    tokens_per_image,
-    unpack,
-    window_layout,
-)
+from swinv2_backbone.packing import Size, neighbors, pack, shrink, tokens_per_image, unpack
+from swinv2_backbone.windows import WindowLayout, WindowPermutation, window_layout
 
 CPU = torch.device("cpu")
 SIDES = range(1, 10)

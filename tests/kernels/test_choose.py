@@ -17,8 +17,8 @@ from swinv2_backbone import SwinV2
 from swinv2_backbone.kernels import choose as choice
 from swinv2_backbone.kernels.choose import VARIABLE, Kernel, choose
 from swinv2_backbone.kernels.cpu.block import tiled_block
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Size
 
 CASE = {
     "dtype": torch.float32,

@@ -10,7 +10,7 @@ from oracle import may_attend
 from torch import Tensor
 
 from swinv2_backbone.kernels.tiles import Tile, clipped_windows, cut, tiles
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 CPU = torch.device("cpu")
 SIDES = range(1, 12)

@@ -36,7 +36,8 @@ from swinv2_backbone.kernels import self_check  # noqa: E402
 from swinv2_backbone.kernels.triton import attention as kernels  # noqa: E402
 from swinv2_backbone.kernels.triton.attention import triton_window_attention  # noqa: E402
 from swinv2_backbone.kernels.triton.device import attention_backward, attention_forward  # noqa: E402
-from swinv2_backbone.windows import Partition, Size  # noqa: E402
+from swinv2_backbone.packing import Size  # noqa: E402
+from swinv2_backbone.windows import Partition  # noqa: E402
 
 HEADS = 2
 HALF = [torch.float16, torch.bfloat16]

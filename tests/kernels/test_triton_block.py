@@ -29,8 +29,9 @@ from swinv2_backbone.kernels.triton import block as triton_block  # noqa: E402
 from swinv2_backbone.kernels.triton import launch as triton_launch  # noqa: E402
 from swinv2_backbone.kernels.triton import rows as triton_rows  # noqa: E402
 from swinv2_backbone.layers import DropPath  # noqa: E402
+from swinv2_backbone.packing import Size  # noqa: E402
 from swinv2_backbone.position_bias import HIDDEN, PositionBias  # noqa: E402
-from swinv2_backbone.windows import Partition, Size  # noqa: E402
+from swinv2_backbone.windows import Partition  # noqa: E402
 
 HALF = [torch.float16, torch.bfloat16]
 CHANNELS, HEADS = 96, 3  # not a power of two

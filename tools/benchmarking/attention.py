@@ -28,8 +28,9 @@ from benchmarking.machine import describe
 from benchmarking.results import Content
 from benchmarking.settings import Setting
 from swinv2_backbone.attention import window_attention
+from swinv2_backbone.packing import flat_sizes
 from swinv2_backbone.position_bias import bias_matrix, offsets_within
-from swinv2_backbone.windows import Partition, flat_sizes, window_layout
+from swinv2_backbone.windows import Partition, window_layout
 
 Passes = tuple[Callable[[], Tensor], Callable[[], object]]  # forward, forward with backward
 

@@ -18,7 +18,7 @@ from benchmarking.runs import runner
 from benchmarking.settings import Setting, nearest_whole
 from benchmarking.timing import Stopwatch, alternate, device_clock, in_milliseconds, stopwatch
 from benchmarking.weights import random_backbone, random_images
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 SIDES = (512, 1024, 1536, 2048)  # of the square images whose cost should be linear
 PADDED: Size = (800, 1333)

@@ -14,7 +14,7 @@ import torch
 
 from swinv2_backbone import VARIANTS, Variant
 from swinv2_backbone.layers import PATCH_SIZE
-from swinv2_backbone.windows import Size, shrink
+from swinv2_backbone.packing import Size, shrink
 
 MODES = ("forward", "training")  # eval and no_grad; forward and backward
 DTYPES = {

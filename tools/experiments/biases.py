@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from swinv2_backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import PositionBias
-from swinv2_backbone.windows import Size
 
 BIASES = ("log", "linear", "parameterized")
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from swinv2_backbone import SwinV2
 from swinv2_backbone.attention import Attend, WindowAttention, window_attention
-from swinv2_backbone.windows import Partition, pack, unpack
+from swinv2_backbone.packing import pack, unpack
+from swinv2_backbone.windows import Partition
 
 
 class PaddingAttended(WindowAttention):

@@ -21,7 +21,7 @@ from swinv2_backbone.d2.engine.last_checkpoint import (
     last_good_checkpoint,
     tag_checkpoint,
 )
-from swinv2_backbone.windows import Size
+from swinv2_backbone.packing import Size
 
 FETCHED = ("swinv2://", "http://", "https://")  # schemes that Detectron2 does not have to open
 NOTHING_READ = (Path(), Content(None, {}))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from swinv2_backbone import backbone as core
 from swinv2_backbone.build import build_backbone
+from swinv2_backbone.packing import Size
 from swinv2_backbone.variants import VARIANTS, variant_name
-from swinv2_backbone.windows import Size
 
 
 class D2SwinV2(Backbone):

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swinv2_backbone.kernels.tiles import Group, Tile
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import bias_matrix, offset_index, offsets_within
-from swinv2_backbone.windows import Size
 
 EPS = 1e-6  # of the norm of a query or key, as in attention.py
 LOGITS_BYTES = 3 * 2**19  # of the logits held at a time: the caches of one or two cores hold them

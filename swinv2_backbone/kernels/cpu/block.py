@@ -20,7 +20,8 @@ from swinv2_backbone.kernels.cpu.gradients import Gradients
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
 from swinv2_backbone.kernels.operator import Operator
 from swinv2_backbone.kernels.parameters import BlockParameters
-from swinv2_backbone.windows import Partition, flat_sizes, sizes_of
+from swinv2_backbone.packing import flat_sizes, sizes_of
+from swinv2_backbone.windows import Partition
 
 # Size of the hidden layer of the MLP, the widest tensor of a tile, in the dtype of attention.
 # Larger tiles need more memory, which matters in inference, and less time in Python, which matters

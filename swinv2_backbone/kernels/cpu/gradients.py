@@ -17,8 +17,8 @@ from swinv2_backbone.kernels.cpu.linear import PreparedLinear, linear_gradients
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
 from swinv2_backbone.kernels.parameters import BlockParameters
 from swinv2_backbone.kernels.tiles import Tile
+from swinv2_backbone.packing import Size
 from swinv2_backbone.precision import accumulation_dtype
-from swinv2_backbone.windows import Size
 
 
 class Gradients:

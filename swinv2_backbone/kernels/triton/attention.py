@@ -37,7 +37,8 @@ from swinv2_backbone.kernels.triton.device.attention_backward import (
 )
 from swinv2_backbone.kernels.triton.device.attention_forward import forward_block, forward_whole
 from swinv2_backbone.kernels.triton.launch import cdiv, launch
-from swinv2_backbone.windows import Partition, flat_sizes, sizes_of
+from swinv2_backbone.packing import flat_sizes, sizes_of
+from swinv2_backbone.windows import Partition
 
 # Measured on an H100.  In float32, without tensor cores, 4 warps spill.  Prefetching pays in the
 # one kernel that loads little else than q, k and v.  Kernels that sum over windows run about

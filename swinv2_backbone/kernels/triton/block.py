@@ -33,8 +33,9 @@ from swinv2_backbone.kernels.triton.fused import (
     Geometry,
     prepare,
 )
+from swinv2_backbone.packing import Size, flat_sizes
 from swinv2_backbone.position_bias import BiasParameters
-from swinv2_backbone.windows import Partition, Size, flat_sizes
+from swinv2_backbone.windows import Partition
 
 
 class Arguments(NamedTuple):

@@ -20,8 +20,8 @@ from swinv2_backbone.kernels.triton.parameters import (
     small_gradients,
 )
 from swinv2_backbone.kernels.triton.rows import add_norm, add_norm_backward, gelu_backward
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import BiasParameters
-from swinv2_backbone.windows import Size
 
 
 class Geometry(NamedTuple):

@@ -16,8 +16,8 @@ from torch import Tensor
 from swinv2_backbone.kernels.parameters import BlockParameters
 from swinv2_backbone.kernels.triton.device import parameters as device
 from swinv2_backbone.kernels.triton.launch import cdiv, launch
+from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import HIDDEN, BiasParameters, offset_grid
-from swinv2_backbone.windows import Size
 
 FEW, MANY = 8, 64  # offsets at a time: with all hidden units, with UNITS of them
 UNITS = 16
