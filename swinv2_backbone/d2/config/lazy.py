@@ -1,7 +1,7 @@
-"""The LazyConfig dialect: its keys, loaded from a file and overrides, and translated to a plan.
+"""The LazyConfig dialect: a config loaded from a file and overrides, and translated to a plan.
 
 A LazyConfig has ``model``, ``dataloader.{train,test,evaluator}``, ``optimizer`` and
-``lr_multiplier``, as Detectron2's own have, and ``train``, whose keys and defaults are the options
+``lr_multiplier``, as in Detectron2, and ``train``, whose keys and defaults are the options
 of the plan. ``datasets.{train,test}`` may register datasets.
 """
 
@@ -48,11 +48,13 @@ def train_defaults() -> dict[str, Any]:
 
 
 def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
-    """Load a LazyConfig from a .py file and overrides ``key=value``; checked, ``train`` complete.
+    """Load and validate a LazyConfig from a .py file and overrides ``key=value``.
+
+    Missing keys of ``train`` are filled in with their defaults.
 
     Raises:
-        ConfigError: a part is missing, or keys or values are unknown or not possible here; a
-            ValueError that names all.
+        ConfigError: a part is missing, or keys or values are unknown or invalid; a ValueError
+            that lists all of them.
     """
     if not Path(config_file).is_file():
         raise ConfigError([f"--config-file {config_file!r} does not exist"])
@@ -106,9 +108,9 @@ def _known_part(given: Any, known: dict, path: str, faults: list[str]) -> dict:
 
 
 def _unknown_override(cfg: DictConfig, opt: str) -> list[str]:
-    """Report an override of something that the config does not have.
+    """Report an override of a key that the config does not have.
 
-    The last part of a name may be new: an argument that was left at its default.
+    The last part of a key may be new, because it may be an argument that has its default value.
     """
     name = opt.split("=")[0].lstrip("+~")
     path = name.split(".")
@@ -137,7 +139,7 @@ def calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _unknown_arguments(cfg: DictConfig) -> list[str]:
-    """Report arguments of LazyCalls that what they call does not take."""
+    """Report arguments of LazyCalls that the called function or class does not accept."""
     faults = []
     for part in (part for part in ("datasets", *PARTS) if cfg.get(part) is not None):
         for path, call in calls(cfg[part], part):
@@ -146,7 +148,7 @@ def _unknown_arguments(cfg: DictConfig) -> list[str]:
                 target = get_object(target) if isinstance(target, str) else target
                 parameters = inspect.signature(target).parameters
             except (HydraException, ImportError, TypeError, ValueError):
-                continue  # found out when it is called
+                continue  # the call itself will raise
             if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
                 continue
             given = [str(key) for key in call if not str(key).startswith("_")]
@@ -166,7 +168,7 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
     for name, option in OPTIONS.items():
         key = option.lazy.format_map(places)
         found = option.lazy_default
-        if key and not key.startswith(".") and "[" not in key:  # a key, no part of a call
+        if key and not key.startswith(".") and "[" not in key:  # a key, not part of a call
             found = _value(config, key, found)
         values[name] = plain(found)
     faults = [*unreadable, *_unknown_arguments(config)]
@@ -184,7 +186,7 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
 
 
 def _value(config: DictConfig, key: str, default: Any) -> Any:
-    """Return the value of a key that may be absent; calls and dicts are read elsewhere."""
+    """Return the value of a key that may be missing; calls and dicts are read elsewhere."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not OmegaConf.is_dict(node) or last not in node or OmegaConf.is_dict(node[last]):
@@ -239,7 +241,7 @@ _SPLITS = ("train", "test")
 
 
 def _factories(config: DictConfig) -> Factories:
-    """Return builders of the nodes of the config, which are called and never changed."""
+    """Return builders of the nodes of the config; the nodes are never changed."""
     loader = config.dataloader
 
     def optimizer(model: Any) -> Any:

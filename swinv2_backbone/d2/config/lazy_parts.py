@@ -25,7 +25,7 @@ def target_name(node: DictConfig) -> str:
 def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     """Read ``lr_multiplier``."""
     node, found = config.lr_multiplier, {}
-    if "scheduler" in node:  # of a warm-up
+    if "scheduler" in node:  # a schedule with warm-up
         length = node.get("warmup_length", 0) * config.train.max_iter
         found["schedule.warmup_iters"] = round(length)
         node = node.scheduler
@@ -47,14 +47,15 @@ def clipping(config: DictConfig, faults: list[str]) -> dict[str, Any]:
         return {"clipping.enabled": False}
     if not OmegaConf.is_dict(node) or not {"kind", "value"} <= set(node) <= set(CLIP):
         faults.append(
-            f"train.clip must be None or a dict with kind, value and perhaps norm_type, got {node}"
+            "train.clip must be None or a dict with kind, value and optionally norm_type, "
+            f"got {node}"
         )
         return {"clipping.enabled": False}
     return {"clipping.enabled": True, **{f"clipping.{key}": node[key] for key in node}}
 
 
 def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
-    """Read the augmentations of the mappers of ``dataloader``; those of users have no option."""
+    """Read the augmentations of the mappers of ``dataloader``; custom ones have no option."""
     found: dict[str, Any] = {"augmentation.flip": "none"}
     for call in _augmentations(config, "train"):
         name, get = target_name(call), call.get

@@ -1,4 +1,4 @@
-"""An option of a training: its key in each config dialect, its default, its check, its meaning."""
+"""A training option: its key in each config dialect, its default, its check and its meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-# A check returns the requirement that a value misses, to follow "must be"; "" if there is none.
+# A check returns the requirement that a value violates, to follow "must be"; "" if it is valid.
 Check = Callable[[Any], str]
 
 
@@ -20,11 +20,11 @@ class Dialect(Enum):
     LAZY = "LazyConfig"
 
     def setting(self, key: str, value: Any) -> str:
-        """Write an override of a key as the command line takes it."""
+        """Return an override of a key as it is written on the command line."""
         return f"{key} {value}" if self is Dialect.YACS else f"{key}={value}"
 
     def copy(self, config: Any) -> Any:
-        """Copy a config, so that the user's is never changed."""
+        """Return a copy of a config, so that the user's config is never changed."""
         config = copy.deepcopy(config)
         if self is Dialect.YACS:
             config.defrost()
@@ -95,12 +95,12 @@ def _is_int(value: Any) -> bool:
 
 
 def integer(least: int) -> Check:
-    """Require a whole number of at least ``least``."""
-    return lambda v: "" if _is_int(v) and v >= least else f"a whole number, at least {least}"
+    """Require an integer of at least ``least``."""
+    return lambda v: "" if _is_int(v) and v >= least else f"an integer, at least {least}"
 
 
 def number(expected: str, holds: Callable[[float], bool]) -> Check:
-    """Require a finite number for which ``holds`` is true; ``expected`` says so in words."""
+    """Require a finite number for which ``holds`` is true; ``expected`` describes it in words."""
 
     def check(value: Any) -> str:
         is_number = _is_int(value) or isinstance(value, float)
@@ -114,7 +114,7 @@ def flag(value: Any) -> str:
 
 
 def text(value: Any) -> str:
-    return "" if isinstance(value, str) else "a text"
+    return "" if isinstance(value, str) else "a string"
 
 
 def sequence(entry: Check, *, least: int = 0) -> Check:

@@ -42,7 +42,7 @@ class Factories(NamedTuple):
     optimizer: Callable[[nn.Module], optim.Optimizer]
     schedule: Callable[[optim.Optimizer], Any]  # returns an LRScheduler or fvcore's ParamScheduler
     train_loader: Callable[[], Iterable]  # batches of the images that go through the model at once
-    test_loader: Callable[[str, bool], Iterable]  # (dataset, images at their own size?)
+    test_loader: Callable[[str, bool], Iterable]  # (dataset, True for images at their own size)
     evaluator: Callable[[str, Path], Any]  # (dataset, folder for its results)
 
 
@@ -50,15 +50,15 @@ class Factories(NamedTuple):
 class TrainingPlan:
     """A whole training, as a config of either dialect describes it.
 
-    Two plans are equal if they describe the same training, whichever dialect they come from:
-    options without effect, such as the size of a crop that is switched off, do not count.
+    Two plans are equal if they describe the same training, whichever dialect they come from.
+    Options without effect, such as the size of a disabled crop, are not compared.
 
     Attributes:
-        dialect: dialect of the config, in which messages name its keys.
+        dialect: dialect of the config; messages use its keys.
         config: private copy of the config.
-        translate: function that makes a plan of another config of this dialect.
-        places: the text for each pair of braces in a key, such as the path of the backbone.
-        factories: builders of what the config describes by code.
+        translate: function that makes a plan from another config of this dialect.
+        places: replacement for each pair of braces in a key, such as the path of the backbone.
+        factories: builders of the parts that the config describes by code.
         unreadable: faults found by the translation, one message each.
     """
 
@@ -103,14 +103,14 @@ class TrainingPlan:
         off += ["schedule.steps", "schedule.gamma"] if name != "WarmupMultiStepLR" else []
         off += ["schedule.poly_power"] if name != "WarmupPolyLR" else []
         names = (name for name in OPTIONS if not name.startswith(tuple(off)))
-        return {name: self[name] for name in names if name != "data.class_names"}  # of the data
+        return {name: self[name] for name in names if name != "data.class_names"}  # derived
 
     def key(self, name: str) -> str:
-        """Return the key of an option as the user of this dialect writes it."""
+        """Return the key of an option in the dialect of the config."""
         return OPTIONS[name].key(self.dialect).format_map(self.places)
 
     def setting(self, name: str, value: Any) -> str:
-        """Write an override of an option as the user of this dialect does."""
+        """Return an override of an option in the dialect of the config."""
         return self.dialect.setting(self.key(name), value)
 
     def replaced(self, values: Mapping[str, Any]) -> TrainingPlan:

@@ -1,6 +1,6 @@
-"""The one check of a plan: each value, then what must hold between options.
+"""Validation of a plan: each value by itself, then the rules between options.
 
-All faults are reported at once, each with the key that the user of this dialect writes.
+All faults are reported at once, each with its key in the dialect of the config.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class ConfigError(ValueError):
         self.faults = list(faults)
         text = self.faults[0] if len(self.faults) == 1 else ""
         super().__init__(
-            text or f"{len(self.faults)} faults in the config:\n- " + "\n- ".join(self.faults)
+            text or f"{len(self.faults)} errors in the config:\n- " + "\n- ".join(self.faults)
         )
 
 
 def validate(plan: TrainingPlan) -> TrainingPlan:
-    """Return the plan if it can be carried out.
+    """Return the plan if it is valid.
 
     Raises:
-        ConfigError: it cannot; the message has all faults, in the dialect of the plan's config.
+        ConfigError: the plan is invalid; the message lists all faults in the config's dialect.
     """
     wrong = {
         name: f"{plan.key(name)} must be {expected}, got {plan[name]!r}"
@@ -47,7 +47,7 @@ def validate(plan: TrainingPlan) -> TrainingPlan:
     }
     faults = [*plan.unreadable, *wrong.values()]
     for options, rule in RULES:
-        if not wrong.keys() & set(options):  # a rule may rely on the values that it compares
+        if not wrong.keys() & set(options):  # a rule may assume that its options are valid
             faults += rule(plan)
     if faults:
         raise ConfigError(faults)
@@ -55,16 +55,17 @@ def validate(plan: TrainingPlan) -> TrainingPlan:
 
 
 def validate_processes(plan: TrainingPlan) -> None:
-    """Raise ConfigError if the processes of this training cannot carry out the plan.
+    """Raise ConfigError if the plan does not suit the number of processes of this training.
 
-    A config that several processes trained by may be loaded in one to predict.
+    This is separate from ``validate``, because the config of a training with several processes may
+    be loaded by a single process for prediction.
     """
     if faults := list(_several_processes(plan)):
         raise ConfigError(faults)
 
 
 def no_such_key(key: str, known: Sequence[str]) -> str:
-    """Report a key that does not exist, with the nearest that does."""
+    """Return the message about a key that does not exist, with the closest existing key."""
     path, _, last = key.rpartition(".")
     near = difflib.get_close_matches(last, known, n=1)
     near = near or difflib.get_close_matches(last.upper(), known, n=1)
@@ -73,7 +74,7 @@ def no_such_key(key: str, known: Sequence[str]) -> str:
     return f"{key}: no such key; {path or 'the config'} has {', '.join(map(str, known)) or 'none'}"
 
 
-# ---- Rules: options that they read, and a function that yields a message for each fault
+# ---- Rules: each yields one message per fault
 
 
 def _optimizer(plan: TrainingPlan) -> Iterator[str]:
@@ -96,7 +97,7 @@ def _device(plan: TrainingPlan) -> Iterator[str]:
         )
     if amp and kind == "cpu" and dtype == "float16":
         yield (
-            f"{plan.setting('precision.amp_dtype', dtype)} trains on a GPU only; "
+            f"{plan.setting('precision.amp_dtype', dtype)} requires a GPU; "
             f"on the CPU, use {plan.setting('precision.amp_dtype', 'bfloat16')}"
         )
 
@@ -113,12 +114,12 @@ def _sharding(plan: TrainingPlan) -> Iterator[str]:
     if sharding == "all" and plan.step.ema:
         off = plan.setting("step.ema", False)
         yield (
-            f'{key} "all" keeps no average of the weights: set {off}, or '
+            f'{key} "all" does not support the average of the weights: set {off}, or '
             f"{plan.setting('step.sharding', 'optimizer')}"
         )
     if sharding == "all" and plan.precision.amp and plan.precision.amp_dtype == "float16":
         yield (
-            f'{key} "all" does not scale gradients: set '
+            f'{key} "all" does not support gradient scaling: set '
             f"{plan.setting('precision.amp_dtype', 'bfloat16')}, or "
             f"{plan.setting('step.sharding', 'none')}"
         )
@@ -127,8 +128,8 @@ def _sharding(plan: TrainingPlan) -> Iterator[str]:
 def _average(plan: TrainingPlan) -> Iterator[str]:
     if plan.step.ema and plan.evaluation.precise_bn:
         yield (
-            f"{plan.key('evaluation.precise_bn')} measures the weights in training, not their "
-            f"average: set {plan.setting('step.ema', False)} or "
+            f"{plan.key('evaluation.precise_bn')} updates the trained model, not the average of "
+            f"its weights: set {plan.setting('step.ema', False)} or "
             f"{plan.setting('evaluation.precise_bn', False)}"
         )
 
@@ -136,8 +137,9 @@ def _average(plan: TrainingPlan) -> Iterator[str]:
 def _proposals(plan: TrainingPlan) -> Iterator[str]:
     if plan.model.load_proposals and not plan.data.unsafe_proposals:
         yield (
-            f"{plan.key('model.load_proposals')} reads pickles, which run code: set it False, or, "
-            f"if you trust their source, {plan.setting('data.unsafe_proposals', True)}"
+            f"{plan.key('model.load_proposals')} reads pickles, which can run code: set it to "
+            "False, or, if you trust their source, set "
+            f"{plan.setting('data.unsafe_proposals', True)}"
         )
 
 
@@ -152,7 +154,7 @@ def _jitter(plan: TrainingPlan) -> Iterator[str]:
         )
     if node.crop and plan.dialect is Dialect.YACS:  # a LazyConfig lists its augmentations in order
         off = plan.setting("augmentation.crop", False)
-        yield f"{plan.key('augmentation.lsj')} crops already: set {off}"
+        yield f"{plan.key('augmentation.lsj')} already crops: set {off}"
 
 
 def _augmented_test(plan: TrainingPlan) -> Iterator[str]:
@@ -161,12 +163,11 @@ def _augmented_test(plan: TrainingPlan) -> Iterator[str]:
     key, name = plan.key("evaluation.augmented"), plan.model.architecture
     if name not in AUGMENTED:
         yield (
-            f"{key} is for {' and '.join(AUGMENTED)}, not for "
-            f"{plan.key('model.architecture')} {name}"
+            f"{key} supports {' and '.join(AUGMENTED)}, not {plan.key('model.architecture')} {name}"
         )
     if plan.model.keypoints:
         off = plan.setting("evaluation.augmented", False)
-        yield f"{key} has no keypoints: set {off}"
+        yield f"{key} does not support keypoints: set {off}"
 
 
 def _several_processes(plan: TrainingPlan) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The sections of a training plan: each option once, with its keys, default, check and meaning.
 
-To add an option, declare it here and use it where it takes effect. The keys that are added to a
-config, its translation, the checks and the tables in docs/ follow from the declaration.
+To add an option, declare it here and use it where it takes effect. Everything else follows from
+the declaration: the keys that are added to a config, its translation, the checks, and the tables
+in docs/.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from swinv2_backbone.d2.solver.clipping import CLIPPING
 SHARDING = ("none", "optimizer", "all")
 WINDOWS = optional(either(integer(1), sequence(either(integer(1), sequence(integer(1), least=2)))))
 _TRAIN, _TEST = "dataloader.train.mapper.augmentations", "dataloader.test.mapper.augmentations"
-# The augmentations of a LazyConfig are named by their classes in its lists.
+# In a LazyConfig, an augmentation is identified by its class in the list.
 RESIZE, TEST_RESIZE = f"{_TRAIN}[ResizeShortestEdge]", f"{_TEST}[ResizeShortestEdge]"
 JITTER, CROP = f"{_TRAIN}[ResizeScale]", f"{_TRAIN}[RandomCrop]"
 COLOR, FLIP = f"{_TRAIN}[ColorAugmentation]", f"{_TRAIN}[RandomFlip]"
@@ -52,32 +53,33 @@ class Backbone:
     """SwinV2."""
 
     variant: str | None = _backbone(None, "variant", optional(text),
-        "Published architecture ([MODELS.md](MODELS.md)), by its name or its seed name.")
+        "Name or seed name of a published architecture ([MODELS.md](MODELS.md)).")
     embed_dim: int | None = _backbone(None, "embed_dim", optional(integer(1)),
-        "Channels of the first stage, for a size of your own.")
+        "Channels of the first stage, for a custom size.")
     depths: tuple | None = _backbone(None, "depths", optional(sequence(integer(1))),
-        "Blocks of each stage, for a size of your own.")
+        "Number of blocks per stage, for a custom size.")
     num_heads: tuple | None = _backbone(None, "num_heads", optional(sequence(integer(1))),
-        "Attention heads of each stage, for a size of your own.")
+        "Number of attention heads per stage, for a custom size.")
     window_size: Any = _backbone(None, "window_size", WINDOWS,
-        "Window in tokens: `16`, `(16, 16, 16, 8)` per stage, or `((12, 16), ...)` as (height, "
-        "width). None: the variant's.")
+        "Window size in tokens: `16`, `(16, 16, 16, 8)` per stage, or `((12, 16), ...)` as "
+        "(height, width) per stage. None: that of the variant.")
     pretrained_window_sizes: Any = _backbone(None, "pretrained_window_sizes", WINDOWS,
-        "Windows that the weights were trained with, which normalize the position bias. None: the "
-        "variant's, or the weights'.")
+        "Windows that the weights were trained with, which normalize the position bias. None: "
+        "those of the variant or of the weights.")
     drop_path_rate: float = _backbone(0.0, "drop_path_rate", share,
         "Drop path rate of the last block; it rises linearly from 0.")
     out_features: tuple | None = _backbone(None, "out_features", optional(sequence(text)),
-        "Features to return. None: those that the FPN or head takes. Stages after the last are "
-        "not built.")
+        "Features to return. None: those that the FPN or head uses. Stages after the last of them "
+        "are not built.")
     frozen_stages: int = _backbone(-1, "frozen_stages", integer(-1),
-        "0: freeze the patch embedding; k: also the first k stages; -1: nothing.")
+        "Parts to freeze: -1: nothing; 0: the patch embedding; k: also the first k stages.")
     activation_checkpointing: bool = _backbone(False, "activation_checkpointing", flag,
-        "Less memory, more time.")
+        "Recompute activations in the backward: less memory, more time.")
     kernel: str = _backbone("auto", "kernel", text,
-        "How blocks are computed, with the same result ([SPEED.md](SPEED.md#which-kernel-runs)).")
+        "Implementation of the blocks; all give the same result "
+        "([SPEED.md](SPEED.md#which-kernel-runs)).")
     mask_padding: bool = _backbone(True, "mask_padding", flag,
-        "Leave the zero padding of a batch out of the attention; needs a `PIXEL_MEAN` that no "
+        "Exclude the zero padding of a batch from attention; requires a `PIXEL_MEAN` that no "
         "pixel equals.")
 
 
@@ -87,12 +89,12 @@ class UPerNet:
 
     pool_scales: tuple = option((1, 2, 3, 6), "MODEL.UPERNET.POOL_SCALES",
         "model.sem_seg_head.pool_scales", sequence(integer(1), least=1),
-        "Grids of the pyramid pooling.")
+        "Grid sizes of the pyramid pooling module.")
     dropout: float = option(0.1, "MODEL.UPERNET.DROPOUT", "model.sem_seg_head.dropout", share,
-        "Share of channels dropped before a classifier.")
+        "Fraction of channels dropped before each classifier.")
     aux_in_feature: str | None = option("res4", "MODEL.UPERNET.AUX_IN_FEATURE",
         "model.sem_seg_head.aux_in_feature", optional(text),
-        "Feature of the auxiliary classifier in training; None: no auxiliary classifier.")
+        "Input feature of the auxiliary classifier in training; None: no auxiliary classifier.")
     aux_channels: int = option(256, "MODEL.UPERNET.AUX_CONVS_DIM",
         "model.sem_seg_head.aux_channels", integer(1),
         "Channels of the auxiliary classifier.")
@@ -108,15 +110,15 @@ class Model:
     architecture: str = option("GeneralizedRCNN", "MODEL.META_ARCHITECTURE", "model", text,
         "Meta-architecture.")
     masks: bool = option(False, "MODEL.MASK_ON", "model.roi_heads.mask_head", flag,
-        "Whether the model predicts masks of objects.")
+        "Whether the model predicts instance masks.")
     keypoints: bool = option(False, "MODEL.KEYPOINT_ON", "model.roi_heads.keypoint_head", flag,
         "Whether the model predicts keypoints.")
     load_proposals: bool = option(False, "MODEL.LOAD_PROPOSALS", "", flag,
         "Read proposals from files.")
     thing_classes: int | None = option(None, "{things}", "{things}", optional(integer(1)),
-        "Classes of objects.")
+        "Number of object classes.")
     stuff_classes: int | None = option(None, "{stuff}", "{stuff}", optional(integer(1)),
-        "Classes of semantic segmentation.")
+        "Number of semantic segmentation classes.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Optimizer:
         "Weight decay of norms.")
     weight_decay_bias: float | None = option(0.0, "SOLVER.WEIGHT_DECAY_BIAS",
         "optimizer.params.weight_decay_bias", optional(not_negative),
-        "Weight decay of biases; None, in YAML: that of weights.")
+        "Weight decay of biases; None (YAML only): the same as for weights.")
     bias_lr_factor: float = option(1.0, "SOLVER.BIAS_LR_FACTOR", "optimizer.params.bias_lr_factor",
         positive,
         "Factor on the learning rate of biases.")
@@ -155,21 +157,21 @@ class Schedule:
     """Length and learning-rate schedule."""
 
     max_iter: int = option(40000, "SOLVER.MAX_ITER", "train.max_iter", integer(1),
-        "Iterations, each a step of the optimizer.", lazy_default=90000)
+        "Number of iterations; each is one optimizer step.", lazy_default=90000)
     name: str = option("WarmupMultiStepLR", "SOLVER.LR_SCHEDULER_NAME", "lr_multiplier.scheduler",
         text,
         "One of `WarmupMultiStepLR`, `WarmupCosineLR`, `WarmupPolyLR`; in a LazyConfig, any "
         "scheduler.")
     steps: tuple = option((30000,), "SOLVER.STEPS", "lr_multiplier.scheduler.milestones",
         sequence(integer(1)),
-        "Iterations at which the learning rate falls by `GAMMA`.")
+        "Iterations at which the learning rate is multiplied by `GAMMA`.")
     gamma: float = option(0.1, "SOLVER.GAMMA", "lr_multiplier.scheduler.values[1]", positive,
-        "Factor at each of the steps.")
+        "Factor on the learning rate at each of `STEPS`.")
     poly_power: float = option(1.0, "SOLVER.POLY_POWER", "lr_multiplier.scheduler.power", positive,
         "Power of `WarmupPolyLR`: (1 - iteration / max_iter) ** power.")
     warmup_iters: int = option(1000, "SOLVER.WARMUP_ITERS", "lr_multiplier.warmup_length",
         integer(0),
-        "Iterations of warm-up; in a LazyConfig, their share of all iterations.")
+        "Warm-up iterations; in a LazyConfig, as a fraction of all iterations.")
     warmup_factor: float = option(0.001, "SOLVER.WARMUP_FACTOR", "lr_multiplier.warmup_factor",
         not_negative,
         "Learning rate at the first iteration, relative to that after the warm-up.")
@@ -183,7 +185,7 @@ class Precision:
     """Device and mixed precision."""
 
     device: str = option("cuda", "MODEL.DEVICE", "train.device", text,
-        "Device of the training.")
+        "Device to train and evaluate on.")
     amp: bool = option(False, "SOLVER.AMP.ENABLED", "train.amp.enabled", flag,
         "Mixed precision.")
     amp_dtype: str = option("bfloat16", "SOLVER.AMP.DTYPE", "train.amp.dtype",
@@ -193,14 +195,15 @@ class Precision:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Clipping of gradients."""
+    """Gradient clipping."""
 
     enabled: bool = option(False, "SOLVER.CLIP_GRADIENTS.ENABLED", "train.clip", flag,
-        "Clip gradients; in a LazyConfig, `train.clip` is None or a dict of the next three.")
+        "Clip gradients; in a LazyConfig, `train.clip` is None or a dict of the three options "
+        "below.")
     kind: str = option("value", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "train.clip.kind",
         one_of(*CLIPPING),
-        "`full_model`: by the norm of all gradients together; `norm`: of each parameter; `value`: "
-        "of each number.")
+        "`full_model`: clip the norm of all gradients together; `norm`: the norm of each "
+        "parameter's gradient; `value`: each element.")
     value: float = option(1.0, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "train.clip.value", positive,
         "Largest norm or value.")
     norm_type: float = option(2.0, "SOLVER.CLIP_GRADIENTS.NORM_TYPE", "train.clip.norm_type",
@@ -210,19 +213,19 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the optimizer."""
+    """Optimizer step."""
 
     batch_size: int = option(16, "SOLVER.IMS_PER_BATCH", "dataloader.train.total_batch_size",
         integer(1),
-        "Images of a step, of all processes together.")
+        "Images per step, in total over all processes.")
     accumulate: int = option(1, "SOLVER.ACCUMULATE", "train.accumulate", integer(1),
-        "Parts in which the images of a step go through the model: less memory, the same recipe.")
+        "Number of parts into which the images of a step are divided: less memory, same recipe.")
     ema: bool = option(False, "SOLVER.EMA.ENABLED", "train.ema.enabled", flag,
-        "Keep an average of the weights, which is evaluated.")
+        "Keep an exponential moving average of the weights, and evaluate it.")
     ema_decay: float = option(0.9999, "SOLVER.EMA.DECAY", "train.ema.decay", share,
         "Decay of the average.")
     sharding: str = option("none", "SOLVER.SHARDING", "train.sharding", one_of(*SHARDING),
-        "What several processes divide among them: `none`, `optimizer` or `all`.")
+        "Training state that is sharded among the processes: `none`, `optimizer` or `all`.")
     broadcast_buffers: bool = option(False, "SOLVER.DDP.BROADCAST_BUFFERS",
         "train.ddp.broadcast_buffers", flag,
         "Argument of DistributedDataParallel.")
@@ -231,12 +234,12 @@ class Step:
         "Argument of DistributedDataParallel, for heads that leave parameters unused.")
     max_nonfinite: int = option(0, "SOLVER.MAX_NONFINITE_STEPS", "train.max_nonfinite_steps",
         integer(0),
-        "Steps that may be skipped because a loss or gradient is not finite.")
+        "Maximum number of steps to skip because a loss or gradient is not finite.")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Datasets and loading."""
+    """Datasets and data loading."""
 
     train: tuple = option((), "DATASETS.TRAIN", "dataloader.train.dataset.names", sequence(text),
         "Names of the datasets to train on.")
@@ -244,15 +247,15 @@ class Data:
         "Names of the datasets to test on.")
     num_workers: int = option(4, "DATALOADER.NUM_WORKERS", "dataloader.train.num_workers",
         integer(0),
-        "Processes that load images, for each process that trains.")
+        "Data loading workers per training process.")
     filter_empty: bool = option(True, "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
         "dataloader.train.dataset.filter_empty", flag,
-        "Leave images without annotations out of training.")
+        "Exclude images without annotations from training.")
     max_broken: float = option(MAX_BROKEN, "DATALOADER.MAX_BROKEN_IMAGES",
         "dataloader.train.max_broken", share,
-        "Share of the images that may be broken; they are skipped and named.")
+        "Fraction of the images that may be broken; they are skipped and logged.")
     unsafe_proposals: bool = option(False, "DATASETS.UNSAFE_PROPOSAL_FILES", "", flag,
-        "Allow files of proposals, which are pickles and run code when they are read.")
+        "Allow proposal files, which are pickles and can run code when they are read.")
     train_name: str = option("custom_train", "DATASETS.CUSTOM.TRAIN.NAME", "datasets.train.name",
         text,
         "Name under which your training set is registered.")
@@ -271,59 +274,58 @@ class Data:
     test_images: str = option("", "DATASETS.CUSTOM.TEST.IMAGES", "datasets.test.images", text,
         "Folder that the file names start from.")
     class_names_file: str = option("", "DATASETS.CUSTOM.NAMES", "datasets.train.names_file", text,
-        "Of semantic labels: a text file whose line i, counted from 0, names the class of value "
-        "i.")
+        "For semantic labels: a text file whose line i, counted from 0, is the name of class i.")
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",
         "datasets.train.images_outside", flag,
-        "Let the file names of a JSON lead out of `IMAGES`.")
+        "Allow file names in the JSON that point outside `IMAGES`.")
     class_names: tuple = option((), "DATASETS.CUSTOM.CLASSES", "", sequence(text),
-        "Class names; filled in from the data, so that a saved config has them.")
+        "Class names; filled in from the data and saved with the config.")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Sizes and augmentation of images."""
+    """Image sizes and augmentation."""
 
     image_format: str = option("BGR", "INPUT.FORMAT", "dataloader.train.mapper.image_format", text,
-        "Order of the channels; `RGB` for SwinV2.")
+        "Channel order; use `RGB` for SwinV2.")
     min_size: tuple = option((800,), "INPUT.MIN_SIZE_TRAIN", f"{RESIZE}.short_edge_length",
         sequence(integer(0)),
-        "Short sides in training, in pixels, one of which is drawn.")
+        "Lengths of the shorter side in training, in pixels; one is sampled per image.")
     max_size: int = option(1333, "INPUT.MAX_SIZE_TRAIN", f"{RESIZE}.max_size", integer(1),
-        "Longest side in training.")
+        "Maximum length of the longer side in training.")
     sample_style: str = option("choice", "INPUT.MIN_SIZE_TRAIN_SAMPLING", f"{RESIZE}.sample_style",
         one_of("choice", "range"),
-        "`choice`: one of the short sides; `range`: any size between two.")
+        "`choice`: one of the lengths; `range`: any length between two.")
     flip: str = option("horizontal", "INPUT.RANDOM_FLIP", FLIP,
         one_of("horizontal", "vertical", "none"),
         "Random flip.")
     lsj: bool = option(False, "INPUT.LSJ.ENABLED", JITTER, flag,
         "Large-scale jitter, instead of the sizes above and `CROP`.")
     lsj_size: int = option(1024, "INPUT.LSJ.SIZE", f"{JITTER}.target_height", integer(1),
-        "Side of its crop, in pixels.")
+        "Side of the crop of large-scale jitter, in pixels.")
     lsj_min_scale: float = option(0.1, "INPUT.LSJ.MIN_SCALE", f"{JITTER}.min_scale", positive,
-        "Smallest scale, relative to an image that fits the crop.")
+        "Smallest scale; 1 makes the image just fit into the crop.")
     lsj_max_scale: float = option(2.0, "INPUT.LSJ.MAX_SCALE", f"{JITTER}.max_scale", positive,
         "Largest scale.")
     crop: bool = option(False, "INPUT.CROP.ENABLED", CROP, flag,
-        "Random crop; of a semantic segmentor after resizing, of a detector before.")
+        "Random crop: after resizing for semantic segmentation, before resizing for detection.")
     crop_type: str = option("relative_range", "INPUT.CROP.TYPE", f"{CROP}.crop_type",
         one_of("relative", "relative_range", "absolute", "absolute_range"),
-        "How `INPUT.CROP.SIZE` is read, as in Detectron2.")
+        "Meaning of `INPUT.CROP.SIZE`, as in Detectron2.")
     crop_size: tuple = option((0.9, 0.9), "INPUT.CROP.SIZE", f"{CROP}.crop_size",
         sequence(positive, least=2),
         "Height and width of the crop.")
     crop_single_category: float = option(1.0, "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",
         f"{CROP}.single_category_max_area",
         factor,
-        "Semantic segmentation crops again where one class fills more than this share of a crop.")
+        "In semantic segmentation, draw the crop again if one class fills more than this fraction.")
     color: bool = option(False, "INPUT.COLOR_AUG_SSD", COLOR, flag,
         "Random brightness, contrast, saturation and hue.")
     test_min_size: int = option(800, "INPUT.MIN_SIZE_TEST", f"{TEST_RESIZE}.short_edge_length",
         integer(0),
-        "Short side in tests; 0: the image's own size.")
+        "Length of the shorter side in testing; 0: no resizing.")
     test_max_size: int = option(1333, "INPUT.MAX_SIZE_TEST", f"{TEST_RESIZE}.max_size", integer(1),
-        "Longest side in tests.")
+        "Maximum length of the longer side in testing.")
 
 
 @dataclass(frozen=True)
@@ -333,32 +335,32 @@ class Evaluation:
     period: int = option(0, "TEST.EVAL_PERIOD", "train.eval_period", integer(0),
         "Iterations between evaluations; 0: only at the end.", lazy_default=5000)
     best_metric: str = option("", "TEST.BEST_METRIC", "train.best_metric", text,
-        "Metric such as `bbox/AP` or `sem_seg/mIoU`: `model_best.pth` has the weights that "
-        "reached the highest.")
+        "Metric such as `bbox/AP` or `sem_seg/mIoU`; `model_best.pth` has the weights with its "
+        "highest value.")
     early_stopping_metric: str = option("", "TEST.EARLY_STOPPING.METRIC",
         "train.early_stopping.metric", text,
-        "Metric, named as above, whose highest value must rise for the training to go on.")
+        "Metric, named as above; training ends when it stops improving.")
     early_stopping_patience: int = option(5, "TEST.EARLY_STOPPING.PATIENCE",
         "train.early_stopping.patience", integer(1),
-        "Evaluations without a rise after which the training ends.")
+        "Evaluations without improvement after which training ends.")
     augmented: bool = option(False, "TEST.AUG.ENABLED", "train.test_aug.enabled", flag,
-        "Test-time augmentation, at the end of a training and with `--eval-only`.")
+        "Test-time augmentation, at the end of training and with `--eval-only`.")
     augmented_min_sizes: tuple = option((400, 500, 600, 700, 800, 900, 1000, 1100, 1200),
         "TEST.AUG.MIN_SIZES", "train.test_aug.min_sizes", sequence(integer(1), least=1),
-        "Its short sides.")
+        "Lengths of the shorter side in test-time augmentation.")
     augmented_max_size: int = option(4000, "TEST.AUG.MAX_SIZE", "train.test_aug.max_size",
         integer(1),
-        "Its longest side.")
+        "Maximum length of the longer side in test-time augmentation.")
     augmented_flip: bool = option(True, "TEST.AUG.FLIP", "train.test_aug.flip", flag,
-        "Whether it also flips.")
+        "Whether test-time augmentation adds horizontal flips.")
     precise_bn: bool = option(False, "TEST.PRECISE_BN.ENABLED", "train.precise_bn.enabled", flag,
-        "Measure the statistics of batch norm before an evaluation.")
+        "Recompute the batch norm statistics before each evaluation.")
     precise_bn_iters: int = option(200, "TEST.PRECISE_BN.NUM_ITER", "train.precise_bn.num_iter",
         integer(1),
-        "Batches of that measurement.")
+        "Number of batches for the batch norm statistics.")
     expected_results: tuple = option((), "TEST.EXPECTED_RESULTS", "train.expected_results",
         sequence(anything),
-        "Results to verify, as Detectron2's `verify_results` takes them.")
+        "Expected results, in the format of Detectron2's `verify_results`.")
 
 
 @dataclass(frozen=True)
@@ -371,23 +373,23 @@ class Run:
         "File of any layout, or `swinv2://NAME`; empty: random weights.")
     partial_weights: bool = option(False, "MODEL.SWINV2.PARTIAL_WEIGHTS", "train.partial_weights",
         flag,
-        "Load the weights even though tensors of the backbone are missing or unknown.")
+        "Load the weights even if tensors of the backbone are missing or unexpected.")
     checkpoint_period: int = option(5000, "SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period",
         integer(1),
         "Iterations between checkpoints.")
     checkpoints_kept: int | None = option(None, "SOLVER.CHECKPOINTS_KEPT",
         "train.checkpointer.max_to_keep", optional(integer(1)),
-        "Newest checkpoints to keep beside the final one; None: all.")
+        "Number of latest checkpoints to keep, besides the final one; None: all.")
     log_period: int = option(20, "SOLVER.LOG_PERIOD", "train.log_period", integer(1),
-        "Iterations between lines of the log.")
+        "Iterations between log lines.")
     time_limit: float | None = option(None, "SOLVER.TIME_LIMIT", "train.time_limit",
         optional(positive),
-        "Minutes after which the training saves, evaluates and ends; `--resume` goes on. None: no "
+        "Minutes after which a run saves, evaluates and ends; `--resume` continues it. None: no "
         "limit.")
     seed: int = option(-1, "SEED", "train.seed", integer(-1),
-        "Seed of all random generators; -1: a new one each time.")
+        "Seed of all random generators; -1: a new seed for each run.")
     cudnn_benchmark: bool = option(False, "CUDNN_BENCHMARK", "train.cudnn_benchmark", flag,
-        "Let cuDNN time its algorithms.")
+        "Whether cuDNN benchmarks its algorithms and selects the fastest.")
 # fmt: on
 
 

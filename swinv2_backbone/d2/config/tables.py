@@ -10,18 +10,18 @@ from swinv2_backbone.d2.config.sections import SECTIONS
 
 HEAD = """# Options
 
-Every option of a training, with its key in each config dialect. `tools/option_tables.py` writes
-this page from the declarations in `swinv2_backbone/d2/config/sections.py`. Options of Detectron2
-that are not listed keep their meaning. YAML: `KEY VALUE` on the command line; LazyConfig:
-`key=value`. `{backbone}` is the path of the SwinV2 in the model, such as
-`model.backbone.bottom_up`; `[ResizeShortestEdge]` is the first augmentation of that class in the
-list (on the command line, its index: `augmentations.0.max_size`).
+All training options, with their keys in both config dialects. `tools/option_tables.py` generates
+this page from the declarations in `swinv2_backbone/d2/config/sections.py`. Detectron2 options that
+are not listed here keep their meaning. On the command line, YAML options are set by `KEY VALUE` and
+LazyConfig options by `key=value`. `{backbone}` is the path of the SwinV2 in the model, such as
+`model.backbone.bottom_up`. `[ResizeShortestEdge]` is the first augmentation of that class in the
+list; on the command line, use its index: `augmentations.0.max_size`.
 """
-# The number of classes has its key in the node of the head.
+# The key of the number of classes depends on the head.
 PLACES = {
     "backbone": "{backbone}",
-    "things": "`NUM_CLASSES`, `num_classes` of the head",
-    "stuff": "`NUM_CLASSES`, `num_classes` of the semantic head",
+    "things": "`NUM_CLASSES` or `num_classes` of the head",
+    "stuff": "`NUM_CLASSES` or `num_classes` of the semantic head",
 }
 
 

@@ -1,4 +1,4 @@
-"""The YAML dialect: its keys, loaded from files and overrides, and translated to a plan."""
+"""The YAML dialect: a config loaded from files and overrides, and translated to a plan."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
 
-# Keys that take one number or several: yacs would refuse to change one for the other.
+# Keys that take one number or several; yacs refuses to replace one type by the other.
 NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES")
-# Meta-architecture -> the nodes that hold its numbers of classes.
+# Meta-architecture -> the keys of its numbers of classes.
 CLASS_COUNTS = {
     "RetinaNet": {"things": "MODEL.RETINANET.NUM_CLASSES"},
     "SemanticSegmentor": {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"},
@@ -53,10 +53,10 @@ def _add_keys(cfg: CfgNode, wanted: Callable[[str], bool]) -> None:
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
-    """Load a config from a YAML file and overrides ``KEY VALUE ...``; checked, but not frozen.
+    """Load and validate a config from a YAML file and overrides ``KEY VALUE ...``; not frozen.
 
     Raises:
-        ConfigError: keys or values are unknown or not possible here; a ValueError that names all.
+        ConfigError: keys or values are unknown or invalid; a ValueError that lists all of them.
     """
     cfg = get_cfg()
     add_swinv2_config(cfg)
@@ -81,13 +81,16 @@ def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
     if not faults:
         try:
             cfg.merge_from_file(config_file, allow_unsafe=False)
-        except (AssertionError, KeyError, ValueError) as error:  # in yacs's words
+        except (AssertionError, KeyError, ValueError) as error:  # raised by yacs
             faults.append(f"{error} (in {config_file})")
     return faults
 
 
 def _unknown_keys(content: Mapping, known: Mapping, path: str = "") -> list[str]:
-    """Name the keys of a file that ``known`` does not have; version 1 of the format has others."""
+    """Report the keys of a file that ``known`` does not have.
+
+    Files in another version of the format have other keys and are not checked.
+    """
     faults: list[str] = []
     if not path and content.get("VERSION", known["VERSION"]) != known["VERSION"]:
         return faults
@@ -124,7 +127,7 @@ def plan_from_yacs(
     """Translate a config; it is copied, not changed.
 
     Args:
-        factories: makes the builders of the parts of the training from the plan's config.
+        factories: function that returns the builders of the training's parts for the plan's config.
         unreadable: faults that loading has found.
     """
     config = Dialect.YACS.copy(cfg)
@@ -167,7 +170,7 @@ def _resolved(config: CfgNode) -> dict[str, Any]:
 
 
 def _features(config: CfgNode) -> Sequence[str]:
-    """Return the features that the builder of the backbone returns by default, or was told to."""
+    """Return the features that are configured, or else those that the FPN or head uses."""
     taken = config.MODEL.SEM_SEG_HEAD.IN_FEATURES
     if config.MODEL.SWINV2.OUT_FEATURES:
         return config.MODEL.SWINV2.OUT_FEATURES

@@ -453,7 +453,7 @@ RULES = {
     "float16 on a CPU": (
         "SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE float16",
         "train.amp.enabled=true train.amp.dtype=float16",
-        ("SOLVER.AMP.DTYPE float16 trains on a GPU", "train.amp.dtype=float16 trains on a GPU"),
+        ("SOLVER.AMP.DTYPE float16 requires a GPU", "train.amp.dtype=float16 requires a GPU"),
     ),
     "an impossible device": (
         "MODEL.DEVICE toaster",
@@ -463,12 +463,18 @@ RULES = {
     "sharded average": (
         "SOLVER.SHARDING all SOLVER.EMA.ENABLED True",
         "train.sharding=all train.ema.enabled=true",
-        ('SOLVER.SHARDING "all" keeps no average', 'train.sharding "all" keeps no average'),
+        (
+            'SOLVER.SHARDING "all" does not support the average',
+            'train.sharding "all" does not support the average',
+        ),
     ),
     "precise batch norm of an average": (
         "TEST.PRECISE_BN.ENABLED True SOLVER.EMA.ENABLED True",
         "train.precise_bn.enabled=true train.ema.enabled=true",
-        ("TEST.PRECISE_BN.ENABLED measures", "train.precise_bn.enabled measures"),
+        (
+            "TEST.PRECISE_BN.ENABLED updates the trained model",
+            "train.precise_bn.enabled updates the trained model",
+        ),
     ),
     "scales of jitter": (
         "INPUT.LSJ.ENABLED True INPUT.LSJ.MIN_SCALE 3.0",
@@ -478,13 +484,13 @@ RULES = {
     "two crops": (
         "INPUT.LSJ.ENABLED True INPUT.CROP.ENABLED True",
         "",
-        ("INPUT.LSJ.ENABLED crops already", ""),
+        ("INPUT.LSJ.ENABLED already crops", ""),
     ),
     "proposals": ("MODEL.LOAD_PROPOSALS True", "", ("MODEL.LOAD_PROPOSALS reads pickles", "")),
     "augmented keypoints": (
         "TEST.AUG.ENABLED True MODEL.KEYPOINT_ON True",
         "",
-        ("TEST.AUG.ENABLED has no keypoints", ""),
+        ("TEST.AUG.ENABLED does not support keypoints", ""),
     ),
 }
 
@@ -500,9 +506,11 @@ def test_a_rule_between_options_is_told_in_both_dialects(rule):
 
 
 def test_test_time_augmentation_of_another_architecture_is_refused_in_both_dialects():
-    with pytest.raises(ConfigError, match="TEST.AUG.ENABLED is for .*META_ARCHITECTURE RetinaNet"):
+    with pytest.raises(
+        ConfigError, match="TEST.AUG.ENABLED supports .*META_ARCHITECTURE RetinaNet"
+    ):
         yaml_plan("retinanet_swinv2_tiny", "TEST.AUG.ENABLED", "True")
-    with pytest.raises(ConfigError, match="train.test_aug.enabled is for .*model RetinaNet"):
+    with pytest.raises(ConfigError, match="train.test_aug.enabled supports .*model RetinaNet"):
         lazy_plan("retinanet_swinv2_tiny", "train.test_aug.enabled=true")
 
 

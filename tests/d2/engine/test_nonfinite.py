@@ -166,6 +166,6 @@ def test_the_error_has_the_option_that_allows_more_steps():
 
 
 def test_a_negative_number_of_steps_is_refused():
-    words = r"SOLVER\.MAX_NONFINITE_STEPS must be a whole number, at least 0, got -1"
+    words = r"SOLVER\.MAX_NONFINITE_STEPS must be an integer, at least 0, got -1"
     with pytest.raises(ValueError, match=words):
         load_config("", ["MODEL.DEVICE", "cpu", "SOLVER.MAX_NONFINITE_STEPS", "-1"])

@@ -245,12 +245,12 @@ REFUSED = {
     "average": (
         "SOLVER.SHARDING all SOLVER.EMA.ENABLED True",
         "train.sharding=all train.ema.enabled=true",
-        "keeps no average of the weights",
+        "does not support the average of the weights",
     ),
     "float16": (
         "SOLVER.SHARDING all SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE float16",
         "train.sharding=all train.amp.enabled=true train.amp.dtype=float16",
-        "does not scale gradients",
+        "does not support gradient scaling",
     ),
 }
 
