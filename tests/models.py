@@ -34,6 +34,11 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def counted(rows: int, columns: int) -> Tensor:
+    """Return (rows, columns) of 1, 2, 3, ...: no two entries are equal, and none is zero."""
+    return torch.arange(1.0, rows * columns + 1, dtype=torch.float64).view(rows, columns)
+
+
 def oracle_features(
     model: SwinV2,
     images: Tensor,
