@@ -105,7 +105,7 @@ class SwinV2(nn.Module):
             ]
             downsample = PatchMerging(widths[stage - 1]) if stage else None
             stages.append(Stage(blocks, window_size=windows[stage], downsample=downsample))
-        # A ModuleList; its type says nothing of its elements.
+        # A ModuleList; its type does not include that of its elements.
         self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         self.norms = nn.ModuleDict(
             {name: nn.LayerNorm(self.channels[name]) for name in self.out_features}
@@ -217,7 +217,7 @@ class SwinV2(nn.Module):
     def _check_images(self, images: Tensor, sizes: Sequence[Size] | None) -> tuple[Size, ...]:
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape:
             raise ValueError(
-                f"images must be (B, {self.in_channels}, H, W) with no axis empty, "
+                f"images must be (B, {self.in_channels}, H, W) without empty axes, "
                 f"got {tuple(images.shape)}"
             )
         if not images.is_floating_point():
@@ -233,7 +233,7 @@ class SwinV2(nn.Module):
         if len(sizes) != len(images):
             raise ValueError(f"{len(sizes)} image_sizes for {len(images)} images")
         for h, w in sizes:
-            if torch.compiler.is_compiling():  # perhaps read from the images, so never known
+            if torch.compiler.is_compiling():  # sizes may depend on the values of images
                 for length, most in ((h, height), (w, width)):
                     torch._check(length >= 1)
                     torch._check(length <= most)

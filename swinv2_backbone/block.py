@@ -24,7 +24,7 @@ from swinv2_backbone.windows import Partition
 
 
 class SwinV2Block(nn.Module):
-    """``x + norm1(attn(x))``, then ``x + norm2(mlp(x))``: the norms end the branches.
+    """``x + norm1(attn(x))``, then ``x + norm2(mlp(x))``: each branch ends with its norm.
 
     Args:
         dim: channels C.
@@ -74,10 +74,10 @@ class SwinV2Block(nn.Module):
         return self.norm3(x)
 
     def mark_as_built(self) -> None:
-        """Take the modules inside as those of a plain block, which kernels may compute.
+        """Record the current inner modules as those of a plain block, which a kernel may compute.
 
-        A block whose modules change afterwards is computed by its modules.  Call this after an
-        intended change that only replaces the position bias.
+        A block whose modules change afterwards is computed by its modules.  Call this after
+        replacing only the position bias on purpose.
         """
         self._parts = self._built = Parts(self)
         self._plain_bias = type(self.attn.cpb_mlp) is PositionBias
@@ -94,7 +94,7 @@ class SwinV2Block(nn.Module):
         return all(norm.eps == LAYER_NORM_EPS for norm in parts.norms)
 
     def kernel_parameters(self) -> BlockParameters:
-        """Collect the parameters up to ``norm3`` in forward order, to hand them to a kernel."""
+        """Collect the parameters up to ``norm3`` in forward order, for a kernel."""
         attn, mlp, norm1, norm2 = self.attn, self.mlp, self.norm1, self.norm2
         qkv, proj, fc1, fc2 = attn.qkv, attn.proj, mlp.fc1, mlp.fc2
         return BlockParameters(
@@ -195,7 +195,7 @@ class Stage(nn.Module):
         super().__init__()
         self.window_size = window_size
         self.downsample = downsample
-        # A ModuleList; its type says nothing of its elements.
+        # A ModuleList; its type does not include that of its elements.
         self.blocks = cast(Sequence[SwinV2Block], nn.ModuleList(blocks))
 
     def forward(self, x: Tensor, sizes: tuple[Size, ...]) -> tuple[Tensor, tuple[Size, ...]]:

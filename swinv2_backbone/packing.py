@@ -24,7 +24,7 @@ def count_tokens(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
         return torch.tensor([prod(size) for size in sizes], device=device)
 
 
-# The 64 most recent answers are cached; a compiled graph, which cannot hold a cache, counts anew.
+# The 64 most recent results are cached.  A compiled graph cannot hold a cache: it uses count_tokens.
 tokens_per_image = lru_cache(maxsize=64)(count_tokens)
 
 
@@ -41,12 +41,12 @@ def size_of(maps: Tensor) -> Size:
 
 
 def flat_sizes(sizes: Sequence[Size]) -> list[int]:
-    """Flatten sizes to the form that an operator takes: height and width, one after the other."""
+    """Flatten sizes to the list that an operator takes: height and width of each in turn."""
     return [length for size in sizes for length in size]
 
 
 def sizes_of(flat: Sequence[int]) -> tuple[Size, ...]:
-    """Return the sizes of their flat form, see :func:`flat_sizes`."""
+    """Return the sizes from their flat form, see :func:`flat_sizes`."""
     return tuple(zip(flat[::2], flat[1::2]))
 
 
@@ -95,7 +95,7 @@ def neighbors(tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
     """
     merged = []
     for maps in _maps(tokens, sizes):
-        # Written so that torch.compile, where h and w are symbols, has nothing to prove.
+        # Written so that torch.compile needs no guards on the symbolic height and width.
         count, height, width, channels = maps.shape
         rows, columns = (height + 1) // 2, (width + 1) // 2
         even = pad_end(maps, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))

@@ -39,7 +39,7 @@ def log_spaced_offsets(
     window.
     """
     offsets = torch.arange(1 - length, length, device=device, dtype=dtype)
-    offsets = 8 * offsets / max(pretrained - 1, 1)  # p = 1 has the offset 0 alone
+    offsets = 8 * offsets / max(pretrained - 1, 1)  # p = 1: the only offset is 0
     return offsets.sign() * torch.log2(1 + offsets.abs()) / math.log2(8)
 
 
@@ -62,7 +62,7 @@ class PositionBias(nn.Sequential):
     It is a Sequential so that its parameters have the names of the published files
     (``cpb_mlp.0.*``, ``cpb_mlp.2.weight``).  In training the MLP runs once per call.  In eval mode
     the result is cached until the weights change, the module moves or its mode is set again.  (A
-    write through ``parameter.data`` leaves no trace: call ``eval()`` after it.)
+    write through ``parameter.data`` is not detected: call ``eval()`` after it.)
 
     Args:
         num_heads: one bias per head.
@@ -83,8 +83,8 @@ class PositionBias(nn.Sequential):
         if torch.compiler.is_compiling():  # a graph cannot hold a cache
             return self.table(window)
         learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.mlp_parameters())
-        if self.training or learning or getattr(self, "_is_replica", False):  # of a DataParallel
-            self._cache.clear()  # an optimizer may follow; fused ones raise no version
+        if self.training or learning or getattr(self, "_is_replica", False):  # in DataParallel
+            self._cache.clear()  # fused optimizers change weights without raising their version
             return self.table(window)
         return self._cached_table(window)
 
@@ -108,7 +108,7 @@ class PositionBias(nn.Sequential):
     def _cached_table(self, window: Size) -> Tensor:
         # In-place changes of a weight (an optimizer, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
-        # (Inference tensors have no version: a model that was loaded in inference mode is final.)
+        # (Inference tensors have no version; a model loaded in inference mode must not change.)
         state = (
             self.pretrained_window,
             *(
@@ -121,7 +121,7 @@ class PositionBias(nn.Sequential):
             self._cached_for = state
         table = self._cache.get(window)  # held by this call: another thread may clear the cache
         if table is None:
-            # Outlives this forward, so not an inference tensor, which autograd could not use.
+            # The cached table must not be an inference tensor, which autograd could not use.
             with torch.inference_mode(False), torch.no_grad():
                 table = self._cache[window] = self.table(window)
         return table
@@ -132,9 +132,9 @@ class PositionBias(nn.Sequential):
 
 
 def recomputed_table(bias: nn.Module, window: Size) -> Tensor:
-    """Return ``bias(window)``; the backward pass computes the activations of its MLP again.
+    """Return ``bias(window)``; the backward pass recomputes the activations of its MLP.
 
-    For large windows these activations take much memory.
+    For large windows these activations take a lot of memory.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return bias(window)
@@ -162,7 +162,7 @@ def offset_index(window: Size, device: torch.device) -> Tensor:
 
     Offset (dh, dw) is at ``(dh + Mh - 1) * (2 Mw - 1) + (dw + Mw - 1)``.
     """
-    # Outlives this forward, so not an inference tensor, which autograd could not use later.
+    # The result is cached, so it must not be an inference tensor: autograd could not use it.
     with torch.inference_mode(False):
         row, col = torch.cartesian_prod(*(torch.arange(length) for length in window)).unbind(1)
         d_h = row[:, None] - row[None, :] + window[0] - 1

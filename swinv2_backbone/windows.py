@@ -2,7 +2,7 @@
 
 Partitioning maps into (shifted, padded) windows is a permutation of their tokens with some empty
 slots: one index vector gathers the tokens into window order, its inverse scatters them back.  The
-conventions below are decided in this file and nowhere else:
+conventions below are defined in this file only:
 
 - Tokens are packed (packing.py): the windows of an image depend on its own size alone, so its
   features depend neither on how far the batch was padded nor on the other images of the batch.
@@ -148,7 +148,7 @@ def window_layout(
     The 64 most recent layouts are cached.
     """
     slots = _clipped(window, sizes)
-    # Outlives this forward, so not an inference tensor, which autograd could not use later.
+    # The result is cached, so it must not be an inference tensor: autograd could not use it.
     with torch.inference_mode(False):
         by_size = {size: _slots_of_map(size, slots, window, shifted) for size in set(sizes)}
         tokens = _number_through([by_size[size][0] for size in sizes], sizes)

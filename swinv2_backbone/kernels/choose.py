@@ -1,13 +1,13 @@
-"""The choice of the kernel that computes a block: it is made here and nowhere else.
+"""The choice of the kernel that computes a block; it is made in this file only.
 
-- "reference": ``attention.window_attention`` and the modules of the block, as they are written.
+- "reference": ``attention.window_attention`` and the modules of the block.
 - "tiles": the whole block on a CPU, tile by tile (cpu/block.py).
 - "triton": the whole block on a GPU, with fused kernels around its matrix products
   (triton/block.py); attention alone (triton/attention.py) if a layer inside was replaced.
 - "auto": "tiles" on a CPU, "triton" on a GPU where Triton is available, else "reference".
 
 The environment variable SWINV2_KERNEL, read when a model is built, overrides the argument of the
-model: it shows whether a strange result comes from a kernel.
+model, for example to find out whether an unexpected result comes from a kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from swinv2_backbone.packing import Size
 
 
 class Kernel(str, Enum):
-    """The implementations of a block; a user names all but the last."""
+    """The implementations of a block; users can select all but the last."""
 
     AUTO = "auto"
     REFERENCE = "reference"
@@ -34,11 +34,11 @@ class Kernel(str, Enum):
     TRITON_ATTENTION = "triton attention"  # attention alone, the rest by the modules of the block
 
 
-KERNELS = ("auto", "reference", "tiles", "triton")  # that a user may ask for
+KERNELS = ("auto", "reference", "tiles", "triton")  # those that users can select
 VARIABLE = "SWINV2_KERNEL"
 BY_MODULES = {Kernel.TILES: Kernel.REFERENCE, Kernel.TRITON: Kernel.TRITON_ATTENTION}
-TRITON_HEAD_DIM = 32  # of every published model; the kernels are written for it alone
-TRITON_WIDEST = 64  # tokens of a window in a row
+TRITON_HEAD_DIM = 32  # as in every published model; the kernels support no other
+TRITON_WIDEST = 64  # largest width of a window, in tokens
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -61,7 +61,7 @@ def is_traced() -> bool:
 
 
 def is_exporting() -> bool:
-    """Return True while torch.export traces; PyTorch up to 2.11 says so of torch.compile, too."""
+    """Return True while torch.export traces; up to PyTorch 2.11 also while torch.compile does."""
     return torch.compiler.is_exporting() and getattr(torch.compiler, "_is_exporting_flag", True)
 
 
@@ -82,8 +82,8 @@ def choose(
         device, dtype: of the block's tokens.
         window: (Mh, Mw).
         head_dim: channels per head.
-        plain: the modules inside the block are the ones it was built with, without hooks.  The
-            kernels of whole blocks do not call modules, so any other block is computed by them.
+        plain: the modules inside the block are those it was built with, without hooks.  Any other
+            block is computed by its modules, because the kernels of whole blocks do not call them.
         plain_bias: the position bias is the log-spaced one, which "triton" computes by itself.
 
     Raises:
@@ -95,7 +95,7 @@ def choose(
     return kernel
 
 
-# The answers for each stage and geometry are kept: a block asks in every forward.
+# Cached for each stage and geometry, because a block chooses in every forward.
 kept_choice = lru_cache(maxsize=256)(choose)
 
 
@@ -110,7 +110,7 @@ def available(
         raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
     if kernel is Kernel.TILES and device.type != "cpu":
         raise ValueError(
-            f"kernel 'tiles' is for CPUs, the model is on {device.type}: use kernel='auto'"
+            f"kernel 'tiles' runs on CPUs only, the model is on {device.type}: use kernel='auto'"
         )
     return kernel
 
@@ -132,16 +132,16 @@ def why_not_triton(
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"needs a GPU, the model is on {device}"
     if head_dim != TRITON_HEAD_DIM:
-        return f"is for heads of {TRITON_HEAD_DIM} channels, got {head_dim}"
+        return f"supports only {TRITON_HEAD_DIM} channels per head, got {head_dim}"
     if dtype not in TRITON_DTYPES:
-        return f"is for float32, float16 and bfloat16, got {dtype}"
+        return f"supports only float32, float16 and bfloat16, got {dtype}"
     if window[1] > TRITON_WIDEST:
-        return f"is for windows up to {TRITON_WIDEST} tokens wide, got {window[1]}"
+        return f"supports only windows up to {TRITON_WIDEST} tokens wide, got {window[1]}"
     return None
 
 
 def has_triton() -> bool:
-    """Return True if Triton is installed, and the compiler that it needs to call its kernels."""
+    """Return True if Triton and the C compiler that it needs to launch kernels are installed."""
     return _HAS_TRITON
 
 
@@ -161,5 +161,5 @@ def _is_installed(name: str) -> bool:
     return False
 
 
-# Found at import, because torch.compile cannot trace a search for files.
+# Determined at import, because torch.compile cannot trace a search for files.
 _HAS_TRITON = _is_installed("triton") and _has_compiler()

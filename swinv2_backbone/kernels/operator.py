@@ -1,8 +1,8 @@
 """Kernels as operators of torch.library, opaque to torch.compile.
 
-The arguments of an operator are stated once, as the fields of a NamedTuple.  The schemas of the
-operator and of its backward, the unpacking of their calls, the tensors saved between the two and
-the places of the gradients follow from these fields.
+The arguments of an operator are declared once, as the fields of a NamedTuple.  The schemas of the
+operator and of its backward, the unpacking of their calls, the tensors saved for the backward and
+the order of the gradients follow from these fields.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def _as_given(arguments: Arguments, activations: Sequence[Tensor]) -> Arguments:
 
 
 class Operator(Generic[Arguments]):
-    """A function with a backward of its own, as ``torch.ops.swinv2.<name>``.
+    """A function with its own backward, registered as ``torch.ops.swinv2.<name>``.
 
     Args:
-        name: the backward is the operator ``<name>_backward``.
+        name: name of the operator; its backward is the operator ``<name>_backward``.
         arguments: a NamedTuple whose fields have the types of ``SCHEMA_TYPES``.
-        learned: the fields that have gradients.
+        learned: the fields that receive gradients.
         forward: arguments -> [output, *saved activations].
         backward: (gradient of the output, saved activations, arguments) -> gradients of the
-            learned fields, one after the other.
-        empty_results: the results of ``forward`` without values, for tensors without memory.
-        empty_gradients: the results of ``backward`` without values.
+            learned fields, in order.
+        empty_results: arguments -> uninitialized results of ``forward``, for fake tensors.
+        empty_gradients: the same for ``backward``.
         to_save: (arguments, saved activations) -> the arguments that ``backward`` takes.
         saves_output: ``backward`` takes the output as the first of the saved activations.
     """
@@ -74,7 +74,7 @@ class Operator(Generic[Arguments]):
         return getattr(torch.ops.swinv2, f"{self.name}_backward")(grad, activations, *arguments)
 
     def differentiable(self, arguments: Arguments) -> Tensor:
-        """Return the output alone, called without PyTorch's dispatcher, which takes less time."""
+        """Return the output alone, bypassing PyTorch's dispatcher, which saves time."""
         learned = [
             tensor
             for field, value in zip(self.types, arguments)
@@ -117,7 +117,7 @@ class Operator(Generic[Arguments]):
     ) -> None:
         name, backward = f"swinv2::{self.name}", f"swinv2::{self.name}_backward"
         schema = ", ".join(f"{SCHEMA_TYPES[kind]} {field}" for field, kind in self.types.items())
-        # By their schemas, as torch.library.custom_op imports the whole compiler at the first call.
+        # Not torch.library.custom_op, which imports the whole compiler at the first call.
         torch.library.define(name, f"({schema}) -> Tensor[]")
         torch.library.define(backward, f"(Tensor grad, Tensor[] saved, {schema}) -> Tensor[]")
 
@@ -138,7 +138,7 @@ class Operator(Generic[Arguments]):
 
     def _set_up(self, ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
         self.save(ctx, self.arguments(*inputs), output)
-        ctx.set_materialize_grads(False)  # those of the activations, which have no other use
+        ctx.set_materialize_grads(False)  # the saved activations have no gradients
 
     def _differentiate(self, ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
         arguments, activations = self.load(ctx)
@@ -171,12 +171,12 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         operator = ctx.operator
         arguments, activations = operator.load(ctx)
-        if torch.is_grad_enabled():  # for a second derivative, which the operator refuses
+        if torch.is_grad_enabled():  # a second derivative: the operator raises an error
             return None, None, *operator.call_backward(grad, activations, arguments)
         return None, None, *operator.backward(grad, activations, arguments)
 
 
 def _refuse(ctx: Any, grads: Sequence[Tensor]) -> None:
     raise RuntimeError(
-        "the kernels have no second derivative: build the model with kernel='reference'"
+        "the kernels do not support double backward: build the model with kernel='reference'"
     )

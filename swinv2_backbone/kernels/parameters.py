@@ -1,4 +1,4 @@
-"""The parameters that a block hands down to the kernels that compute it as a whole."""
+"""The parameters that a block passes to the kernels that compute it as a whole."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LAYER_NORM_EPS = 1e-5  # PyTorch's default, which the kernels assume
 class BlockParameters(NamedTuple):
     """Parameters of a SwinV2 block up to its ``norm3``, in the order of its forward.
 
-    Those of the position bias are not among them: a kernel takes the bias as a table, or the
-    parameters of its MLP (``position_bias.BiasParameters``).
+    They do not include the position bias: a kernel takes the bias as a table, or the parameters of
+    its MLP (``position_bias.BiasParameters``).
     """
 
     qkv: Tensor  # (3C, C)

@@ -1,4 +1,4 @@
-"""A kernel is compared with the reference before it is trusted with a training."""
+"""Comparison of a kernel with the reference, before it is used for the first time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ComputeBlock = Callable[[Tensor, BlockParameters, BiasParameters, Partition, Siz
 Tolerances = dict[torch.dtype, float]
 
 TOLERANCES: Tolerances = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# PyTorch may be configured to multiply float32 with the precision of half.
+# PyTorch may be configured to multiply float32 matrices in lower precision.
 BLOCK_TOLERANCES: Tolerances = {torch.float32: 5e-2, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 _checked: dict[tuple[Check, torch.device, torch.dtype], bool] = {}
 
@@ -33,27 +33,27 @@ _checked: dict[tuple[Check, torch.device, torch.dtype], bool] = {}
 def check_once(
     check: Check, device: torch.device, dtype: torch.dtype, tolerances: Tolerances = TOLERANCES
 ) -> None:
-    """Compare results with the reference, at the first use on a device in a dtype.
+    """Compare a kernel with the reference at its first use on a device in a dtype.
 
-    A compiler or a driver that the kernels were not tested with must not spoil a training
-    unnoticed.  (A graph of torch.compile is never checked.)
+    This detects wrong results from a compiler or driver that the kernels were not tested with.
+    (A graph of torch.compile is never checked.)
 
     Args:
-        check: returns the results of a kernel, and those of the reference in float64.
-        device, dtype: of the first use.
-        tolerances: of the largest difference, relative to the largest number.
+        check: function that returns the results of a kernel and those of the reference in float64.
+        device, dtype: device and dtype of the first use.
+        tolerances: limits of the largest difference, relative to the largest value.
 
     Raises:
         RuntimeError: the results differ.
     """
     if _checked.get((check, device, dtype)):
         return
-    _checked[check, device, dtype] = True  # while it runs, and if it succeeds
+    _checked[check, device, dtype] = True  # set before, because the check itself uses the kernel
     try:
-        # In a thread of its own, which has none of the contexts of the first use: autocast,
-        # inference mode, activation checkpointing.
+        # A separate thread has none of the contexts of the caller: autocast, inference mode,
+        # activation checkpointing.
         with ThreadPoolExecutor(1) as thread:
-            for window in (8, 12):  # of one block of queries, and of several
+            for window in (8, 12):  # one block of queries, and several
                 sizes = ((window + 5, window + 3), (5, 9))
                 partition = Partition(sizes, (window, window), True)
                 thread.submit(_compare, check, partition, device, dtype, tolerances[dtype]).result()
@@ -71,13 +71,13 @@ def _compare(
         if not error < tolerance:
             raise RuntimeError(
                 f"the Triton kernels are wrong on {device} in {dtype}: {name} is off by "
-                f"{error:.1e} of the largest number; build the model with kernel='reference', and "
-                "please report it with the versions of torch, Triton and the driver"
+                f"{error:.1e} of the largest value; build the model with kernel='reference', and "
+                "please report this with the versions of torch, Triton and the driver"
             )
 
 
 def check_of_attention(attend: Attend) -> Check:
-    """Return the check of an implementation of ``attention.window_attention``."""
+    """Return the check for an implementation of ``attention.window_attention``."""
 
     def check(
         partition: Partition, device: torch.device, dtype: torch.dtype
@@ -102,7 +102,7 @@ def check_of_attention(attend: Attend) -> Check:
 
 
 def check_of_block(compute: ComputeBlock) -> Check:
-    """Return the check of an implementation of a whole block."""
+    """Return the check for an implementation of a whole block."""
 
     def check(
         partition: Partition, device: torch.device, dtype: torch.dtype
@@ -128,7 +128,7 @@ def check_of_block(compute: ComputeBlock) -> Check:
 
 
 def _telling(shape: tuple[int, ...], numbers: torch.Generator) -> Tensor:
-    """Draw a parameter that has an effect on the result."""
+    """Draw a parameter that is large enough to affect the result."""
     spread = shape[-1] ** -0.5 if len(shape) == 2 else 0.2
     return spread * torch.randn(shape, generator=numbers)
 

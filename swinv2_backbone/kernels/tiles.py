@@ -1,13 +1,14 @@
 """Windows without padding, rolling or masks: the geometry of the kernels.  Pure functions.
 
-Shifting, rolling and masking amount to this: every axis of a map is cut into segments, and a token
-attends to the tokens of its own clipped window, a segment of rows by a segment of columns.  The
+Shifting, rolling and masking have the following effect: every axis of a map is cut into segments,
+and a token attends to the tokens of its own clipped window, which is a segment of rows by a segment
+of columns.  The
 cuts of unshifted windows of M tokens are at M, 2M, ...; those of shifted windows at M / 2,
-M / 2 + M, ...; the first and the last segment may be shorter.  A clipped window holds real tokens
-alone, so there is nothing to pad and nothing to mask.  The position bias depends on offsets alone,
-so the bias of a clipped window is the corner of the bias of a whole window.
+M / 2 + M, ...; the first and the last segment may be shorter.  A clipped window contains only real
+tokens, so there is nothing to pad or mask.  The position bias depends only on offsets, so the bias
+of a clipped window is the corner of the bias of a whole window.
 
-A tile is the unit that a CPU computes at a time: a run of consecutive packed tokens made of clipped
+A tile is what a CPU computes at a time: a run of consecutive packed tokens that consists of clipped
 windows.
 
 (``windows.py`` describes the same windows with padding, rolling and a mask; tests compare the two.)
@@ -86,7 +87,7 @@ class Group(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Consecutive packed tokens made of clipped windows: whole maps, or rows of one map."""
+    """Consecutive packed tokens that form clipped windows: whole maps, or rows of one map."""
 
     tokens: slice  # of the batch
     groups: tuple[Group, ...]
@@ -96,9 +97,9 @@ class Tile(NamedTuple):
 def tiles(
     sizes: tuple[Size, ...], window: Size, shifted: bool, most_tokens: int
 ) -> tuple[Tile, ...]:
-    """Cut a batch into tiles of ``most_tokens`` at most, or of one row of windows.
+    """Cut a batch into tiles of at most ``most_tokens``, or of one row of windows if that is more.
 
-    The 256 most recent answers are cached.
+    The 256 most recent results are cached.
     """
     found, start = [], 0
     for (height, width), equal in groupby(sizes):
@@ -144,9 +145,9 @@ def _groups(rows: tuple[int, ...], columns: tuple[int, ...], maps: int) -> tuple
 
 
 def _runs(segments: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
-    """Yield length, number, first start and distance of the starts of segments of equal length.
+    """Yield (length, count, first start, distance between starts) for segments of equal length.
 
-    The distance is one number: whole windows are adjacent, and there are at most two shorter
+    The distance is constant, because whole windows are adjacent and there are at most two shorter
     segments, the first and the last.
     """
     starts = [0, *accumulate(segments)]

@@ -72,9 +72,9 @@ def test_auto_is_the_fastest_that_is_available(monkeypatch, device, changes, ker
     "device, changes, words",
     [
         ("cpu", {}, "needs a GPU, the model is on cpu"),
-        ("cuda", {"head_dim": 16}, "is for heads of 32 channels, got 16"),
-        ("cuda", {"dtype": torch.float64}, "is for float32, .* got torch.float64"),
-        ("cuda", {"window": (8, 80)}, "is for windows up to 64 tokens wide, got 80"),
+        ("cuda", {"head_dim": 16}, "supports only 32 channels per head, got 16"),
+        ("cuda", {"dtype": torch.float64}, "supports only float32, .* got torch.float64"),
+        ("cuda", {"window": (8, 80)}, "supports only windows up to 64 tokens wide, got 80"),
         ("cuda", {"triton": False}, "needs Triton and a C compiler"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_kernel_that_is_not_available_is_refused(monkeypatch, device, changes,
 
 
 def test_tiles_are_refused_on_other_devices_than_a_cpu():
-    with pytest.raises(ValueError, match="kernel 'tiles' is for CPUs, the model is on cuda"):
+    with pytest.raises(ValueError, match="kernel 'tiles' runs on CPUs only, the model is on cuda"):
         choose_on("cuda", "tiles")
 
 

@@ -81,6 +81,7 @@ def calls(monkeypatch) -> list[Partition]:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("partition", PARTITIONS, ids=str)
+@pytest.mark.heavy
 def test_a_fused_block_equals_its_modules(partition, checkpointing, calls, monkeypatch):
     monkeypatch.setattr(DropPath, "scale", fixed_scale)
     x = tokens_for(partition)
@@ -94,6 +95,7 @@ def test_a_fused_block_equals_its_modules(partition, checkpointing, calls, monke
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.heavy
 def test_fused_blocks_are_as_exact_in_half_precision_as_modules(dtype, autocast):
     partition = PARTITIONS[1]
     x = tokens_for(partition)
@@ -115,6 +117,7 @@ def test_fused_blocks_are_as_exact_in_half_precision_as_modules(dtype, autocast)
 
 
 @pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.heavy
 def test_without_gradients_the_result_is_the_same(autocast):
     partition = PARTITIONS[1]
     x, block = tokens_for(partition), random_block().eval()
@@ -127,6 +130,7 @@ def test_without_gradients_the_result_is_the_same(autocast):
     torch.testing.assert_close(actual, expected, rtol=0, atol=0 if not autocast else 1e-3)
 
 
+@pytest.mark.heavy
 def test_a_block_with_a_hook_is_computed_by_its_modules(calls):
     partition, block = PARTITIONS[0], random_block()
     x, seen = tokens_for(partition), []
@@ -161,12 +165,13 @@ def test_a_second_derivative_is_refused():
     partition, block = PARTITIONS[0], random_block()
     x = tokens_for(partition).requires_grad_()
     (grad,) = torch.autograd.grad(block(x, partition).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative.*kernel='reference'"):
+    with pytest.raises(RuntimeError, match="do not support double backward.*kernel='reference'"):
         grad.square().sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("save_activations", [False, True])
+@pytest.mark.heavy
 def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
     shapes = [*parameter_shapes(32, heads=1).values(), (HIDDEN, 2), (HIDDEN,), (1, HIDDEN)]
     leaves = [pictures(*shape, seed=i).to(DEVICE) for i, shape in enumerate(shapes)]
@@ -189,6 +194,7 @@ def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
     [(False, {}), (True, {}), (True, {"activation_checkpointing": True})],
     ids=str,
 )
+@pytest.mark.heavy
 def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
     shape = TWO_STAGES | {"embed_dim": 32, "num_heads": (1, 2), "depths": (1, 2)} | options
     shape["window_size"] = 2
@@ -216,6 +222,7 @@ def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
 
 @pytest.mark.parametrize("channels", [32, 96, 768, 1536, 4096])
 @pytest.mark.parametrize("tokens", [1, 77])
+@pytest.mark.heavy
 def test_norms_with_residuals_equal_those_of_torch(tokens, channels):
     x, branch, more = (pictures(tokens, channels, seed=i).to(DEVICE).double() for i in range(3))
     weight, bias = (pictures(channels, seed=i).to(DEVICE).double() for i in (3, 4))
@@ -251,6 +258,7 @@ def test_the_gradient_of_gelu_equals_that_of_torch(tokens):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.heavy
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monkeypatch):
     device = torch.device(DEVICE)
     monkeypatch.setattr(self_check, "_checked", {})

@@ -1,9 +1,9 @@
 """Scaled cosine attention of one tile, forward and backward, one clipped window after another.
 
-The function is that of ``attention.cosine_attention`` between tokens that share a clipped window
-(see tiles.py).  Tokens are in map order: gathering them into windows is part of the multiplication
-by the inverse norms.  Logits are computed for as many windows, heads or queries at a time as fit
-into a budget: the paper's "sequential self-attention", for windows of any size.
+It computes ``attention.cosine_attention`` between tokens that share a clipped window (see tiles.py).
+Tokens are in map order: gathering them into windows is part of the multiplication by the inverse
+norms.  Logits are computed for as many windows, heads or queries at a time as fit into a budget: the
+paper's "sequential self-attention", for windows of any size.
 
 Legend: n tokens of the tile; R clipped windows of one size; N tokens of such a window; nH heads; d
 channels per head; C = nH * d.
@@ -22,8 +22,8 @@ from swinv2_backbone.kernels.tiles import Group, Tile
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import bias_matrix, offset_index, offsets_within
 
-EPS = 1e-6  # of the norm of a query or key, as in attention.py
-LOGITS_BYTES = 3 * 2**19  # of the logits held at a time: the caches of one or two cores hold them
+EPS = 1e-6  # smallest norm of a query or key, as in attention.py
+LOGITS_BYTES = 3 * 2**19  # size of the logits held at a time, which fits the cache of 1 or 2 cores
 SMALL = 200  # tokens; in larger windows PyTorch's fused attention is faster
 
 
@@ -149,7 +149,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, grad_bias: Tensor
 ) -> Tensor:
-    """Return the gradients (3, R, nH, N, d) of q, k and v; add the bias's to ``grad_bias``."""
+    """Return the gradients (3, R, nH, N, d) of q, k, v; add that of the bias to ``grad_bias``."""
     grads = q.new_zeros(3, *q.shape)
     for own, queries in _portions(q, bias):
         q_own, k_own, v_own, grad_own = (_flat(x[own]) for x in (q, k, v, grad))
@@ -172,7 +172,7 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
 
 
 def _portions(q: Tensor, bias: Tensor) -> Iterator[tuple[tuple[slice, slice], slice]]:
-    """Yield the windows, heads and queries to compute at a time, so that logits fit the budget."""
+    """Yield the windows, heads and queries to compute at a time, whose logits fit the budget."""
     windows, num_heads, tokens, _ = q.shape
     rows = max(1, LOGITS_BYTES // (bias.element_size() * tokens))
     some_queries = min(tokens, rows)

@@ -1,9 +1,9 @@
 """A whole SwinV2 block, tile by tile: as fast as its matrix products, in the memory of a tile.
 
-Attention, projection, norms, MLP and residuals of a token depend on its window alone, so a block is
-computed for a tile of windows at a time, from beginning to end while everything is in the cache.
-The block is one operator, ``torch.ops.swinv2.tiled_block``, with a backward of its own that goes
-over the tiles again: opaque to torch.compile, and the same for images of all sizes.
+Attention, projection, norms, MLP and residuals of a token depend only on its window, so a block is
+computed for one tile of windows at a time, from input to output while everything is in the cache.
+The block is one operator, ``torch.ops.swinv2.tiled_block``, with its own backward, which goes over
+the tiles again.  It is opaque to torch.compile and the same for images of all sizes.
 
 Legend: T tokens of the whole batch, packed; C channels; nH heads.
 """
@@ -24,7 +24,7 @@ from swinv2_backbone.packing import flat_sizes, sizes_of
 from swinv2_backbone.windows import Partition
 
 # Size of the hidden layer of the MLP, the widest tensor of a tile, in the dtype of attention.
-# Larger tiles need more memory, which matters in inference, and less time in Python, which matters
+# Larger tiles need more memory, which matters in inference, but less time in Python, which matters
 # in training.
 INFERENCE_BYTES = 4 * 2**20
 TRAINING_BYTES = 16 * 2**20
@@ -37,10 +37,10 @@ class Arguments(NamedTuple):
     parameters: list[Tensor]  # BlockParameters; they are used in the dtype of x
     table: Tensor  # (nH, offsets of the window), the position bias
     drop_path: list[Tensor]  # none, or the drop path scales of both branches, (T, 1) each
-    sizes: list[int]  # height and width of every map, one after the other
+    sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
-    save_activations: bool  # False: the backward computes them again, from x
+    save_activations: bool  # False: the backward recomputes them from x
 
 
 def tiled_block(
@@ -56,13 +56,14 @@ def tiled_block(
 
     Args:
         x: the packed tokens.
-        parameters: of the block.
+        parameters: parameters of the block.
         table: (nH, offsets of the window), the position bias.
-        drop_path: none, or the per-token drop path scales of both branches, (T, 1) each.
+        drop_path: empty, or the per-token drop path scales of both branches, (T, 1) each.
         partition: the windows.
-        save_activations: for the backward pass; else it computes them again, tile by tile.
+        save_activations: save the activations for the backward pass, which otherwise recomputes
+            them tile by tile.
     """
-    # Autocast does not look into an operator; it leaves float64 alone.
+    # Autocast has no effect inside an operator; it does not change float64.
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters, table))
@@ -91,7 +92,7 @@ def _forward(a: Arguments) -> list[Tensor]:
     block = _block(a, TRAINING_BYTES if a.save_activations else INFERENCE_BYTES)
     out = torch.empty_like(a.x)
     saved = _empty_activations(a) if a.save_activations else ()
-    with torch.autocast(a.x.device.type, enabled=False):  # dtypes are settled by the caller
+    with torch.autocast(a.x.device.type, enabled=False):  # the caller has chosen the dtypes
         for tile in block.tiles:
             own = tile.tokens
             if saved:

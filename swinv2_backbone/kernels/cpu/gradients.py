@@ -33,8 +33,8 @@ class Gradients:
         self.fc1 = PreparedLinear(p.fc1.mT, None, tokens)
         self.fc2 = PreparedLinear(p.fc2.mT, None, tokens)
         self.scale = torch.zeros_like(block.scale)
-        self.matrices: dict[Size, Tensor] = {}  # of the position bias
-        self.sums: dict[str, Tensor] = {}  # of the layers
+        self.matrices: dict[Size, Tensor] = {}  # window size -> gradient of the bias matrix
+        self.sums: dict[str, Tensor] = {}  # parameter -> gradient
 
     def add_tile(self, grad: Tensor, x: Tensor, tile: Tile, saved: Activations) -> Tensor:
         """Return the gradient of a tile's input from that of its output, (n, C) both."""
@@ -72,7 +72,7 @@ class Gradients:
         return self.block.bias.gradient(self.matrices)
 
     def parameters(self, given: BlockParameters) -> BlockParameters:
-        """Return the gradients of the parameters as they were given, in their dtypes."""
+        """Return the gradients of the parameters, in the dtypes of ``given``."""
         sums, channels = self.sums, len(given.q_bias)
         by_qkv_bias = sums.pop("qkv_bias")
         sums["q_bias"], sums["v_bias"] = by_qkv_bias[:channels], by_qkv_bias[2 * channels :]
@@ -103,7 +103,7 @@ class Gradients:
         return grad_x
 
     def _add(self, name: str, grad_weight: Tensor, grad_bias: Tensor) -> None:
-        """Add a tile's gradients, which have no other use, to the sums of a layer."""
+        """Add a tile's gradients to the sums of a layer; their memory may be reused."""
         for part, grad in ((name, grad_weight), (f"{name}_bias", grad_bias)):
             if part in self.sums:
                 self.sums[part] += grad

@@ -1,11 +1,11 @@
 """Linear layers of tiles, computed by oneDNN, and their gradients.
 
-PyTorch multiplies float32 matrices by the BLAS it was built with, which is not the fastest on every
-processor: MKL, on AMD's Zen 5, has half the speed of oneDNN.  oneDNN also applies GELU while the
-product is in registers.  A weight that is used many times, once for every tile of a block, is
-faster still if it is first reordered for oneDNN.  Reordering costs some passes over the weight and
-pays from some thousand tokens on.  It is repeated in every forward, so that nothing is kept that
-takes memory or could become stale.
+PyTorch multiplies float32 matrices with the BLAS it was built with, which is not the fastest on
+every processor: on AMD's Zen 5, MKL has half the speed of oneDNN.  oneDNN also applies GELU while
+the product is in registers.  A weight that is used many times, once for every tile of a block, is
+faster still if it is first reordered for oneDNN.  Reordering costs a few passes over the weight and
+pays off from a few thousand tokens on.  It is repeated in every forward, so that no copy takes
+memory or becomes stale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinv2_backbone.precision import accumulation_dtype
 
-FEWEST_TOKENS = 2048  # below, reordering costs what it gains
+FEWEST_TOKENS = 2048  # with fewer tokens, reordering does not pay off
 
 _ONEDNN = (
     platform.machine() in ("x86_64", "AMD64")
@@ -29,7 +29,7 @@ _ONEDNN = (
 
 
 class PreparedLinear:
-    """``x @ weight.T + bias``, without gradients, for several ``x`` of ``tokens`` rows in all."""
+    """``x @ weight.T + bias`` without autograd, for several ``x`` with ``tokens`` rows in total."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int):
         self.weight, self.bias, self.tokens = weight, bias, tokens
@@ -51,7 +51,7 @@ class PreparedLinear:
 
     @cached_property
     def _reordered(self) -> Tensor:
-        """The weight in the order that oneDNN prefers, if that pays; else as it is."""
+        """The weight in the order that oneDNN prefers if that pays off, else unchanged."""
         if self.weight.dtype == torch.float32 and self.tokens >= FEWEST_TOKENS:
             return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), self.tokens)
         return self.weight
@@ -70,7 +70,7 @@ def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_onednn(x: Tensor) -> bool:
-    """Return True if oneDNN multiplies tensors of this dtype and device."""
+    """Return True if oneDNN multiplies tensors of the dtype and device of ``x``."""
     return (
         _ONEDNN
         and bool(torch.backends.mkldnn.enabled)
@@ -81,5 +81,5 @@ def _by_onednn(x: Tensor) -> bool:
 
 @cache
 def _multiplies_bf16() -> bool:
-    """Return True if oneDNN has code for bfloat16 on this processor."""
+    """Return True if oneDNN supports bfloat16 on this processor."""
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()

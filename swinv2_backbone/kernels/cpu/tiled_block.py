@@ -1,4 +1,4 @@
-"""The forward of a SwinV2 block on one tile: from its input to its output in the cache.
+"""The forward of a SwinV2 block on one tile, whose intermediate results stay in the cache.
 
 Legend: T tokens of the whole batch, packed; n tokens of a tile; C channels; nH heads.
 """
@@ -21,7 +21,7 @@ from swinv2_backbone.windows import Partition
 
 
 class Activations(NamedTuple):
-    """Saved activations: what the backward of a block needs, beside its input."""
+    """Saved activations: the tensors that the backward of a block needs besides its input."""
 
     qkv: Tensor  # (n, 3C)
     attended: Tensor  # (n, C)
@@ -31,15 +31,15 @@ class Activations(NamedTuple):
 
 
 class TiledBlock:
-    """A block in one forward or backward: its parameters prepared, its tiles.
+    """A block in one forward or backward, with its prepared parameters and its tiles.
 
     Args:
-        parameters: of the block; they are used in ``dtype``.
+        parameters: parameters of the block; they are converted to ``dtype``.
         table: (nH, offsets of the window), the position bias.
         drop_path: empty, or the per-token drop path scales of both branches, (T, 1) each.
         partition: the windows.
         hidden_bytes: size of the hidden layer of the MLP for one tile, see block.py.
-        dtype: of the tokens.
+        dtype: dtype of the tokens.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TiledBlock:
         return torch.native_layer_norm(x, x.shape[-1:], p.norm1, p.norm1_bias, LAYER_NORM_EPS)
 
     def norm2(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same of the second norm."""
+        """Return the same for the second norm."""
         p = self.parameters
         return torch.native_layer_norm(x, x.shape[-1:], p.norm2, p.norm2_bias, LAYER_NORM_EPS)
 
