@@ -10,13 +10,14 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-slow reliability experiments experiments-quick docs lint clean
+.PHONY: help env demo demo-semantic test test-quick test-slow reliability experiments experiments-quick docs lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
 	@echo "make demo           train and show a small Mask R-CNN"
 	@echo "make demo-semantic  the same with a small UPerNet"
 	@echo "make test           fast tests"
+	@echo "make test-quick     core, kernels and checkpoints, without what takes seconds"
 	@echo "make test-slow      all tests but the next"
 	@echo "make reliability    kill, damage and resume trainings again and again"
 	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
@@ -44,6 +45,10 @@ demo-semantic: env
 
 test: env
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-quick: env
+	$(BIN)/python -m pytest $(PARALLEL) tests/core tests/kernels tests/checkpoints \
+		-m "not heavy and not slow and not reliability"
 
 test-slow: env
 	$(BIN)/python -m pytest $(PARALLEL) -m "not reliability"

@@ -105,6 +105,7 @@ def test_all_twelve_rows_are_there():
 
 
 @pytest.mark.parametrize("source", [f"swinv2://{TINY}", f"swinv2://{SEED}"])
+@pytest.mark.heavy
 def test_weights_are_fetched_once_and_then_offline(source, zoo, cache, capfd):
     model = build_backbone(TINY)
     report = load_checkpoint(model, source)
@@ -117,6 +118,7 @@ def test_weights_are_fetched_once_and_then_offline(source, zoo, cache, capfd):
 
 
 @pytest.mark.parametrize("name", [TINY, SEED])
+@pytest.mark.heavy
 def test_the_builder_takes_the_publishers_name(name, zoo):
     model = build_backbone(name, weights="mmpretrain", window_size=16)
     expected = native_state(TINY)["norms.res5.weight"]

@@ -71,6 +71,7 @@ def test_weights_are_read_bit_by_bit(publisher, tmp_path):
 
 
 @pytest.mark.parametrize("publisher", TRAINING_FILES)
+@pytest.mark.heavy
 def test_files_of_training_give_their_weights(publisher, tmp_path):
     state = random_state(TINY)
     save(TRAINING_FILES[publisher](state, TINY), tmp_path / "checkpoint.pth")
@@ -101,6 +102,7 @@ def test_extra_norms_of_huge_models_are_read(tmp_path):
     "prefix", ["", "module.", "backbone.", "backbone.bottom_up.", "encoder.", "model_ema.", "a.b."]
 )
 @pytest.mark.parametrize("publisher", publishers_of(SMALL))
+@pytest.mark.heavy
 def test_backbones_are_found_behind_any_prefix(publisher, prefix, tmp_path):
     state = headless(native_state(SMALL))
     content = PUBLISHERS[publisher](state | head_of_ten(), SMALL)
@@ -189,6 +191,7 @@ def fresh_norm(maps: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "peer"), cases())
+@pytest.mark.heavy
 def test_logits_and_features_equal_the_peers(name, peer, tmp_path):
     found = differences(name, peer, tmp_path)
     assert all(value <= 1e-5 for value in found.values()), found
@@ -324,6 +327,7 @@ def test_rearrangements_are_inverses(layout, to_ours, from_ours):
 
 @torch.no_grad()
 @pytest.mark.parametrize("window", [16, 24])
+@pytest.mark.heavy
 def test_weights_of_window_8_at_a_wider_one_equal_the_oracle(window, tmp_path):
     state = native_state("swinv2_tiny_window8_256")
     path = published(state, TINY, "mmpretrain", tmp_path)

@@ -65,6 +65,7 @@ def tensors_of(publisher: str) -> dict[str, Tensor]:
         for seed in range(40 if publisher in publishers_of(SMALL) else 8)
     ],
 )
+@pytest.mark.heavy
 def test_no_damage_to_the_keys_loads_silently(publisher, seed, state, tmp_path):
     """Random tensors dropped, renamed or reshaped raise an error or load the same weights.
 
@@ -94,6 +95,7 @@ def test_no_damage_to_the_keys_loads_silently(publisher, seed, state, tmp_path):
         assert_equal(found, headless(expected) if publisher == "simmim" else expected)
 
 
+@pytest.mark.heavy
 def test_every_single_parameter_is_needed(state, tmp_path):
     """Dropping one parameter raises an error that names it."""
     path = tmp_path / "x.pth"
@@ -258,6 +260,7 @@ def test_models_without_exactly_one_backbone_are_refused(state, tmp_path):
 # --- heads and norms -------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 def test_both_published_heads_load_into_the_classifier(tmp_path):
     for classes in (1000, 21841):
         name = "swinv2_tiny_window8_256"
@@ -453,6 +456,7 @@ def test_models_that_cannot_be_written_to_are_refused(state, tmp_path):
     ],
     ids=["rows", "columns", "numbers", "vectors", "integers"],
 )
+@pytest.mark.heavy
 def test_query_and_key_of_other_kinds_are_not_joined(query, key, tmp_path):
     content = dict(PUBLISHERS["hugging_face"](random_state(TINY), TINY))
     at = "swinv2.encoder.layers.0.blocks.0.attention.self."

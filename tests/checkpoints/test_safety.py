@@ -64,6 +64,7 @@ def write_pickle(content, path: Path) -> None:
 @pytest.mark.parametrize("writer", [write_torch, write_legacy, write_pickle])
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl", ".safetensors"])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # of write_pickle
+@pytest.mark.heavy
 def test_hostile_files_execute_nothing(hostile, place, writer, suffix, state, tmp_path):
     sentinel, path = tmp_path / "executed", tmp_path / f"evil{suffix}"
     weights = {key: value for key, value in state.items() if "norm" in key}
@@ -142,6 +143,7 @@ def test_truncated_files_are_refused_by_name(good_file, tmp_path):
         read_checkpoint(cut)
 
 
+@pytest.mark.heavy
 def test_flipped_bits_never_change_weights_silently(good_file, tmp_path):
     """A flipped bit is refused, or lies in padding or an unused name and changes no weight."""
     content = good_file.read_bytes()

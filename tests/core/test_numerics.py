@@ -67,6 +67,7 @@ IMAGES = {
 @pytest.mark.parametrize("images", IMAGES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype, autocast", MODES)
+@pytest.mark.heavy
 def test_features_and_all_gradients_are_finite(dtype, autocast, size, images, logit_scale):
     model = model_of_scale(logit_scale)
     features = run(model, IMAGES[images](size), dtype, autocast)

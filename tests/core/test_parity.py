@@ -96,6 +96,7 @@ def normed(maps: Tensor, norm: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "peer"), cases(FAST))
+@pytest.mark.heavy
 def test_features_agree_in_float32(name: str, peer: str) -> None:
     size = (VARIANTS[name].image_size,) * 2
     found = differences(run(name, size, torch.float32), peer, name)
@@ -103,6 +104,7 @@ def test_features_agree_in_float32(name: str, peer: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "peer"), cases(FAST_IN_FLOAT64))
+@pytest.mark.heavy
 def test_features_agree_in_float64_with_the_sharpest_attention(name: str, peer: str) -> None:
     size = (VARIANTS[name].image_size,) * 2
     found = differences(run(name, size, torch.float64), peer, name)

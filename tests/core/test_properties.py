@@ -64,6 +64,7 @@ def check_shapes(height: int, width: int, batch: int, window: int) -> float:
 @example(height=1, width=1, batch=1, window=2)
 @example(height=1, width=160, batch=3, window=31)
 @QUICK
+@pytest.mark.heavy
 def test_any_size_and_window_gives_features_of_the_strides(height, width, batch, window):
     check_shapes(height, width, batch, window)
 

@@ -124,12 +124,14 @@ def compare(window, sizes, shifted, dtype, tolerances, **options) -> None:
 
 @pytest.mark.parametrize("shifted", [False, True], ids=["unshifted", "shifted"])
 @pytest.mark.parametrize("window, sizes", CASES, ids=str)
+@pytest.mark.heavy
 def test_result_and_gradients_equal_attention_in_float64(window, sizes, shifted):
     compare(window, sizes, shifted, torch.float32, SINGLE)
 
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("window, sizes", [CASES[i] for i in (0, 2, 4)], ids=str)
+@pytest.mark.heavy
 def test_half_precision_is_as_exact_as_its_inputs(window, sizes, dtype):
     # The gradients of scale and table are sums in float32 and never see the results' rounding.
     eps = torch.finfo(dtype).eps
@@ -151,6 +153,7 @@ def test_large_windows_equal_attention_in_float64(window, sizes, dtype):
 
 @pytest.mark.parametrize("window, sizes", [CASES[2], CASES[4]], ids=str)
 @pytest.mark.parametrize("length", [0, 1e-7], ids=["zero", "short"])
+@pytest.mark.heavy
 def test_queries_and_keys_shorter_than_eps_are_divided_by_eps(length, window, sizes):
     qkv, *others = inputs(window, sizes)
     qkv = qkv.unflatten(-1, (3, HEADS, 32)).clone()
@@ -169,6 +172,7 @@ def test_queries_and_keys_shorter_than_eps_are_divided_by_eps(length, window, si
 
 
 @pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.heavy
 def test_half_precision_with_queries_and_keys_of_zero_is_finite(dtype):
     window, sizes = CASES[2]
     qkv, scale, table, grad = inputs(window, sizes, dtype)
@@ -197,6 +201,7 @@ def test_inputs_and_gradients_need_not_be_contiguous():
     assert all(map(torch.equal, actual, expected))
 
 
+@pytest.mark.heavy
 def test_a_backbone_with_the_kernel_equals_the_reference():
     results = []
     for kernel in ("reference", "triton"):
@@ -211,6 +216,7 @@ def test_a_backbone_with_the_kernel_equals_the_reference():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.heavy
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
     device = torch.device(DEVICE)
     monkeypatch.setattr(self_check, "_checked", {})
@@ -227,6 +233,7 @@ def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, mon
     assert not self_check._checked[check, device, dtype]
 
 
+@pytest.mark.heavy
 def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monkeypatch):
     monkeypatch.setattr(self_check, "_checked", {})
     x = torch.ones(3, device=DEVICE, requires_grad=True)
@@ -256,6 +263,7 @@ def test_other_dtypes_windows_and_sizes_raise_an_error():
 
 
 @pytest.mark.parametrize("window, size", [((2, 3), (3, 4)), ((9, 8), (9, 10))], ids=str)
+@pytest.mark.heavy
 def test_operators_pass_opcheck(window, size):
     *given, _ = inputs(window, (size,))
     leaves = [x.requires_grad_() for x in given]
@@ -264,6 +272,7 @@ def test_operators_pass_opcheck(window, size):
     )
 
 
+@pytest.mark.heavy
 def test_compiled_attention_is_one_graph_for_all_sizes():
     window = (2, 3)
     graphs = []
@@ -337,6 +346,7 @@ def resources(ptx: str) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.heavy
 def test_kernels_compile_and_spill_little(capability, tmp_path):
     # In a process of its own, as this one's kernels are interpreted.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
