@@ -61,9 +61,12 @@ def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
         name, get = target_name(call), call.get
         if name == "ResizeShortestEdge":
             sizes = plain(get("short_edge_length"))
-            found["augmentation.min_size"] = sizes if isinstance(sizes, tuple) else (sizes,)
+            several = isinstance(sizes, tuple)  # from one length there is nothing to sample
+            found["augmentation.min_size"] = sizes if several else (sizes,)
             found["augmentation.max_size"] = get("max_size", 2**63 - 1)
-            found["augmentation.sample_style"] = get("sample_style", "range")
+            found["augmentation.sample_style"] = (
+                get("sample_style", "range") if several else "choice"
+            )
         elif name == "ResizeScale":
             found["augmentation.lsj"] = True
             found["augmentation.lsj_size"] = get("target_height")

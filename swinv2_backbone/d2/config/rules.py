@@ -157,6 +157,40 @@ def _jitter(plan: TrainingPlan) -> Iterator[str]:
         yield f"{plan.key('augmentation.lsj')} already crops: set {off}"
 
 
+def _sizes(plan: TrainingPlan) -> Iterator[str]:
+    node, key = plan.augmentation, plan.key("augmentation.min_size")
+    if node.lsj:
+        return
+    if not node.min_size:
+        yield f"{key} must have at least one length"
+    elif node.sample_style == "range" and len(node.min_size) != 2:
+        style = plan.setting("augmentation.sample_style", "range")
+        yield f"{key} must be (shortest, longest) with {style}, got {node.min_size!r}"
+
+
+def _crop(plan: TrainingPlan) -> Iterator[str]:
+    node = plan.augmentation
+    if not node.crop:
+        return
+    if node.crop_type.startswith("absolute"):
+        expected, fits = "whole pixels", all(isinstance(size, int) for size in node.crop_size)
+    else:
+        expected, fits = "at most 1", all(size <= 1 for size in node.crop_size)
+    if not fits:
+        key, kind = plan.key("augmentation.crop_size"), plan.key("augmentation.crop_type")
+        yield f"{key} must be {expected} with {kind} {node.crop_type}, got {node.crop_size!r}"
+
+
+def _early_stopping(plan: TrainingPlan) -> Iterator[str]:
+    period, length = plan.evaluation.period, plan.schedule.max_iter
+    if plan.evaluation.early_stopping_metric and not 0 < period < length:
+        yield (
+            f"{plan.key('evaluation.early_stopping_metric')} needs evaluations before the end: set "
+            f"{plan.key('evaluation.period')} to at least 1 and less than "
+            f"{plan.key('schedule.max_iter')} {length}, got {period}"
+        )
+
+
 def _augmented_test(plan: TrainingPlan) -> Iterator[str]:
     if not plan.evaluation.augmented:
         return
@@ -186,5 +220,11 @@ RULES: list[tuple[Sequence[str], Rule]] = [
     (["step.ema", "evaluation.precise_bn"], _average),
     (["model.load_proposals", "data.unsafe_proposals"], _proposals),
     (["augmentation.lsj", "augmentation.lsj_min_scale", "augmentation.lsj_max_scale"], _jitter),
+    (["augmentation.lsj", "augmentation.min_size", "augmentation.sample_style"], _sizes),
+    (["augmentation.crop", "augmentation.crop_type", "augmentation.crop_size"], _crop),
+    (
+        ["evaluation.early_stopping_metric", "evaluation.period", "schedule.max_iter"],
+        _early_stopping,
+    ),
     (["evaluation.augmented", "model.architecture", "model.keypoints"], _augmented_test),
 ]

@@ -486,6 +486,49 @@ RULES = {
         "",
         ("INPUT.LSJ.ENABLED already crops", ""),
     ),
+    "a range of one length": (
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING range INPUT.MIN_SIZE_TRAIN (640,)",
+        "dataloader.train.mapper.augmentations.0.sample_style=range "
+        "dataloader.train.mapper.augmentations.0.short_edge_length=[640]",
+        (
+            "INPUT.MIN_SIZE_TRAIN must be (shortest, longest) with INPUT.MIN_SIZE_TRAIN_SAMPLING",
+            "augmentations[ResizeShortestEdge].short_edge_length must be (shortest, longest) with",
+        ),
+    ),
+    "no length": (
+        "INPUT.MIN_SIZE_TRAIN ()",
+        "dataloader.train.mapper.augmentations.0.short_edge_length=[]",
+        (
+            "INPUT.MIN_SIZE_TRAIN must have at least one length",
+            "augmentations[ResizeShortestEdge].short_edge_length must have at least one length",
+        ),
+    ),
+    "a relative crop in pixels": (
+        "INPUT.CROP.ENABLED True INPUT.CROP.SIZE (512,512)",
+        "",
+        ("INPUT.CROP.SIZE must be at most 1 with INPUT.CROP.TYPE relative_range", ""),
+    ),
+    "an absolute crop in fractions": (
+        "INPUT.CROP.ENABLED True INPUT.CROP.TYPE absolute",
+        "",
+        ("INPUT.CROP.SIZE must be whole pixels with INPUT.CROP.TYPE absolute", ""),
+    ),
+    "early stopping without evaluations": (
+        "TEST.EARLY_STOPPING.METRIC bbox/AP TEST.EVAL_PERIOD 0",
+        "train.early_stopping.metric=bbox/AP train.eval_period=0",
+        (
+            "TEST.EARLY_STOPPING.METRIC needs evaluations before the end: set TEST.EVAL_PERIOD",
+            "train.early_stopping.metric needs evaluations before the end: set train.eval_period",
+        ),
+    ),
+    "early stopping with evaluations at the end": (
+        "TEST.EARLY_STOPPING.METRIC bbox/AP SOLVER.MAX_ITER 50 TEST.EVAL_PERIOD 50",
+        "train.early_stopping.metric=bbox/AP train.max_iter=50 train.eval_period=50",
+        (
+            "TEST.EVAL_PERIOD to at least 1 and less than SOLVER.MAX_ITER 50, got 50",
+            "train.eval_period to at least 1 and less than train.max_iter 50, got 50",
+        ),
+    ),
     "proposals": ("MODEL.LOAD_PROPOSALS True", "", ("MODEL.LOAD_PROPOSALS reads pickles", "")),
     "augmented keypoints": (
         "TEST.AUG.ENABLED True MODEL.KEYPOINT_ON True",
