@@ -24,7 +24,7 @@ def count_tokens(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
         return torch.tensor([prod(size) for size in sizes], device=device)
 
 
-# The 64 most recent results are cached.  A compiled graph cannot hold a cache: it uses count_tokens.
+# The 64 most recent results are cached.  Compiled graphs, which cannot cache, call count_tokens.
 tokens_per_image = lru_cache(maxsize=64)(count_tokens)
 
 

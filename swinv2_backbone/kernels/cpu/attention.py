@@ -1,9 +1,9 @@
 """Scaled cosine attention of one tile, forward and backward, one clipped window after another.
 
-It computes ``attention.cosine_attention`` between tokens that share a clipped window (see tiles.py).
-Tokens are in map order: gathering them into windows is part of the multiplication by the inverse
-norms.  Logits are computed for as many windows, heads or queries at a time as fit into a budget: the
-paper's "sequential self-attention", for windows of any size.
+The functions compute ``attention.cosine_attention`` between tokens that share a clipped window (see
+tiles.py).  Tokens are in map order: gathering them into windows is part of the multiplication by
+the inverse norms.  Logits are computed for as many windows, heads or queries at a time as fit into
+a budget: the paper's "sequential self-attention", for windows of any size.
 
 Legend: n tokens of the tile; R clipped windows of one size; N tokens of such a window; nH heads; d
 channels per head; C = nH * d.
