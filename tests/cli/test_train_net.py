@@ -118,7 +118,7 @@ def test_summary_precedes_the_first_iteration(trained):
     assert summary < training
     for words in (
         "8, 8, 8, 8",
-        "own size: 16 channels",
+        "custom size: 16 channels",
         "of them trainable",
         "tiny_train: 6 images",
         "nothing (random initialization)",
@@ -156,7 +156,7 @@ def test_a_checkpoint_without_the_optimizers_state_is_not_resumed(opts, tmp_path
     assert state["trainer"]["_trainer"]["optimizer"]["state"]
     del state["trainer"]["_trainer"]  # as Detectron2 0.6 writes them
     torch.save(state, tmp_path / "model_final.pth")
-    with pytest.raises(SystemExit, match="no state of the optimizer.*MODEL.WEIGHTS"):
+    with pytest.raises(SystemExit, match="no optimizer state.*MODEL.WEIGHTS"):
         run([*few, "4"], tmp_path, "--resume")
 
 

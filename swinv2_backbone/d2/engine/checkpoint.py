@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, which loads weights of any layout, runs no code, and loses nothing."""
+"""Detectron2's checkpointer, extended to load any layout safely and to write files atomically."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Checkpointer(DetectionCheckpointer):
     """A checkpointer that loads weights as :func:`swinv2_backbone.load_checkpoint` does.
 
     ``load(path, checkpointables=[])``, which ``resume_or_load`` calls for initial weights, accepts
-    any layout and any part of the detector. ``load(path)`` resumes a training of this package, and
+    any layout and any part of the detector. ``load(path)`` resumes training with this package, and
     requires every tensor. A detector without a SwinV2 is loaded as in Detectron2, except that .pkl
-    files are refused.
+    files are an error.
 
     A checkpoint exists whole or not at all, and so does the file that names the last one. If the
-    last one is damaged or missing, a training resumes from the one before it.
+    last one is damaged or missing, training resumes from the one before it.
 
     Args:
-        model, save_dir, save_to_disk, checkpointables: as for Detectron2's.
+        model, save_dir, save_to_disk, checkpointables: as for ``DetectionCheckpointer``.
         partial: see :func:`swinv2_backbone.load_checkpoint`.
-        evaluated: model whose weights files hold as ``model``; default: ``model``.
+        evaluated: model whose weights are saved as ``model``; default: ``model``.
 
     Attributes:
         report: one line about the last load: how many tensors came from which file.
@@ -75,7 +75,7 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             OSError: the file does not exist.
-            ValueError: the file is refused; see :func:`swinv2_backbone.load_checkpoint`.
+            ValueError: the file cannot be used; see :func:`swinv2_backbone.load_checkpoint`.
         """
         self._path = path
         if path and checkpointables == [] and _has_swinv2(self.model):
@@ -86,7 +86,7 @@ class Checkpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def require_complete(self) -> None:
-        """Raise ValueError unless the last load had every tensor: for use without training."""
+        """Raise ValueError unless the last load had every tensor, as evaluation requires."""
         if not self._complete:
             raise ValueError(f"the weights are not those of this model: {self.report}")
 
@@ -144,25 +144,25 @@ class Checkpointer(DetectionCheckpointer):
         return next((str(path) for path in checkpoints_in(Path(self.save_dir))), "")
 
     def local_path(self, path: str) -> Path:
-        """Return the path of weights on this machine, and fetch them if they are not there."""
+        """Return the local path of weights, and download them if necessary."""
         if "://" in path and not path.startswith(FETCHED):
             path = self.path_manager.get_local_path(path)
         return fetch(path)
 
     def _read_training(self, path: Path) -> Content:
-        """Read a file; raises ValueError if a training is resumed and the file has weights only."""
+        """Read a file; raises ValueError if training is resumed and the file has only weights."""
         content = read_file(path, extras=False)
         if "trainer" in self.checkpointables and "trainer" not in content.value:
             raise ValueError(
-                f"{path} has weights but no state of a training (start from it, with MODEL.WEIGHTS "
-                "or train.init_checkpoint)"
+                f"{path} has weights but no training state (start from them, with MODEL.WEIGHTS or "
+                "train.init_checkpoint)"
             )
         return content
 
     def _load_weights(self, path: str) -> None:
         """Load weights of any layout into a detector with a SwinV2."""
         if comm.get_local_rank() == 0:
-            self.local_path(path)  # one process of a machine fetches the file for the others
+            self.local_path(path)  # one process per machine downloads the file for the others
         comm.synchronize()
         report = load_checkpoint(self.model, self.local_path(path), partial=self.partial)
         self._complete = report.complete
@@ -180,7 +180,7 @@ class Checkpointer(DetectionCheckpointer):
             self._content = read_file(Path(filename), extras=False)
         value = self._content.value
         if not isinstance(value, dict):
-            raise ValueError(f"{filename} holds no training: {type(value).__name__}")
+            raise ValueError(f"{filename} has no training state: it is a {type(value).__name__}")
         return value if isinstance(value.get("model"), dict) else {"model": value}
 
     def _load_model(self, checkpoint: dict) -> Any:
@@ -189,7 +189,7 @@ class Checkpointer(DetectionCheckpointer):
         averaged = "average" in checkpoint and "average" not in self.checkpointables
         if averaged and "trainer" in self.checkpointables:
             raise ValueError(
-                f"{self._path} is of a training with averaged weights: resume it with "
+                f"{self._path} was saved with averaged weights: resume it with "
                 "SOLVER.EMA.ENABLED True (train.ema.enabled=true), or start from the average, with "
                 "MODEL.WEIGHTS (train.init_checkpoint) and without --resume"
             )
@@ -216,7 +216,7 @@ def save_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None
 
 
 def _notes(model: nn.Module) -> dict[str, Any]:
-    """Return the notes about the backbone that a file has beside its weights."""
+    """Return the metadata about the backbone that is saved beside its weights."""
     return {METADATA: notes_of(find_backbone(model)[1])} if _has_swinv2(model) else {}
 
 

@@ -1,4 +1,4 @@
-"""Reasons to end a training before its last iteration: early stopping, a time limit."""
+"""Hooks that end a training before its last iteration: early stopping and a time limit."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EarlyStopping(HookBase):
     """End the training when a metric has not risen for a number of evaluations.
 
     The values of all evaluations are kept in ``early_stopping.json``, so that a resumed training
-    counts as one that was not interrupted.
+    counts evaluations like an uninterrupted one.
 
     Args:
-        metric: such as "bbox/AP"; higher is better.
-        patience: evaluations without a rise.
+        metric: name of the metric, such as "bbox/AP"; higher is better.
+        patience: number of evaluations without improvement.
         step: training step, which this hook asks to end.
         evaluate: hook whose results count.
         output_dir: folder of the record.
@@ -65,7 +65,7 @@ class EarlyStopping(HookBase):
             self._check()
 
     def _note(self, done: int, results: dict[str, float]) -> None:
-        """Add the value of an evaluation, which the main process alone has."""
+        """Add the value of an evaluation, which only the main process has."""
         absent = self.metric not in results
         value = float(results.get(self.metric, math.nan))
         value, absent, names = comm.all_gather((value, absent, list(results)))[0]
@@ -86,11 +86,11 @@ class EarlyStopping(HookBase):
 
 
 class TimeLimit(HookBase):
-    """End the training when its time is up, with a checkpoint and an evaluation.
+    """End the training after a time limit, with a checkpoint and an evaluation.
 
     Args:
-        seconds: from the first iteration of this run on; the checkpoint and the evaluation come
-            after them.
+        seconds: time from the first iteration of this run; the checkpoint and the evaluation
+            follow after it.
         step: training step, whose exchange between processes makes all of them stop together.
     """
 

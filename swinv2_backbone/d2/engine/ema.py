@@ -17,11 +17,11 @@ TensorList = list[Tensor] | tuple[Tensor, ...]
 class WeightAverage:
     """The exponential moving average of a model's weights and buffers.
 
-    The decay rises to ``decay`` as (1 + n) / (10 + n) over the steps n, so that a short training
-    also forgets its random start.
+    The decay rises to ``decay`` as (1 + n) / (10 + n) over the steps n, so that the initial weights
+    are soon forgotten in a short training, too.
 
-    A checkpoint has the average as its ``model``, because the average is what was evaluated; the
-    weights in training are part of this object's state.
+    A checkpoint has the average as its ``model``, because the average was evaluated; the raw
+    weights are part of this object's state.
 
     Args:
         model: model in training, without its distributed wrapper.
@@ -48,14 +48,14 @@ class WeightAverage:
             averaged.set_pretrained_window_sizes(trained.pretrained_window_sizes)
 
     def update(self) -> None:
-        """Average the weights of a step."""
+        """Add the weights after a step to the average."""
         self._averaged.update_parameters(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_averaged": self._averaged.n_averaged, "trained": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state, when ``model`` has just loaded the average from the checkpoint."""
+        """Restore the state after ``model`` has loaded the average from the checkpoint."""
         self.averaged.load_state_dict(self.model.state_dict())
         self._averaged.n_averaged.copy_(state["n_averaged"])
         self.model.load_state_dict(state["trained"])
@@ -74,7 +74,7 @@ class WeightAverage:
 class AverageWeights(HookBase):
     """A hook that updates a :class:`WeightAverage` after each step.
 
-    It precedes the hooks that save or evaluate.
+    It must run before the hooks that save or evaluate.
     """
 
     def __init__(self, average: WeightAverage):

@@ -1,4 +1,4 @@
-"""Evaluation during a training, and the weights that were best so far."""
+"""Evaluation during training, and the best weights so far."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Evaluate(hooks.EvalHook):
         period: iterations between evaluations; 0: only after the last iteration.
         evaluate: function that returns results, nested as ``inference_on_dataset`` does.
         step: training step, whose stop request is polled during evaluation.
-        best_metric: such as "bbox/AP"; "" keeps nothing.
+        best_metric: name of a metric, such as "bbox/AP"; "" keeps no best weights.
         model: model that ``evaluate`` evaluates.
 
     Attributes:
         results: results of the last evaluation, nested as ``evaluate`` returns them.
-        evaluated: iterations that were done at the last evaluation; -1: there was none.
+        evaluated: number of iterations done at the last evaluation; -1: there was none.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Evaluate(hooks.EvalHook):
         self.evaluated = -1
 
     def run(self) -> None:
-        """Evaluate now, unless that was done after this iteration."""
+        """Evaluate now, unless this iteration has been evaluated."""
         if self.evaluated != self.trainer.iter + 1:
             self._do_eval()
 
@@ -82,7 +82,7 @@ class Evaluate(hooks.EvalHook):
         if sys.exc_info()[1] is not None:  # the training was stopped, or failed
             return
         super().after_train()
-        if self.step.stopping and self.step.stopping != TIME_IS_UP:  # here time is up anyway
+        if self.step.stopping and self.step.stopping != TIME_IS_UP:  # not for a time limit
             raise SystemExit(exit_code(self.step.stopping))
 
     def _do_eval(self) -> None:
@@ -95,14 +95,14 @@ class Evaluate(hooks.EvalHook):
         self._func = recorded
         watch = self.model.register_forward_pre_hook(self._look_for_signal)
         try:
-            # A training that is resumed has no evaluation before its next step.
+            # A training resumed here does not evaluate before its next step.
             with undisturbed_rng(), gathered(self.model):
                 super()._do_eval()
             self.results, self.evaluated = results, self.trainer.iter + 1
             if self.best_metric:
                 self._keep_best(flatten_results_dict(results))
         except _AbandonedError:
-            logging.getLogger(__name__).warning("The evaluation is abandoned")
+            logging.getLogger(__name__).warning("The evaluation was aborted by the signal")
         finally:
             watch.remove()
         self.step.stopping = max(comm.all_gather(self.step.stop_request.signal))
@@ -121,14 +121,14 @@ class Evaluate(hooks.EvalHook):
             raise ValueError(
                 f"the best metric {self.best_metric!r} is not among the results: {', '.join(names)}"
             )
-        if not better:  # also if it is not a number
+        if not better:  # or the value is NaN
             return
         state = model_state(self.model)
         if not comm.is_main_process():
             return
         self.best = value = float(value)
-        # In this order: after an interruption between the two, the weights are at least as good
-        # as the record says.
+        # Weights first: after an interruption between the two, they are at least as good as the
+        # record says.
         save_weights(self.model, state, self.record.with_suffix(".pth"))
         done = min(self.trainer.iter + 1, self.trainer.max_iter)
         record = {"metric": self.best_metric, "value": value, "iterations": done}

@@ -25,8 +25,8 @@ from swinv2_backbone.d2.engine.step import TrainingStep
 class SaveCheckpoints(HookBase):
     """Save a checkpoint periodically, and after the last iteration as ``model_final``.
 
-    The last iteration is saved once. With two files, a training killed between them would be
-    resumed after its last iteration and never have a final checkpoint.
+    The last iteration is saved only as ``model_final``. If there were two files, a training killed
+    between them would resume after its last iteration and never have a final checkpoint.
 
     Every process has this hook, because every process has state to save (random generators,
     shards).
@@ -34,7 +34,8 @@ class SaveCheckpoints(HookBase):
     Args:
         step: training step, whose state is gathered from all processes.
         period: iterations between checkpoints.
-        max_to_keep: newest checkpoints of this run to keep beside the final one; None: all.
+        max_to_keep: number of latest checkpoints of this run to keep besides the final one; None:
+            all.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SaveCheckpoints(HookBase):
         self._save("model_final")
 
     def save(self) -> None:
-        """Save this iteration, unless that was done.
+        """Save this iteration, unless it has been saved.
 
         Raises:
             OSError: the file could not be written; raised in all processes.
@@ -92,7 +93,7 @@ class SaveCheckpoints(HookBase):
 
 
 class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's writer hook, without its division by zero at a stop after it has written."""
+    """Detectron2's writer hook, without its division by zero if training stops after a write."""
 
     def after_train(self) -> None:
         done = self.trainer.iter + 1
@@ -105,13 +106,13 @@ class PeriodicWriter(hooks.PeriodicWriter):
 
 
 class Stop(HookBase):
-    """End the training, with everything saved, if there is a reason to; the last of the hooks.
+    """Save and end the training after a signal, a time limit or early stopping.
 
     After a signal a checkpoint is saved. After a time limit there is also an evaluation, and after
-    early stopping the checkpoint is the final one.
+    early stopping the checkpoint is the final one. This must be the last hook.
 
     Args:
-        augmented: evaluate again at an early stop, as only the last evaluation is augmented.
+        augmented: evaluate again at an early stop, because only the last evaluation is augmented.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Stop(HookBase):
         self.evaluate, self.augmented = evaluate, augmented
 
     def before_train(self) -> None:
-        if self.step.ending:  # a training that had ended is resumed
+        if self.step.ending:  # the resumed training had already ended
             raise TrainingEnded(self.step.ending)
 
     def after_step(self) -> None:
@@ -134,7 +135,7 @@ class Stop(HookBase):
             name = signal.Signals(self.step.stopping).name
             logging.getLogger(__name__).warning(
                 f"{name}: stopped after iteration {self.trainer.iter}, which is saved; --resume "
-                "goes on"
+                "continues"
             )
             raise SystemExit(exit_code(self.step.stopping))
         if self.trainer.iter + 1 >= self.trainer.max_iter:
@@ -151,8 +152,8 @@ class Stop(HookBase):
             if self.step.stopping != TIME_IS_UP:  # a signal came during the evaluation
                 raise SystemExit(exit_code(self.step.stopping))
             raise TrainingEnded(
-                f"The time is up: stopped after iteration {self.trainer.iter}, which is saved; "
-                "--resume goes on"
+                f"Time limit: stopped after iteration {self.trainer.iter}, which is saved; "
+                "--resume continues"
             )
 
 
@@ -171,7 +172,7 @@ class EndOfData(HookBase):
         path, logger = Path(self.output_dir, "broken_images.txt"), logging.getLogger(__name__)
         try:
             write_text(path, "".join(f"{file}\t{why}\n" for file, why in broken.items()))
-        except OSError as error:  # do not hide the exception that ended the training, if any
+        except OSError as error:  # do not hide an exception that ended the training
             logger.error(str(error))
         logger.warning(
             f"{len(broken)} images could not be read and were skipped; {path} lists them"

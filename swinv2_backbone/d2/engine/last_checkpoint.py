@@ -1,4 +1,4 @@
-"""The checkpoint from which a training resumes: the last one in its folder that can be read."""
+"""The checkpoint from which training resumes: the last one in its folder that can be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Read = Callable[[Path], Content]
 
 
 def tag_checkpoint(folder: Path, name: str) -> None:
-    """Name the last checkpoint in its folder."""
+    """Write the name of the last checkpoint to ``last_checkpoint`` in its folder."""
     write_text(folder / TAG, name)
 
 
@@ -64,12 +64,12 @@ def _first_good(candidates: Sequence[Path], read: Read) -> tuple[Path | None, Co
             content = read(path)
         except (OSError, ValueError) as error:
             failures.append(f"{path}: {error}")
-            logger.warning(f"This checkpoint is skipped: {error}")
+            logger.warning(f"Checkpoint skipped: {error}")
         else:
             if failures:
-                logger.warning(f"Going back to the checkpoint before: {path}")
+                logger.warning(f"Using the previous checkpoint: {path}")
             return path, content, ""
-    text = "no checkpoint to resume from can be read (start anew without --resume)"
+    text = "none of the checkpoints can be read (start from the beginning without --resume)"
     return None, None, f"{text}: {'; '.join(failures)}" if failures else ""
 
 
@@ -77,5 +77,5 @@ def _require_in_all_processes(path: Path) -> None:
     absent = [rank for rank, seen in enumerate(comm.all_gather(path.is_file())) if not seen]
     if absent:
         raise ValueError(
-            f"the processes {absent} do not see {path}: all machines must share the folder"
+            f"processes {absent} cannot read {path}: all machines must share the folder"
         )

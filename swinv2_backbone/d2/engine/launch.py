@@ -25,8 +25,8 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.engine.signals import SIGNALS, exit_code
 
-TIMEOUT = timedelta(minutes=30)  # for one collective operation
-GRACE = 30.0  # seconds that the other processes have to end after one failed
+TIMEOUT = timedelta(minutes=30)  # of one collective operation
+GRACE = 30.0  # seconds that the other processes have to end after one has failed
 POLL = 1.0  # seconds
 
 
@@ -34,8 +34,8 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     """Call ``main(args)`` in every process; returns its result if this is one of them.
 
     Args:
-        args: has Detectron2's ``num_gpus`` (processes on this machine, with or without GPUs),
-            ``num_machines``, ``machine_rank`` and ``dist_url``; torchrun sets its own numbers.
+        args: Detectron2's ``num_gpus`` (processes on this machine, with or without GPUs),
+            ``num_machines``, ``machine_rank`` and ``dist_url``; torchrun sets its own.
 
     Raises:
         SystemExit: a signal ended the training; the code is 128 + the signal.
@@ -68,10 +68,10 @@ def _join_torchrun(main: Callable, args: argparse.Namespace) -> Any:
 
 
 def _url(args: argparse.Namespace) -> str:
-    """Return the address at which the processes meet."""
+    """Return the address of the rendezvous of the processes."""
     defaults = ("auto", default_argument_parser().get_default("dist_url"))
     if args.num_machines == 1 and args.dist_url in defaults:
-        # Detectron2's default is one port per user, for which two trainings would compete.
+        # Detectron2's default is one port per user, so two runs of a user would collide.
         return f"tcp://127.0.0.1:{_free_port()}"
     return args.dist_url
 
@@ -128,7 +128,7 @@ def _run(
     _create_local_groups(world, local_world)
     comm.synchronize()
     result = main(args)
-    dist.destroy_process_group()  # not after an error, because it would wait for the others
+    dist.destroy_process_group()  # not after an error: it would wait for the other processes
     return result
 
 

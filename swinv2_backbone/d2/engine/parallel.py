@@ -1,9 +1,9 @@
-"""A model and its optimizer on several processes: whole, or divided into shards.
+"""A model and its optimizer on several processes: replicated or sharded.
 
 - "none": every process has everything (``DistributedDataParallel``).
-- "optimizer": the state of the optimizer is divided among the processes (ZeRO stage 1,
+- "optimizer": the optimizer state is sharded among the processes (ZeRO stage 1,
   ``torch.distributed.optim.ZeroRedundancyOptimizer``).
-- "all": weights and gradients are divided as well; each block is gathered when it is computed
+- "all": weights and gradients are sharded as well; each block is gathered when it is computed
   (FSDP2, ``torch.distributed.fsdp.fully_shard``).
 """
 
@@ -25,9 +25,9 @@ from swinv2_backbone.block import SwinV2Block
 
 
 def shard_model(model: nn.Module, sharding: str) -> None:
-    """Divide the weights among the processes if ``sharding`` is "all".
+    """Shard the weights among the processes if ``sharding`` is "all".
 
-    Call it before the optimizer is built.
+    Call this before the optimizer is built.
 
     Raises:
         ValueError: several processes run on the CPU of a machine with GPUs.
@@ -43,7 +43,7 @@ def shard_model(model: nn.Module, sharding: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    for tensor in model.state_dict(keep_vars=True).values():  # each process drew its own weights
+    for tensor in model.state_dict(keep_vars=True).values():  # random weights differ by process
         dist.broadcast(tensor.data, 0)
     mesh = init_device_mesh(device, (comm.get_world_size(),))
     for part in model.modules():
@@ -53,7 +53,7 @@ def shard_model(model: nn.Module, sharding: str) -> None:
 
 
 def shard_optimizer(optimizer: torch.optim.Optimizer, sharding: str) -> torch.optim.Optimizer:
-    """Return the optimizer, or for "optimizer" an equal one that keeps a part of the state."""
+    """Return the optimizer, or for "optimizer" an equivalent one that shards its state."""
     if sharding != "optimizer":
         return optimizer
     from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -80,7 +80,7 @@ def parallel_model(model: nn.Module, sharding: str, **ddp: Any) -> nn.Module:
 
 @contextlib.contextmanager
 def synchronize_gradients(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Let a backward pass in the block exchange gradients between processes, or not."""
+    """Enable or disable the exchange of gradients between processes in backward passes."""
     if isinstance(model, DistributedDataParallel):
         with contextlib.nullcontext() if enabled else model.no_sync():
             yield
@@ -92,7 +92,7 @@ def synchronize_gradients(model: nn.Module, enabled: bool) -> Iterator[None]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Return True for a module that ``fully_shard`` has divided."""
+    """Return True if ``fully_shard`` was applied to the module."""
     return hasattr(model, "set_requires_gradient_sync")
 
 
@@ -100,7 +100,7 @@ def is_sharded(model: nn.Module) -> bool:
 def gathered(model: nn.Module) -> Iterator[None]:
     """Gather a sharded model in every process while the block runs.
 
-    Otherwise an evaluation would hang, because processes have different numbers of images.
+    Without this, evaluation would hang, because processes have different numbers of images.
     """
     parts: list[Any] = [part for part in model.modules() if is_sharded(part)]
     for part in parts:

@@ -1,4 +1,4 @@
-"""Everything that can be known before work starts: datasets registered, files and metrics there."""
+"""Preparation of a run: registers datasets and checks files, classes and metrics."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def prepare(
     """Register the user's datasets and check what the plan needs.
 
     Args:
-        rehearse: shorten the plan to a rehearsal; its output folder is that of the rehearsal.
+        rehearse: shorten the plan to a rehearsal; its output folder must be the rehearsal's.
 
     Returns:
         The plan, with the registered datasets.
 
     Raises:
-        ValueError: something could not work; the message has the remedy.
+        ValueError: the plan cannot work; the message has the remedy.
     """
     plan = register_datasets(plan, ("test",) if eval_only else ("train", "test"))
     if faults := list(_missing(plan, eval_only, resume, rehearse)):
@@ -43,7 +43,7 @@ def prepare(
     check_datasets(used)
     faults = [*class_faults(plan, used), *_evaluation_faults(plan, tested, eval_only)]
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(list(dict.fromkeys(faults)))  # one dataset may have both uses
     check_source(plan.run.weights)
     return shorten(plan) if rehearse else plan
 
@@ -71,20 +71,20 @@ def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan
 def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) -> Iterator[str]:
     if eval_only and not plan.run.weights and not resume:
         weights = plan.setting("run.weights", "output/model_final.pth")
-        yield f"nothing to evaluate: give {weights}"
+        yield f"nothing to evaluate: set {weights}"
     if not eval_only and not plan.data.train:
-        yield f"nothing to train on: give {plan.key('data.train_json')}"
+        yield f"nothing to train on: set {plan.key('data.train_json')}"
     if rehearse and resume:
-        yield "--fast-dev-run always starts anew: leave out --resume"
+        yield "--fast-dev-run always starts anew: omit --resume"
     if len(plan.data.test) > 1 and not _takes_any_dataset(plan):
         yield (
             f"{plan.key('data.test')} has {len(plan.data.test)} datasets, but "
-            "dataloader.evaluator has no dataset_name: test on one"
+            "dataloader.evaluator has no dataset_name: use a single test dataset"
         )
 
 
 def _takes_any_dataset(plan: TrainingPlan) -> bool:
-    """Return whether the evaluator can be told the name of a dataset."""
+    """Return True if the evaluator takes the name of a dataset."""
     return plan.dialect is Dialect.YACS or "dataset_name" in plan.config.dataloader.evaluator
 
 
@@ -105,10 +105,10 @@ def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
 
 
 def _evaluation_faults(plan: TrainingPlan, tested: Sequence[str], eval_only: bool) -> Iterator[str]:
-    """Check that the datasets can be evaluated, and that the metrics asked for will come."""
+    """Check that the datasets can be evaluated and will have the requested metrics."""
     lazy = plan.dialect is Dialect.LAZY
     if lazy and target_name(plan.config.dataloader.evaluator) != "build_evaluator":
-        return  # the user's own
+        return  # a custom evaluator
     seen = []
     for name in METRICS:
         metric = "" if eval_only else plan[name]

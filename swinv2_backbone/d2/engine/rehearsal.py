@@ -1,4 +1,4 @@
-"""A rehearsal: a few iterations and everything that follows them, in a minute."""
+"""A rehearsal of a run: a few iterations, checkpoints and evaluation, in about a minute."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FOLDER = "fast_dev_run"  # in the output folder
 
 
 def shorten(plan: TrainingPlan) -> TrainingPlan:
-    """Return the rehearsal of a plan, whose output folder is :func:`rehearsal_folder` by now.
+    """Return the rehearsal of a plan whose output folder is already :func:`rehearsal_folder`.
 
     It trains, writes checkpoints in between, evaluates the first images of each test dataset with
-    everything that the plan asks for, and keeps the best. Its numbers mean nothing.
+    everything that the plan asks for, and keeps the best. Its results are meaningless.
     """
     test = tuple(first_images(name, plan.run.output_dir) for name in plan.data.test)
     values = {
@@ -36,17 +36,17 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
 
 
 def rehearsal_folder(output_dir: str) -> str:
-    """Return a folder for a rehearsal, so that it touches nothing of a real run."""
+    """Return the folder for a rehearsal, which is separate from the files of a real run."""
     return str(Path(output_dir, FOLDER))
 
 
 def first_images(name: str, folder: str, count: int = IMAGES) -> str:
-    """Register the first images of a dataset as another dataset; returns the name of that.
+    """Register the first images of a dataset as another dataset; returns its name.
 
-    A dataset whose evaluator reads files of its own (Cityscapes, Pascal VOC, LVIS) is taken whole.
+    A dataset whose evaluator reads its own files (Cityscapes, Pascal VOC, LVIS) is used whole.
 
     Args:
-        folder: where the annotation files go that evaluators read.
+        folder: folder for the annotation files that evaluators read.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") not in ("coco", "sem_seg", "coco_panoptic_seg"):
@@ -66,7 +66,7 @@ def first_images(name: str, folder: str, count: int = IMAGES) -> str:
 
 
 def _cut(source: Path, records: list[dict], target: Path) -> str:
-    """Write the part of a COCO-format file that concerns the images of ``records``."""
+    """Write the entries of a COCO-format file for the images of ``records``; returns its path."""
     kept = {record["image_id"] for record in records}
     content = json.loads(source.read_text())
     content["images"] = [image for image in content["images"] if image["id"] in kept]

@@ -27,7 +27,7 @@ class ResumableTrainer(SimpleTrainer):
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
-        """Include the state of all processes in ``state_dict``; all of them enter it together."""
+        """Include the state of all processes in ``state_dict``; all of them must call it."""
         self._collected = {
             "optimizer": optimizer_state(self.model, self.optimizer),
             "rng": comm.all_gather(rng_state()),
@@ -38,7 +38,7 @@ class ResumableTrainer(SimpleTrainer):
             self._collected = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state; outside :meth:`collected` it lacks that of the other processes."""
+        """Return the state; outside :meth:`collected`, that of this process only."""
         own = self._collected or {"optimizer": self.optimizer.state_dict(), "rng": [rng_state()]}
         state = {**TrainerBase.state_dict(self), **own}
         if hasattr(self.data_loader, "state_dict"):
@@ -52,7 +52,7 @@ class ResumableTrainer(SimpleTrainer):
         differences = [*self._load_rng(state.get("rng", [])), *self._load_position(state)]
         if differences:
             logging.getLogger(__name__).warning(
-                "The training resumes, but not exactly as it would have continued "
+                "Training resumes, but not exactly as it would have continued "
                 f"({'; '.join(differences)})"
             )
 
@@ -77,4 +77,4 @@ class ResumableTrainer(SimpleTrainer):
         if "loader" in state and hasattr(self.data_loader, "load_state_dict"):
             self.data_loader.load_state_dict(state["loader"])
         else:
-            yield "images: in a new order, as the checkpoint or the loader has no position"
+            yield "images: in a new order, because the checkpoint or the loader has no position"

@@ -1,4 +1,4 @@
-"""The state of a process's random generators: saved, restored, and left undisturbed."""
+"""Saving and restoring the state of a process's random generators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of the generators of Python, NumPy and PyTorch, in plain types."""
+    """Return the state of the generators of Python, NumPy and PyTorch, as plain types."""
     numpy = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),

@@ -1,7 +1,7 @@
-"""The state of a model and its optimizer on several processes, as of one process.
+"""The full state of a model and its optimizer, gathered from several processes.
 
-Checkpoints are ordinary files whichever way a training is sharded, so that it can resume in any
-other way.
+Checkpoints are ordinary files however a training is sharded, so that it can resume with any other
+sharding.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from swinv2_backbone.d2.engine.parallel import is_sharded
 
 
 def model_state(model: nn.Module) -> dict[str, Any]:
-    """Return the whole state dict.
+    """Return the full state dict; all processes must call this.
 
-    That of a sharded model is returned in the main process only. All processes call it together.
+    For a sharded model it is returned in the main process only.
     """
     if not is_sharded(model):
         return model.state_dict()
@@ -28,9 +28,9 @@ def model_state(model: nn.Module) -> dict[str, Any]:
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the whole state, in the format of an optimizer without shards.
+    """Return the full state in the format of an ordinary optimizer; all processes must call this.
 
-    The state of shards is returned in the main process only. All processes call it together.
+    For a sharded optimizer it is returned in the main process only.
     """
     if hasattr(optimizer, "consolidate_state_dict"):
         return _consolidated(optimizer)
@@ -45,7 +45,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Load a state of :func:`optimizer_state`, whichever way the optimizer is sharded now."""
+    """Load a state of :func:`optimizer_state`, however the optimizer is sharded now."""
     if not is_sharded(model):
         optimizer.load_state_dict(state)
         return
@@ -63,10 +63,10 @@ def _whole(cpu_offload: bool = True) -> Any:
 
 
 def _consolidated(optimizer: Any) -> dict[str, Any]:
-    """Return the whole state of a ``ZeroRedundancyOptimizer``."""
+    """Return the full state of a ``ZeroRedundancyOptimizer``."""
     optimizer.consolidate_state_dict(to=0)
     state = optimizer.state_dict() if comm.is_main_process() else {}
-    optimizer._all_state_dicts = []  # or the main process would keep all shards
+    optimizer._all_state_dicts = []  # otherwise the main process would keep all shards
     return state
 
 

@@ -9,23 +9,23 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# The stop request of a time limit. It is below every number in SIGNALS, so that of several
-# processes' requests the largest is a signal.
+# The stop request of a time limit. It is smaller than every number in SIGNALS, so that the maximum
+# over all processes is a signal if any process received one.
 TIME_IS_UP = 1
 
 
 class TrainingEnded(SystemExit):
-    """The end of a training before its last iteration, with everything saved."""
+    """Raised to end a training before its last iteration, after everything was saved."""
 
 
 class StopRequest:
     """A context that records the first of ``SIGNALS`` instead of ending the process.
 
-    The second signal acts as it does without this context, so that nobody has to wait. Launched
-    processes ignore it, because their launcher handles it.
+    The second signal acts as it does without this context, so that it ends the process at once.
+    Launched processes ignore it, because their launcher handles it.
 
     Args:
-        launched: True for one of several processes.
+        launched: True if this is one of several processes.
 
     Attributes:
         signal: number of the recorded signal, ``TIME_IS_UP``, or 0.
@@ -60,5 +60,5 @@ class StopRequest:
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a process that a signal ended, as in shells: 143 for SIGTERM."""
+    """Return the exit code of a process ended by a signal, as in shells: 143 for SIGTERM."""
     return 128 + number

@@ -1,4 +1,4 @@
-"""One step of optimization: mixed precision on any device, accumulation, and clipping.
+"""The training step: mixed precision on any device, gradient accumulation, and clipping.
 
 All processes exchange the statistics of a step before they update the weights. A step whose loss or
 gradient is not finite never changes the weights.
@@ -30,11 +30,11 @@ from swinv2_backbone.d2.solver.clipping import clip_gradients, gradient_norm
 
 
 class TrainingStep(ResumableTrainer):
-    """Detectron2's ``SimpleTrainer`` with the step that transformers and long trainings need.
+    """Detectron2's ``SimpleTrainer`` with a step for transformers and long training runs.
 
     Args:
         model, data_loader, optimizer: as for ``SimpleTrainer``.
-        amp_dtype: lower dtype of mixed precision; None for float32 alone.
+        amp_dtype: lower-precision dtype of mixed precision; None: float32 only.
         clip: keyword arguments of :func:`swinv2_backbone.d2.solver.clipping.clip_gradients`; None
             for no clipping.
         accumulate: number of batches from the loader in one step; their losses are averaged.
@@ -65,7 +65,7 @@ class TrainingStep(ResumableTrainer):
         super().__init__(model, data_loader, optimizer)
         self.amp_dtype, self.clip, self.accumulate = amp_dtype, clip, accumulate
         self.device_type = next(model.parameters()).device.type
-        # bfloat16 has the range of float32: only the gradients of float16 need scaling.
+        # bfloat16 has the range of float32; only float16 gradients need scaling.
         scaled = amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scaled)
         self.stop_request = StopRequest(launched=dist.is_initialized())
@@ -142,7 +142,7 @@ class TrainingStep(ResumableTrainer):
                 losses = {"total_loss": losses}
             losses = {name: loss / self.accumulate for name, loss in losses.items()}
             self.grad_scaler.scale(sum(losses.values())).backward()
-        if hasattr(self, "after_backward"):  # calls hooks, in Detectron2's main branch
+        if hasattr(self, "after_backward"):  # calls hooks in Detectron2's main branch
             self.after_backward()
         return losses
 
@@ -152,8 +152,8 @@ class TrainingStep(ResumableTrainer):
     def _can_step(self, statistics: Sequence[StepStatistics]) -> bool:
         """Return True if all losses and the gradient are finite.
 
-        Gradients in float16 may overflow: as long as their scale can be reduced, the gradient
-        scaler skips the step and reduces it.
+        An overflow of float16 gradients is allowed as long as the gradient scaler can reduce its
+        scale; the scaler then skips the step.
         """
         if not all(one.finite for one in statistics):
             return False

@@ -75,7 +75,7 @@ class NonFiniteSteps:
         path = Path(self.output_dir, f"nonfinite_{iteration:07d}.json")
         if comm.is_main_process():
             _write_record(path, self._record(iteration, statistics, learning_rates))
-        # If all losses are finite, the gradient is not, which all processes share.
+        # If all losses are finite, the gradient is not; it is the same in all processes.
         culprits = [one for one in statistics if not one.finite] or statistics
         files = ", ".join(file for one in culprits for file in one.files)
         text = (

@@ -1,6 +1,6 @@
 """The statistics of a step, which all processes exchange before they update the weights.
 
-Every process then has the same list of statistics, one of each process, so that all of them take
+Every process then has the same list, with the statistics of each process, so that all of them take
 the step, skip it, or stop together.
 """
 

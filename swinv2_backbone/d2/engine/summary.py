@@ -16,7 +16,7 @@ def summarize(plan: TrainingPlan, checkpointer: Checkpointer, start_iter: int | 
     """Describe backbone, windows, parameters, weights, datasets and schedule of a run.
 
     Args:
-        checkpointer: has the model, what was loaded into it, and the windows of its pre-training.
+        checkpointer: checkpointer with the model, after loading.
         start_iter: None for an evaluation.
     """
     model, rows = checkpointer.model, [("model", type(checkpointer.model).__name__)]
@@ -47,14 +47,14 @@ def summarize(plan: TrainingPlan, checkpointer: Checkpointer, start_iter: int | 
 def _resolution(plan: TrainingPlan) -> str:
     node, sizes = plan.augmentation, list(plan.evaluation.augmented_min_sizes)
     augmented = f", and augmented at {sizes}" if plan.evaluation.augmented else ""
-    longest = f"long at most {node.test_max_size} pixels"
-    return f"short side {node.test_min_size}, {longest}{augmented}"
+    longest = f"longer side at most {node.test_max_size} pixels"
+    return f"shorter side {node.test_min_size}, {longest}{augmented}"
 
 
 def _own_size(backbone: core.SwinV2) -> str:
     depths = [len(stage.blocks) for stage in backbone.layers]
     channels = backbone.patch_embed.proj.out_channels
-    return f"own size: {channels} channels, depths {depths}"
+    return f"custom size: {channels} channels, depths {depths}"
 
 
 def _windows(backbone: core.SwinV2, trained: tuple | None) -> str:

@@ -37,20 +37,20 @@ from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 
 
 class Trainer(DefaultTrainer):
-    """A drop-in for ``DefaultTrainer`` in train_net scripts; its ``build_*`` methods are honored.
+    """A drop-in replacement for ``DefaultTrainer``, whose ``build_*`` methods may be overridden.
 
     Args:
         cfg: config with the keys of :func:`swinv2_backbone.d2.load_config`; it is not changed.
 
     Attributes:
-        training: the training that the config describes, built.
+        training: the training that the config describes.
 
     Raises:
-        ConfigError: the config cannot work; a ValueError that names all faults.
+        ConfigError: the config is invalid; a ValueError that lists all faults.
     """
 
     def __init__(self, cfg: CfgNode):
-        TrainerBase.__init__(self)  # DefaultTrainer's own insists on a GPU for mixed precision
+        TrainerBase.__init__(self)  # not DefaultTrainer's, which requires a GPU for mixed precision
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         own = weakref.proxy(self)
         plan = validate(plan_from_yacs(cfg, lambda config: _factories(own, config)))
@@ -63,7 +63,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def plan_of(cls, cfg: CfgNode) -> TrainingPlan:
-        """Translate a config to a plan whose parts the ``build_*`` methods of this class build."""
+        """Translate a config to a plan whose parts are built by the ``build_*`` methods."""
         return plan_from_yacs(cfg, lambda config: _factories(cls, config))
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -74,7 +74,7 @@ class Trainer(DefaultTrainer):
         """Train to the end, or until SIGTERM or Ctrl-C.
 
         Raises:
-            SystemExit: a signal stopped it, after a checkpoint; the code is 128 + the signal.
+            SystemExit: a signal stopped training, after a checkpoint; the code is 128 + the signal.
         """
         self.training.run(super().train)
         return getattr(self, "_last_eval_results", None)
@@ -86,8 +86,8 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict) -> None:
         if "_trainer" not in state_dict:
             raise ValueError(
-                "the checkpoint has no state of the optimizer, so that training cannot go on from "
-                "it: start from its weights, with MODEL.WEIGHTS and without --resume"
+                "the checkpoint has no optimizer state, so training cannot resume from it: start "
+                "from its weights, with MODEL.WEIGHTS and without --resume"
             )
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
@@ -122,7 +122,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict:
-        """Evaluate as it is; the results are also in ``OUTPUT_DIR/inference/results.json``."""
+        """Evaluate once, and also write the results to ``OUTPUT_DIR/inference/results.json``."""
         if evaluators is not None:
             return super().test(cfg, model, evaluators)
         return evaluate_once(cls.plan_of(cfg), model)
@@ -134,7 +134,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """Evaluate as it is, then with augmentation if the config asks for it."""
+        """Evaluate without augmentation, then with it if the config asks for it."""
         results = cls.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(cls.test_with_TTA(cfg, model))
@@ -171,14 +171,14 @@ def _factories(trainer: Any, cfg: CfgNode) -> Factories:
 
 
 def load_plan(config_file: str, opts: Sequence[str] = ()) -> TrainingPlan:
-    """Load a config of either dialect, told by its suffix, as a validated plan.
+    """Load a config of either dialect, determined by its suffix, as a validated plan.
 
     Args:
         config_file: a YAML file, or a LazyConfig (.py).
         opts: overrides, ``KEY VALUE ...`` or ``key=value ...``.
 
     Raises:
-        ConfigError: the config cannot work; a ValueError that names all faults.
+        ConfigError: the config is invalid; a ValueError that lists all faults.
     """
     if config_file.endswith(".py"):
         return plan_from_lazy(load_lazy_config(config_file, opts))
@@ -186,5 +186,5 @@ def load_plan(config_file: str, opts: Sequence[str] = ()) -> TrainingPlan:
 
 
 def build_trainer(plan: TrainingPlan) -> Trainer | Training:
-    """Build what trains a plan: it has ``resume_or_load(resume)`` and ``train()``."""
+    """Build the trainer of a plan; it has ``resume_or_load(resume)`` and ``train()``."""
     return Trainer(plan.config) if plan.dialect is Dialect.YACS else Training(plan)

@@ -1,4 +1,4 @@
-"""A training, an evaluation: built from a plan, whichever dialect it comes from."""
+"""Training and evaluation, built from a plan of either config dialect."""
 
 from __future__ import annotations
 
@@ -39,15 +39,14 @@ class Training:
 
     Args:
         plan: validated plan, with its factories.
-        loop: trainer whose hooks and state these are; default: the step itself.
-        evaluate: function of (model, augmented?) that returns results; default:
-            :func:`evaluate_plan`.
+        loop: trainer that owns the hooks and the state; default: the step itself.
+        evaluate: function (model, augmented) -> results; default: :func:`evaluate_plan`.
 
     Attributes:
         model: model that is trained, without its distributed wrapper.
         average: average of its weights, or None.
         evaluated: model that is evaluated: the average, or the model.
-        step, checkpointer: their parts of the training.
+        step, checkpointer: the training step and the checkpointer.
         results: results of the last evaluation.
     """
 
@@ -84,7 +83,7 @@ class Training:
             self.step.register_hooks(self.hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in the output folder, or start from the weights."""
+        """Resume from the last checkpoint in the output folder, or load the initial weights."""
         self.checkpointer.resume_or_load(self.plan.run.weights, resume=resume)
         if self.checkpointer.resumed:
             self.start_iter = self.loop.iter + 1  # the checkpoint is of a finished iteration
@@ -97,7 +96,7 @@ class Training:
         """Train to the end, or until SIGTERM or Ctrl-C; returns the last evaluation.
 
         Raises:
-            SystemExit: a signal stopped it, after a checkpoint; the code is 128 + the signal.
+            SystemExit: a signal stopped training, after a checkpoint; the code is 128 + the signal.
         """
         self.run(lambda: self.step.train(self.start_iter, self.plan.schedule.max_iter))
         return self.results
@@ -157,13 +156,13 @@ class Training:
         return found
 
     def _precise_bn(self) -> HookBase:
-        plan = self.plan.replaced({"data.num_workers": 0})  # it is seldom used
+        plan = self.plan.replaced({"data.num_workers": 0})  # used rarely
         loader, node = factories_of(plan).train_loader(), plan.evaluation
         return PreciseBN(node.period, self.model, loader, node.precise_bn_iters)
 
 
 def factories_of(plan: TrainingPlan) -> Factories:
-    assert plan.factories is not None, "a plan that was only translated"
+    assert plan.factories is not None, "the plan was translated without factories"
     return plan.factories
 
 
@@ -207,7 +206,7 @@ def load_for_evaluation(plan: TrainingPlan, resume: bool) -> nn.Module:
 def evaluate_plan(plan: TrainingPlan, model: nn.Module, augmented: bool = True) -> dict:
     """Evaluate on the test datasets, then with test-time augmentation if the plan asks for it.
 
-    Without a dataset there is nothing to evaluate.
+    Without a test dataset, the results are empty.
 
     Args:
         augmented: False leaves out test-time augmentation.
@@ -223,7 +222,7 @@ def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
     node = plan.evaluation
     sizes = list(node.augmented_min_sizes)
     model = with_augmentation(model, sizes, node.augmented_max_size, node.augmented_flip)
-    # Images come at their own size, so that pixels are resized once.
+    # Images are loaded at their own size, so that each is resized only once.
     results = evaluate_once(plan, model, "inference_TTA", own_size=True)
     return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
 
@@ -231,7 +230,7 @@ def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
 def evaluate_once(
     plan: TrainingPlan, model: nn.Module, folder: str = INFERENCE, own_size: bool = False
 ) -> dict:
-    """Evaluate on each test dataset; of several, the results are nested by their names.
+    """Evaluate on each test dataset; for several, the results are nested by dataset name.
 
     The results are also written as JSON to ``folder`` in the output folder.
     """

@@ -140,7 +140,7 @@ def test_resuming_requires_every_tensor_and_names_the_fault(tmp_path):
         f"tensors are not those of this model: {key}": {"model": lacking},
         f"NaN or infinity: {key}": {"model": poisoned},
         "tensors are not those of this model: .*expected": {"model": reshaped},
-        "holds no training: list": [1],
+        "has no training state: it is a list": [1],
         "reading it might run code": {"model": before, "trainer": {"lr": np.float64(1)}},
         "the pretrained windows cannot be read": {
             "model": before,

@@ -54,7 +54,7 @@ def test_a_signal_stops_a_training_after_its_iteration_and_it_resumes(tmp_path, 
     text = log.read_text()
     assert process.exitcode == 128 + number, text
     (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", text)
-    assert "--resume goes on" in text
+    assert "--resume continues" in text
     file = f"model_{int(iteration):07d}.pth"
     assert (tmp_path / "last_checkpoint").read_text() == file
     assert [path.name for path in tmp_path.glob("*.pth")] == [file]
@@ -89,7 +89,7 @@ def test_a_signal_ends_an_evaluation_at_once(tmp_path, last):
     process.join(30)
     text = log.read_text()
     assert process.exitcode == 143, text
-    assert "The evaluation is abandoned" in text
+    assert "The evaluation was aborted by the signal" in text
     expected = "model_final.pth" if last else "model_0000001.pth"
     assert (tmp_path / "last_checkpoint").read_text() == expected
     assert [path.name for path in tmp_path.glob("*.pth")] == [expected]
