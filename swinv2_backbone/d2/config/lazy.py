@@ -206,14 +206,14 @@ def _places(cfg: DictConfig) -> dict[str, str]:
 
 
 def _model(config: DictConfig, faults: list[str]) -> dict[str, Any]:
-    heads = config.model.get("roi_heads", {})
+    heads = config.model.get("roi_heads") or {}
     backbone = _places(config)["backbone"]
     features = OmegaConf.select(config, f"{backbone}.out_features") if backbone else None
     return {
         "backbone.out_features": plain(features or FEATURES),
         "model.architecture": target_name(config.model),
-        "model.masks": "mask_head" in heads,
-        "model.keypoints": "keypoint_head" in heads,
+        "model.masks": heads.get("mask_head") is not None,
+        "model.keypoints": heads.get("keypoint_head") is not None,
     }
 
 
@@ -232,6 +232,8 @@ def _data(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     for split in ("train", "test"):
         names = OmegaConf.select(config, f"dataloader.{split}.dataset.names")
         found[f"data.{split}"] = (names,) if isinstance(names, str) else tuple(names or ())
+    if config.dataloader.get("evaluator") is None:  # as in Detectron2, there is no evaluation then
+        found["data.test"] = ()
     own = config.get("datasets") or {}
     faults += [no_such_key(f"datasets.{s}", ["train", "test"]) for s in own if s not in _SPLITS]
     return found
@@ -251,7 +253,8 @@ def _factories(config: DictConfig) -> Factories:
 
     def train_loader() -> Any:
         node = copy.deepcopy(loader.train)
-        node.total_batch_size //= config.train.accumulate
+        if "total_batch_size" in node:  # a loader of the user's own may have none
+            node.total_batch_size //= config.train.accumulate
         return instantiate(node)
 
     def test_loader(name: str, own_size: bool) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
+from omegaconf import OmegaConf
 
 from swinv2_backbone.checkpoints.fetch import check_source
 from swinv2_backbone.d2.config.lazy_parts import target_name
@@ -72,8 +73,13 @@ def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) 
     if eval_only and not plan.run.weights and not resume:
         weights = plan.setting("run.weights", "output/model_final.pth")
         yield f"nothing to evaluate: set {weights}"
-    if not eval_only and not plan.data.train:
+    if not eval_only and not plan.data.train and not _own_loader(plan, "train"):
         yield f"nothing to train on: set {plan.key('data.train_json')}"
+    if _own_loader(plan, "test") and plan.config.dataloader.get("evaluator") is not None:
+        yield (
+            f"dataloader.test has no {plan.key('data.test').partition('test.')[2]}: name the "
+            "dataset to test on there, or set dataloader.evaluator=null"
+        )
     if rehearse and resume:
         yield "--fast-dev-run always starts anew: omit --resume"
     if len(plan.data.test) > 1 and not _takes_any_dataset(plan):
@@ -81,6 +87,14 @@ def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) 
             f"{plan.key('data.test')} has {len(plan.data.test)} datasets, but "
             "dataloader.evaluator has no dataset_name: use a single test dataset"
         )
+
+
+def _own_loader(plan: TrainingPlan, split: str) -> bool:
+    """Return whether a loader of a LazyConfig names no dataset, because it is the user's own."""
+    if plan.dialect is Dialect.YACS or plan.config.dataloader.get(split) is None:
+        return False
+    dataset = plan.config.dataloader[split].get("dataset")
+    return not OmegaConf.is_dict(dataset) or "names" not in dataset
 
 
 def _takes_any_dataset(plan: TrainingPlan) -> bool:
@@ -106,9 +120,9 @@ def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
 
 def _evaluation_faults(plan: TrainingPlan, tested: Sequence[str], eval_only: bool) -> Iterator[str]:
     """Check that the datasets can be evaluated and will have the requested metrics."""
-    lazy = plan.dialect is Dialect.LAZY
-    if lazy and target_name(plan.config.dataloader.evaluator) != "build_evaluator":
-        return  # a custom evaluator
+    node = plan.config.dataloader.get("evaluator") if plan.dialect is Dialect.LAZY else None
+    if node is not None and tested and target_name(node) != "build_evaluator":
+        return  # a custom evaluator, with metrics of its own
     seen = []
     for name in METRICS:
         metric = "" if eval_only else plan[name]

@@ -28,8 +28,9 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         "run.log_period": 1,
         "evaluation.period": ITERATIONS // 2,
         "evaluation.expected_results": [],
-        "data.test": test,
     }
+    if test:  # else there may be no loader to name them in
+        values["data.test"] = test
     if plan.dialect is Dialect.YACS:  # in a LazyConfig these are relative to the length
         values |= {"schedule.warmup_iters": 1, "schedule.steps": ()}
     return plan.replaced(values)

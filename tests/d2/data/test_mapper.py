@@ -132,7 +132,8 @@ def test_boxes_after_a_crop_are_those_of_what_it_left_of_the_masks(record):
 
 
 def augmentations(*opts: str) -> list[str]:
-    cfg = config("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", *opts)
+    size = ("INPUT.CROP.SIZE", "(30, 30)")
+    cfg = config("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", *size, *opts)
     augs = DatasetMapper(cfg, is_train=True).augmentations.augs
     return [type(one).__name__ for one in augs]
 
