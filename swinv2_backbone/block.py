@@ -86,7 +86,7 @@ class SwinV2Block(nn.Module):
         """Return True if the modules inside are as they were built: none replaced, no hooks."""
         parts = self._parts
         if torch.compiler.is_compiling() or not parts.unchanged_in(self):
-            parts = Parts(self)  # a layer may have been replaced by another of its class
+            parts = Parts(self, self._built)  # a layer may have been replaced by one of its class
             if parts.kinds != self._built.kinds or not parts.unchanged_in(self):
                 return False
             if not torch.compiler.is_compiling():

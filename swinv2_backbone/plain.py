@@ -33,24 +33,27 @@ def is_plain(module: nn.Module) -> bool:
 
 
 class Parts:
-    """The modules inside a block, recorded so that a change is seen in a few microseconds.
+    """The modules inside a block, recorded so that a change is noticed in a few microseconds.
 
     Args:
         block: the block whose modules, at any depth, are recorded.
+        built: the record of the block as it was built; None if ``block`` was just built.
 
     Attributes:
-        kinds: class and names of the parameters of every module.
+        kinds: the classes of the modules.
+        names: for every module, the names of the parameters that it was built with.
         norms: the LayerNorms.
     """
 
-    def __init__(self, block: nn.Module):
+    def __init__(self, block: nn.Module, built: Parts | None = None):
         modules = list(_inside(block))
-        self.kinds = [(type(module), _parameter_names(module)) for module in modules]
+        self.kinds = [type(module) for module in modules]
+        self.names = [_parameter_names(module) for module in modules] if not built else built.names
         self.norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
         self._children = list(block._modules.values())
         self._records = [
             (module, kind, names, list(module._modules.values()))
-            for module, (kind, names) in zip(modules, self.kinds)
+            for module, kind, names in zip(modules, self.kinds, self.names)
         ]
 
     def unchanged_in(self, block: nn.Module) -> bool:
@@ -74,7 +77,11 @@ class Parts:
                 return False
             parameters = module._parameters
             for name in names:
-                if type(parameters.get(name)) not in ORDINARY:
+                if (
+                    type(parameters.get(name)) not in ORDINARY
+                    # The parameters of a DataParallel replica are attributes.
+                    and type(module.__dict__.get(name)) not in ORDINARY
+                ):
                     return False
         return not torch.nn.modules.module._has_any_global_hook()
 

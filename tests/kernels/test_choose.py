@@ -118,6 +118,27 @@ def test_the_blocks_of_a_model_on_a_cpu_are_computed_in_tiles(tiled, training, c
     assert tiled == ALL_BLOCKS
 
 
+def replica_of(module: nn.Module) -> nn.Module:
+    """Replicate a module as ``nn.DataParallel`` does: parameters become attributes."""
+    replica = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        replica._modules[name] = replica_of(child)
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, parameter if parameter is None else parameter.clone())
+    return replica
+
+
+def test_the_replicas_of_a_data_parallel_model_are_computed_in_tiles(tiled):
+    model, images = backbone(), pictures(1, 3, 33, 40)
+    expected = model(images)
+    assert largest_difference(replica_of(model)(images), expected) == 0
+    assert tiled == 2 * ALL_BLOCKS
+    model.layers[0].blocks[0].mlp.fc1.register_forward_hook(lambda m, given, out: 2 * out)
+    tiled.clear()
+    assert largest_difference(replica_of(model)(images), expected) > 0.01
+    assert tiled == ALL_BLOCKS[1:]
+
+
 def test_a_choice_is_made_once_per_stage_and_geometry(monkeypatch):
     kept = choice.kept_choice
     kept.cache_clear()
