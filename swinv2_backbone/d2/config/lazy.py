@@ -77,8 +77,28 @@ def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
     except (HydraException, OmegaConfBaseException, KeyError) as error:
         raise ConfigError([*faults, f"{error} (in {config_file}, {' '.join(opts)})"]) from error
     faults += [fault for fault in _complete(cfg) if fault not in faults]
-    validate(plan_from_lazy(cfg, unreadable=faults))
+    if not_calls := list(_not_calls(cfg)):  # there is nothing to translate
+        raise ConfigError([*faults, *not_calls])
+    try:
+        plan = plan_from_lazy(cfg, unreadable=faults)
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError([*faults, f"{where}{str(error).splitlines()[0]}"]) from error
+    validate(plan)
     return cfg
+
+
+def _not_calls(cfg: DictConfig) -> Iterator[str]:
+    """Report the parts that the translation needs and that are something else."""
+    calls = ["model", "optimizer", "lr_multiplier"]
+    if OmegaConf.is_dict(cfg.lr_multiplier) and "scheduler" in cfg.lr_multiplier:
+        calls.append("lr_multiplier.scheduler")
+    for key in calls:
+        node = OmegaConf.select(cfg, key)
+        if not OmegaConf.is_dict(node) or "_target_" not in node:
+            yield f"{key} must be a LazyCall, got {node}"
+    if not OmegaConf.is_dict(cfg.dataloader):
+        yield f"dataloader must be a dict of train, test and evaluator, got {cfg.dataloader}"
 
 
 def _complete(cfg: DictConfig) -> list[str]:
@@ -222,7 +242,23 @@ def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"optimizer.name": {"AdamW": "ADAMW"}.get(name, name)}
     if name == "SGD" and "momentum" not in config.optimizer:
         found["optimizer.momentum"] = 0.0  # torch's default
+    params = config.optimizer.get("params")
+    if OmegaConf.is_dict(params) and "_target_" in params:
+        faults += _without_effect(config.optimizer, params)
     return found
+
+
+def _without_effect(optimizer: DictConfig, params: DictConfig) -> Iterator[str]:
+    """Report options of the optimizer that every one of our parameter groups replaces."""
+    if target_name(params) != "parameter_groups":
+        return
+    for key in ("lr", "weight_decay"):
+        if key in optimizer and optimizer[key] != params.get(key):
+            yield (
+                f"optimizer.{key} {optimizer[key]} has no effect, because each parameter group has "
+                f"its own: set optimizer.params.{key}={optimizer[key]}, and optimizer.{key} to the "
+                "same or not at all"
+            )
 
 
 def _data(config: DictConfig, faults: list[str]) -> dict[str, Any]:

@@ -26,15 +26,19 @@ def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     """Read ``lr_multiplier``."""
     node, found = config.lr_multiplier, {}
     if "scheduler" in node:  # a schedule with warm-up
-        length = node.get("warmup_length", 0) * config.train.max_iter
-        found["schedule.warmup_iters"] = round(length)
+        length, iterations = node.get("warmup_length", 0), config.train.max_iter
+        if not isinstance(length, (int, float)) or length < 0:
+            faults.append(f"lr_multiplier.warmup_length must be a number, at least 0, got {length}")
+        elif isinstance(iterations, int):  # else that is the fault
+            found["schedule.warmup_iters"] = round(length * iterations)
         node = node.scheduler
     name = target_name(node)
     found["schedule.name"] = SCHEDULES.get(name, name)
     if name == "MultiStepParamScheduler":
         found["schedule.steps"] = plain(node.get("milestones", ()))
-        if len(node["values"]) > 1:
-            found["schedule.gamma"] = round(node["values"][1] / node["values"][0], 12)
+        factors = plain(node.get("values"))
+        if isinstance(factors, tuple) and len(factors) > 1 and factors[0]:
+            found["schedule.gamma"] = round(factors[1] / factors[0], 12)
     if "power" in node:
         found["schedule.poly_power"] = node.power
     return found
@@ -84,15 +88,11 @@ def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
             found["augmentation.flip"] = "vertical" if vertical else "horizontal"
     for call in _augmentations(config, "test"):
         if target_name(call) == "ResizeShortestEdge":
-            sizes = plain(get_first(call.get("short_edge_length")))
-            found["augmentation.test_min_size"] = sizes
+            sizes = plain(call.get("short_edge_length"))
+            one = sizes[0] if isinstance(sizes, tuple) and sizes else sizes
+            found["augmentation.test_min_size"] = one
             found["augmentation.test_max_size"] = call.get("max_size", 2**63 - 1)
     return found
-
-
-def get_first(value: Any) -> Any:
-    """Return the first of several sizes, or the only one."""
-    return value if isinstance(value, int) else value[0]
 
 
 def _augmentations(config: DictConfig, split: str) -> list[DictConfig]:

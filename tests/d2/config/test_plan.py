@@ -548,6 +548,31 @@ def test_a_rule_between_options_is_told_in_both_dialects(rule):
             lazy_plan(DETECTOR, *lazy.split())
 
 
+UNREADABLE = {
+    "lr_multiplier.warmup_length=null": "lr_multiplier.warmup_length must be a number",
+    "lr_multiplier.warmup_length=-1": "lr_multiplier.warmup_length must be a number",
+    "train.max_iter=null": "train.max_iter must be an integer, at least 1, got None",
+    "train.max_iter=soon": "train.max_iter must be an integer, at least 1, got 'soon'",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=[]": "must be an integer",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=null": "got None",
+    "dataloader.test.mapper.augmentations.0.short_edge_length=1.5": "got 1.5",
+    "model=null": "model must be a LazyCall, got None",
+    "optimizer=null": "optimizer must be a LazyCall, got None",
+    "lr_multiplier=null": "lr_multiplier must be a LazyCall, got None",
+    "lr_multiplier.scheduler=null": "lr_multiplier.scheduler must be a LazyCall, got None",
+    "dataloader=null": "dataloader must be a dict",
+    "train.output_dir='${nowhere}'": "train.output_dir: Interpolation key 'nowhere' not found",
+    "optimizer.lr=0.5": "optimizer.lr 0.5 has no effect",
+    "+optimizer.weight_decay=0.5": "set optimizer.params.weight_decay=0.5",
+}
+
+
+@pytest.mark.parametrize("override", UNREADABLE)
+def test_what_cannot_be_read_in_a_lazy_config_is_a_fault(override):
+    with pytest.raises(ConfigError, match=re.escape(UNREADABLE[override])):
+        lazy_plan(DETECTOR, override, "train.emma=1")
+
+
 def test_test_time_augmentation_of_another_architecture_is_refused_in_both_dialects():
     with pytest.raises(
         ConfigError, match="TEST.AUG.ENABLED supports .*META_ARCHITECTURE RetinaNet"
