@@ -62,7 +62,7 @@ def test_a_hostile_override_is_text(value, tmp_path):
 
 def test_pickled_proposals_are_only_read_if_named_unsafe():
     opts = ["MODEL.DEVICE", "cpu", "MODEL.LOAD_PROPOSALS", "True"]
-    with pytest.raises(ValueError, match="pickles, which run code"):
+    with pytest.raises(ValueError, match="pickles, which can run code"):
         load_config("", opts)
     load_config("", [*opts, "DATASETS.UNSAFE_PROPOSAL_FILES", "True"])
 

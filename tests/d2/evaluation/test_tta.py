@@ -111,7 +111,7 @@ def test_boxes_are_merged_by_the_models_own_settings(heads, masks):
 @pytest.mark.parametrize("architecture", ["RetinaNet", "PanopticFPN"])
 def test_models_without_augmentation_are_refused_before_any_work(architecture):
     opts = [*FPN, "MODEL.META_ARCHITECTURE", architecture]
-    with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED.*not for .*{architecture}"):
+    with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED supports .*, not .*{architecture}"):
         load_config("", [*opts, "TEST.AUG.ENABLED", "True"])
     if architecture == "RetinaNet":
         with pytest.raises(ValueError, match="not for RetinaNet"):
