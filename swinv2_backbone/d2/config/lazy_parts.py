@@ -24,7 +24,8 @@ def target_name(node: DictConfig) -> str:
 
 def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     """Read ``lr_multiplier``."""
-    node, found = config.lr_multiplier, {}
+    node = config.lr_multiplier
+    found: dict[str, Any] = {}
     if "scheduler" in node:  # a schedule with warm-up
         length, iterations = node.get("warmup_length", 0), config.train.max_iter
         if not isinstance(length, (int, float)) or length < 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.config.compat import guess_version
 from yaml import YAMLError
 
 from swinv2_backbone.backbone import FEATURES
@@ -77,29 +78,44 @@ def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
         content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
         raise ConfigError([f"{config_file}: {error}"]) from error
-    faults = [f"{fault} (in {config_file})" for fault in _unknown_keys(content, cfg)]
+    content = CfgNode(content)
+    version = content.get("VERSION") or guess_version(content, config_file)
+    current = version == cfg.VERSION  # files in another version have other keys
+    unknown = _unknown_keys(content, cfg) if current else []
+    faults = [f"{fault} (in {config_file})" for fault in unknown]
     if not faults:
         try:
-            cfg.merge_from_file(config_file, allow_unsafe=False)
+            if current:
+                cfg.merge_from_other_cfg(_numbers_as(cfg, content))
+            else:
+                cfg.merge_from_file(config_file, allow_unsafe=False)
         except (AssertionError, KeyError, ValueError) as error:  # raised by yacs
             faults.append(f"{error} (in {config_file})")
     return faults
 
 
 def _unknown_keys(content: Mapping, known: Mapping, path: str = "") -> list[str]:
-    """Report the keys of a file that ``known`` does not have.
-
-    Files in another version of the format have other keys and are not checked.
-    """
+    """Report the keys of a file that ``known`` does not have."""
     faults: list[str] = []
-    if not path and content.get("VERSION", known["VERSION"]) != known["VERSION"]:
-        return faults
     for key, value in content.items():
         if key not in known:
             faults.append(no_such_key(f"{path}{key}", list(known)))
         elif isinstance(value, Mapping) and isinstance(known[key], Mapping):
             faults += _unknown_keys(value, known[key], f"{path}{key}.")
     return faults
+
+
+def _numbers_as(known: Any, value: Any) -> Any:
+    """Return a value with each integer as a float where ``known`` has a float.
+
+    yacs would refuse ``WEIGHT_DECAY: 0``, because the default is 0.0.
+    """
+    if isinstance(value, CfgNode) and isinstance(known, CfgNode):
+        for key in value:
+            value[key] = _numbers_as(known.get(key), value[key])
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and isinstance(known, float) else value
 
 
 def _merge(cfg: CfgNode, key: str, value: Any) -> list[str]:
@@ -110,6 +126,10 @@ def _merge(cfg: CfgNode, key: str, value: Any) -> list[str]:
             where = ".".join(key.split(".")[: depth + 1])
             return [no_such_key(where, list(node) if isinstance(node, Mapping) else [])]
         node = node[part]
+    if isinstance(node, Mapping):
+        return [f"{key} {value}: {key} has keys of its own, {', '.join(node)}: set one of them"]
+    if isinstance(node, float):
+        value = _numbers_as(node, CfgNode._decode_cfg_value(value))
     if key in NUMBER_OR_SEVERAL:
         cfg.MODEL.SWINV2[key.rsplit(".", 1)[1]] = None
     try:

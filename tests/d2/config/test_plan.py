@@ -448,6 +448,26 @@ def test_a_misspelt_key_in_a_file_is_told_with_the_nearest(tmp_path):
     assert "SOLVR: did you mean SOLVER?" in text and str(file) in text
 
 
+def test_a_number_may_be_written_without_its_decimal_point(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("SOLVER:\n  WEIGHT_DECAY: 0\n  CLIP_GRADIENTS: {CLIP_VALUE: 3}\n")
+    cfg = load_config(str(file), ["MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", "1"])
+    values = (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE, cfg.SOLVER.BASE_LR)
+    assert values == (0.0, 3.0, 1.0) and all(isinstance(value, float) for value in values)
+
+
+@pytest.mark.parametrize("version", ["VERSION: 1\n", ""])
+def test_a_file_of_the_first_version_is_upgraded(version, tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text(f"{version}MODEL:\n  WEIGHT: my.pth\nTEST:\n  AUG_ON: False\n")
+    assert load_config(str(file), ["MODEL.DEVICE", "cpu"]).MODEL.WEIGHTS == "my.pth"
+
+
+def test_an_override_of_a_node_is_told_its_keys():
+    with pytest.raises(ConfigError, match="SOLVER.EMA 1: SOLVER.EMA has keys of its own, ENABLED"):
+        load_config("", ["MODEL.DEVICE", "cpu", "SOLVER.EMA", "1"])
+
+
 # Rules between options: what is set in YAML and in a LazyConfig, and the start of each message.
 RULES = {
     "float16 on a CPU": (
