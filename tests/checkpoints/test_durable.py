@@ -182,7 +182,7 @@ def test_a_file_cut_short_is_refused_by_name_and_the_one_before_taken(run, perce
     cut(run / "model_0000002.pth", percent / 100)
     assert resumed(run) == 1
     assert "model_0000002.pth" in caplog.text
-    assert f"before: {run / 'model_0000001.pth'}" in caplog.text
+    assert f"previous checkpoint: {run / 'model_0000001.pth'}" in caplog.text
 
 
 @pytest.mark.reliability
@@ -209,7 +209,7 @@ def test_without_a_tag_the_newest_checkpoint_is_taken(run):
 def test_no_training_starts_anew_where_all_checkpoints_are_damaged(run):
     for path in run.glob("*.pth"):
         cut(path, 0.5)
-    with pytest.raises(ValueError, match="(?s)no checkpoint to resume from.*0000002.*0000001"):
+    with pytest.raises(ValueError, match="(?s)none of the checkpoints can be read.*0000002.*0000001"):
         resumed(run)
 
 
