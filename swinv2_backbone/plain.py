@@ -48,7 +48,8 @@ class Parts:
     def __init__(self, block: nn.Module, built: Parts | None = None):
         modules = list(_inside(block))
         self.kinds = [type(module) for module in modules]
-        self.names = [_parameter_names(module) for module in modules] if not built else built.names
+        own = [_parameter_names(module) for module in modules]
+        self.names: list[tuple[str, ...]] = own if built is None else built.names
         self.norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
         self._children = list(block._modules.values())
         self._records = [

@@ -209,7 +209,7 @@ def test_without_a_tag_the_newest_checkpoint_is_taken(run):
 def test_no_training_starts_anew_where_all_checkpoints_are_damaged(run):
     for path in run.glob("*.pth"):
         cut(path, 0.5)
-    with pytest.raises(ValueError, match="(?s)none of the checkpoints can be read.*0000002.*0000001"):
+    with pytest.raises(ValueError, match="(?s)none of the checkpoints can .*0000002.*0000001"):
         resumed(run)
 
 
