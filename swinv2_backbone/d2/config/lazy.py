@@ -245,6 +245,9 @@ def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     params = config.optimizer.get("params")
     if OmegaConf.is_dict(params) and "_target_" in params:
         faults += _without_effect(config.optimizer, params)
+    for key in ("lr", "weight_decay"):  # other parameter groups leave them to the optimizer
+        if key in config.optimizer and not (OmegaConf.is_dict(params) and key in params):
+            found[f"optimizer.{key}"] = config.optimizer[key]
     return found
 
 

@@ -19,7 +19,9 @@ CLIP = ("kind", "value", "norm_type")
 def target_name(node: DictConfig) -> str:
     """Return the name of the class or function that a LazyCall calls, without its module."""
     target = node["_target_"]
-    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+    if isinstance(target, str):
+        return target.rpartition(".")[2]
+    return getattr(target, "__name__", type(target).__name__)  # a partial has no name
 
 
 def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:

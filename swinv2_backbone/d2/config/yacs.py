@@ -77,7 +77,9 @@ def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
     try:
         content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
-        raise ConfigError([f"{config_file}: {error}"]) from error
+        code = "yaml.org,2002:python" in str(error)
+        remedy = "\nTags that run code are not read: write the value instead" if code else ""
+        raise ConfigError([f"{config_file}: {error}{remedy}"]) from error
     content = CfgNode(content)
     version = content.get("VERSION") or guess_version(content, config_file)
     current = version == cfg.VERSION  # files in another version have other keys
@@ -150,6 +152,8 @@ def plan_from_yacs(
         factories: function that returns the builders of the training's parts for the plan's config.
         unreadable: faults that loading has found.
     """
+    if "SWINV2" not in cfg.MODEL or "CUSTOM" not in cfg.DATASETS:
+        raise ConfigError(["the config lacks keys of this trainer: start from load_config()"])
     config = Dialect.YACS.copy(cfg)
     architecture, ours = cfg.MODEL.META_ARCHITECTURE, "swinv2" in cfg.MODEL.BACKBONE.NAME
     places = {"things": "", "stuff": "", **CLASS_COUNTS.get(architecture, {})}

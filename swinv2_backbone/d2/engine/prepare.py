@@ -121,7 +121,8 @@ def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
 def _evaluation_faults(plan: TrainingPlan, tested: Sequence[str], eval_only: bool) -> Iterator[str]:
     """Check that the datasets can be evaluated and will have the requested metrics."""
     node = plan.config.dataloader.get("evaluator") if plan.dialect is Dialect.LAZY else None
-    if node is not None and tested and target_name(node) != "build_evaluator":
+    ours = node is None or (OmegaConf.is_dict(node) and target_name(node) == "build_evaluator")
+    if tested and not ours:
         return  # a custom evaluator, with metrics of its own
     seen = []
     for name in METRICS:

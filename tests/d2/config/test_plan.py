@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from functools import cache
+from functools import cache, partial
 
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg
 from detectron2.data import transforms as T
+from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import (
     CosineParamScheduler,
     MultiStepParamScheduler,
@@ -461,6 +462,32 @@ def test_a_file_of_the_first_version_is_upgraded(version, tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text(f"{version}MODEL:\n  WEIGHT: my.pth\nTEST:\n  AUG_ON: False\n")
     assert load_config(str(file), ["MODEL.DEVICE", "cpu"]).MODEL.WEIGHTS == "my.pth"
+
+
+def test_a_config_without_our_keys_is_refused():
+    with pytest.raises(ConfigError, match="start from load_config"):
+        plan_from_yacs(get_cfg())
+
+
+def test_a_call_of_something_without_a_name_is_read():
+    cfg = lazy_config(DETECTOR)
+    cfg.optimizer._target_ = partial(optim.AdamW, eps=1e-5)
+    assert plan_from_lazy(cfg).optimizer.name == "partial"
+
+
+def test_the_learning_rate_of_other_parameter_groups_is_that_of_the_optimizer():
+    cfg = lazy_config(DETECTOR)
+    params = L(get_default_optimizer_params)(base_lr="${..lr}")
+    cfg.optimizer = L(optim.AdamW)(params=params, lr=0.3, weight_decay=0.2)
+    plan = plan_from_lazy(cfg)
+    assert (plan.optimizer.lr, plan.optimizer.weight_decay) == (0.3, 0.2)
+
+
+def test_a_tag_that_would_run_code_is_refused_with_the_remedy(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("SEED: !!python/object/apply:eval ['1 + 1']\n")
+    with pytest.raises(ConfigError, match="not read: write the value instead"):
+        load_config(str(file), ["MODEL.DEVICE", "cpu"])
 
 
 def test_an_override_of_a_node_is_told_its_keys():

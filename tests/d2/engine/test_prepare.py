@@ -54,6 +54,12 @@ def test_without_an_evaluator_nothing_is_evaluated(evaluator, cfg):
     assert not training.train()
 
 
+def test_there_may_be_several_evaluators(cfg):
+    cfg.dataloader.test.dataset.names = small_training.NAME
+    cfg.dataloader.evaluator = [L(Nothing)(), L(Nothing)()]
+    prepare(validate(plan_from_lazy(cfg)))
+
+
 def test_a_metric_needs_a_dataset_whichever_the_evaluator(cfg):
     cfg.dataloader.evaluator = L(Nothing)()
     cfg.train.best_metric = "mine/count"
