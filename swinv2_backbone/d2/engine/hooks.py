@@ -145,16 +145,21 @@ class Stop(HookBase):
             if self.augmented:
                 self.evaluate.evaluated = -1
             self.evaluate.run()
+            self._exit_if_signalled()
             raise TrainingEnded(self.step.ending)
         if self.step.stopping:
             self.checkpoints.save()
             self.evaluate.run()
-            if self.step.stopping != TIME_IS_UP:  # a signal came during the evaluation
-                raise SystemExit(exit_code(self.step.stopping))
+            self._exit_if_signalled()
             raise TrainingEnded(
                 f"Time limit: stopped after iteration {self.trainer.iter}, which is saved; "
                 "--resume continues"
             )
+
+    def _exit_if_signalled(self) -> None:
+        """Exit if a signal came during the evaluation, which may have been abandoned."""
+        if self.step.stopping not in (0, TIME_IS_UP):
+            raise SystemExit(exit_code(self.step.stopping))
 
 
 class EndOfData(HookBase):

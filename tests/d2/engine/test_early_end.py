@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,25 @@ def test_an_early_stop_evaluates_again_where_only_the_last_evaluation_is_augment
     training.resume_or_load(False)
     assert training.train()["bbox"]["AP"] == 5
     assert scripted.calls == [False, False, False, True]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_signal_during_the_evaluation_of_an_early_stop_exits_with_its_code(dialect, tmp_path):
+    augmented = {"evaluation.augmented": True}
+    training, scripted = build(dialect, tmp_path, [2, 1, 1, 5], **STOPPING, **augmented)
+    step = training.step if dialect == "lazy" else training.training.step
+
+    def interrupted():
+        yield from (2, 1, 1)
+        step.stop_request.signal = signal.SIGTERM
+        yield 5
+
+    scripted.values = interrupted()
+    training.resume_or_load(False)
+    with pytest.raises(SystemExit) as end:
+        training.train()
+    assert end.value.code == 143
+    assert iterations_of(tmp_path / "model_final.pth") == 3
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
