@@ -7,31 +7,30 @@ of the plan. ``datasets.{train,test}`` may register datasets.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.lazy_factories import lazy_factories
 from swinv2_backbone.d2.config.lazy_parts import augmentation, clipping, schedule, target_name
 from swinv2_backbone.d2.config.options import Dialect, plain
-from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
+from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
-from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
 
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 BACKBONES = ("D2SwinV2", "SwinV2")
+SPLITS = ("train", "test")
 
 
 def train_defaults() -> dict[str, Any]:
@@ -200,7 +199,7 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
         config=config,
         translate=plan_from_lazy,
         places=places,
-        factories=_factories(config),
+        factories=lazy_factories(config),
         unreadable=tuple(dict.fromkeys(faults)),
     )
 
@@ -274,53 +273,5 @@ def _data(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     if config.dataloader.get("evaluator") is None:  # as in Detectron2, there is no evaluation then
         found["data.test"] = ()
     own = config.get("datasets") or {}
-    faults += [no_such_key(f"datasets.{s}", ["train", "test"]) for s in own if s not in _SPLITS]
+    faults += [no_such_key(f"datasets.{split}", SPLITS) for split in own if split not in SPLITS]
     return found
-
-
-_SPLITS = ("train", "test")
-
-
-def _factories(config: DictConfig) -> Factories:
-    """Return builders of the nodes of the config; the nodes are never changed."""
-    loader = config.dataloader
-
-    def optimizer(model: Any) -> Any:
-        node = copy.deepcopy(config.optimizer)
-        node.params.model = model
-        return instantiate(node)
-
-    def train_loader() -> Any:
-        node = copy.deepcopy(loader.train)
-        if "total_batch_size" in node:  # a loader of the user's own may have none
-            node.total_batch_size //= config.train.accumulate
-        return instantiate(node)
-
-    def test_loader(name: str, own_size: bool) -> Any:
-        node = copy.deepcopy(loader.test)
-        if "names" in node.get("dataset", {}):
-            node.dataset.names = name
-        if own_size:
-            node.mapper.augmentations = []
-        return undisturbed_by_signals(instantiate(node))
-
-    def evaluator(name: str, folder: Path) -> Any:
-        node = copy.deepcopy(loader.evaluator)
-        for key, value in (("dataset_name", name), ("output_folder", str(folder))):
-            if key in node:
-                node[key] = value
-        return instantiate(node)
-
-    def model() -> Any:
-        built = instantiate(config.model).to(config.train.device)
-        logging.getLogger(__name__).info(f"Model:\n{built}")
-        return built
-
-    return Factories(
-        model=model,
-        optimizer=optimizer,
-        schedule=lambda _: instantiate(config.lr_multiplier),
-        train_loader=train_loader,
-        test_loader=test_loader,
-        evaluator=evaluator,
-    )

@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage
 from scripts import ROOT, tool
 from torch import Tensor, nn
 
-from swinv2_backbone.d2.config import lazy
+from swinv2_backbone.d2.config import lazy_factories
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
@@ -428,7 +428,7 @@ def test_a_metric_that_never_comes_is_refused_before_the_model_is_built(
         raise AssertionError("the model was built")
 
     monkeypatch.setattr(Trainer, "build_model", built)
-    monkeypatch.setattr(lazy, "instantiate", built)
+    monkeypatch.setattr(lazy_factories, "instantiate", built)
     wrong = {"yacs": ["TEST.BEST_METRIC", "bbox/AP"], "lazy": ["train.best_metric=bbox/AP"]}
     with pytest.raises(SystemExit, match="'bbox/AP' is not .* must be one of sem_seg/mIoU"):
         start_tool(system, [*opts, *wrong[system]], tmp_path)
