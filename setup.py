@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 INIT = (ROOT / "swinv2_backbone" / "__init__.py").read_text(encoding="utf-8")
+IMAGES = ["imagecodecs", "pillow-heif", "tifffile"]
 
 setup(
     name="swinv2_backbone",
@@ -45,6 +46,8 @@ setup(
             "tqdm>4.29.0",
             "yacs>=0.1.8",
         ],
+        # For images that Pillow cannot read, or reads wrong: HEIC, and TIFF of many kinds.
+        "images": IMAGES,
         # The site of docs/; on Python 3.10 no release of them agrees with what the tests need.
         "docs": [
             "furo; python_version >= '3.11'",
@@ -62,6 +65,7 @@ setup(
             "timm",
             "torchvision",
             "transformers",
+            *IMAGES,
         ],
     },
 )
