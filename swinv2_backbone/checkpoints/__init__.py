@@ -1,4 +1,4 @@
-"""Checkpoints: weights of every published layout are read, and written in any of them."""
+"""Checkpoints: reading and writing weights in every published layout."""
 
 from swinv2_backbone.checkpoints.load import load_checkpoint
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint

@@ -32,7 +32,7 @@ def architecture_of(name: str) -> Architecture:
 
 
 def built_architecture(backbone: SwinV2) -> Architecture:
-    """Return the size of a model, of the stages that are built."""
+    """Return the size of a model; stages that are not built are left out."""
     blocks = [list(stage.blocks) for stage in backbone.layers]
     return Architecture(
         backbone.patch_embed.proj.out_channels,

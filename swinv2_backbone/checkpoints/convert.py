@@ -17,8 +17,8 @@ from swinv2_backbone.checkpoints.target import find_backbone
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets, offset_index
 
-# "detectron2" has our names, in the wrapper of Detectron2's own checkpointer, which finds the
-# place of the backbone in a detector.
+# "detectron2" has our names in the format of Detectron2's own checkpointer, which matches them
+# with the backbone of a detector.
 TARGETS: dict[str, Layout] = {
     "native": NATIVE,
     "detectron2": NATIVE,
@@ -47,10 +47,10 @@ def to_layout(model: nn.Module, to: str) -> tuple[Tensors, list[str]]:
     layout, (place, backbone) = TARGETS[to], find_backbone(model)
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     inside = {n.removeprefix(place): v for n, v in state.items() if n.startswith(place)}
-    if len(layout.norms) == 1:  # that of the last stage, which need not be the fourth
+    if len(layout.norms) == 1:  # of the last stage, which may not be the fourth
         last = f"norms.{FEATURES[len(backbone.layers) - 1]}."
         inside = {name.replace(last, "norms.res5."): value for name, value in inside.items()}
-    # The backbone has the publisher's root in a classifier alone.
+    # Only within a classifier do the backbone's names have the publisher's root.
     root = layout.root if place else ""
     content, left = _renamed(layout, root, layout.from_ours(inside))
     lost = [name for name in left if not name.startswith("norms.")]

@@ -11,11 +11,11 @@ from swinv2_backbone.checkpoints.report import some
 
 
 def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
-    """Return the reasons not to load, in words; an empty list if there are none.
+    """Return the reasons why the checkpoint cannot be loaded; empty if it can.
 
     Args:
         found: the match of a checkpoint and a model.
-        partial: accept missing and unexpected tensors, and a head of another number of classes.
+        partial: accept missing and unexpected tensors, and a different number of classes.
         complete: require every tensor of the model.
     """
     problems = [*_size_problems(found)]
@@ -71,7 +71,7 @@ def _completeness_problems(found: Match) -> list[str]:
     absent = [*found.new, *found.reshaped.values()]
     if not absent:
         return []
-    return [f"{len(absent)} tensors are not those of this model: {some(absent)}"]
+    return [f"{len(absent)} tensors of the model are missing or of another shape: {some(absent)}"]
 
 
 def _value_problems(found: Match) -> list[str]:
@@ -88,13 +88,13 @@ def _value_problems(found: Match) -> list[str]:
     ]
     fixed = [name for name, (_, own) in pairs.items() if not _is_writable(own)]
     return [
-        *([f"tensors of another kind: {some(kinds)}"] if kinds else []),
+        *([f"tensors of an incompatible dtype: {some(kinds)}"] if kinds else []),
         *([f"{len(broken)} tensors with NaN or infinity: {some(broken)}"] if broken else []),
         *([f"tensors of the model that cannot be written to: {some(fixed)}"] if fixed else []),
     ]
 
 
 def _is_writable(tensor: Tensor) -> bool:
-    """Return False for a meta tensor, and outside inference mode for a tensor made in it."""
+    """Return False for a meta tensor, and for an inference tensor outside inference mode."""
     sealed = tensor.is_inference() and not torch.is_inference_mode_enabled()
     return not (tensor.is_meta or sealed)

@@ -43,13 +43,13 @@ class _DigestingFile:
 
 @contextlib.contextmanager
 def durable(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write, which becomes ``path`` at the end of the block.
+    """Open a file for writing that becomes ``path`` at the end of the block.
 
-    The file has the methods ``write`` and ``flush`` alone.
+    The file has only the methods ``write`` and ``flush``.
 
     Raises:
-        OSError: the file cannot be written, or the disk does not hold the written bytes; then
-            ``path`` is unchanged.
+        OSError: the file cannot be written, or the file on disk differs from the bytes
+            written; ``path`` is then unchanged.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -62,7 +62,7 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
             raw.flush()
             os.fsync(raw.fileno())
         if digest_on_disk(partial) != file.digest.hexdigest():
-            raise OSError("the disk does not hold what was written")
+            raise OSError("the file on disk differs from the bytes written")
         _put_in_place(partial, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
@@ -71,7 +71,7 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as :func:`durable` writes a file."""
+    """Write a text file; see :func:`durable`."""
     with durable(path) as file:
         file.write(text.encode())
 

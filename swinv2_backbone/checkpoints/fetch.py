@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch.hub import tqdm  # tqdm's own where it is installed, else a plain counter
+from torch.hub import tqdm  # the package tqdm if installed, else a plain counter
 
 from swinv2_backbone.checkpoints.files import DIGESTS
 from swinv2_backbone.variants import RELEASES, RELEASES_URL, variant_name
 
 SCHEME = "swinv2://"
-TIMEOUT = 60  # seconds without a byte
+TIMEOUT = 60  # seconds without data
 
 
 def fetch(source: str | os.PathLike) -> Path:

@@ -41,7 +41,7 @@ def read_file(path: Path, extras: bool = True) -> Content:
     Args:
         path: the file.
         extras: accept the classes of benign training files, as inert objects; False allows only
-            tensors and plain data, for files of which everything is used.
+            tensors and plain data, for files whose whole content is used.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -67,7 +67,7 @@ def _notes(found: Any) -> dict[str, Any]:
 
 
 def _check_digest(path: Path) -> None:
-    """Compare a published file with the start of its SHA-256 in its name."""
+    """Check a published file against the start of its SHA-256, which is in its name."""
     expected = DIGESTS.get(path.name)
     if expected is None:
         return
@@ -89,8 +89,8 @@ def write_file(
     Args:
         path: .safetensors, .pth, .pt or .bin.
         content: the dict.
-        metadata: our notes, for the header of a .safetensors file; the caller puts those of a
-            pickled file into its content.
+        metadata: our notes, for the header of a .safetensors file; for a pickled file, the caller
+            puts them into ``content``.
         overwrite: replace an existing file.
 
     Raises:

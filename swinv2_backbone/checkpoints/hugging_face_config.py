@@ -16,7 +16,7 @@ def hugging_face_config(model: nn.Module) -> dict[str, Any]:
     """Return the config.json of a backbone or a classifier.
 
     Raises:
-        ValueError: Hugging Face's model cannot have the windows of this one.
+        ValueError: Hugging Face's model does not support the windows of this model.
     """
     _, backbone = find_backbone(model)
     size = built_architecture(backbone)

@@ -1,4 +1,4 @@
-"""Loading a checkpoint into a backbone, a classifier or a detector: all of it or nothing."""
+"""Loading a checkpoint into a backbone, a classifier or a detector, all or nothing."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def load_checkpoint(
         model: a :class:`SwinV2`, a :class:`SwinV2Classifier`, or any module with one SwinV2 in it.
         source: a file (.pth, .pt, .bin, .safetensors), the folder of a Hugging Face model, an
             https:// address, or ``swinv2://NAME`` for a published variant.
-        partial: load although tensors are missing or unexpected, or the classifier has another
+        partial: load even if tensors are missing or unexpected, or the classifier has a different
             number of classes; the report and the log list them.
         prefix: the prefix of the backbone's names, for a file with several backbones.
 
     Returns:
-        The tensors that were loaded, and those that were not.
+        A report of the tensors that were loaded, and those that were not.
 
     Raises:
         OSError: the file does not exist or cannot be fetched.
         ValueError: the file is damaged, unsafe or of another model family; tensors are missing,
             unexpected, of another shape or not finite; or the pretrained windows are unknown or
-            not the model's.
+            differ from the model's.
     """
     return load_into(model, read_checkpoint(fetch(source), prefix), partial=partial)
 
@@ -77,7 +77,7 @@ def load_into(
 
 
 def _sharded_like(target: Tensor, tensor: Tensor) -> Tensor:
-    """Return ``tensor``, distributed as ``target`` is if the model is sharded."""
+    """Return ``tensor``, sharded like ``target`` if the model is sharded."""
     if not hasattr(target, "placements"):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -111,6 +111,6 @@ def _report(found: Match, windows: PretrainedWindows) -> LoadReport:
 def _log(report: LoadReport) -> None:
     logger = logging.getLogger(__name__)
     if report.missing or report.unexpected or report.reshaped:
-        logger.warning(f"loaded in part only:\n{report}")
+        logger.warning(f"loaded only in part:\n{report}")
     else:
         logger.info(f"loaded:\n{report}")

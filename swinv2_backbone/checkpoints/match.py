@@ -14,21 +14,21 @@ from swinv2_backbone.checkpoints.target import Target
 
 @dataclass
 class Match:
-    """The tensors of a checkpoint that a model loads, and those that one of the two lacks.
+    """The tensors of a checkpoint that a model loads, and those that either of the two lacks.
 
-    A name is the model's; a key is the file's.
+    "Name" refers to the model, "key" to the file.
 
     Attributes:
         checkpoint: the file's content.
         target: the model.
         used: name -> the tensor to load.
-        keys: name -> key, for all that was matched.
-        reshaped: name -> both shapes, for tensors around the backbone that keep their initial
-            values because the file's have another shape.
+        keys: name -> key, for every matched tensor.
+        reshaped: name -> both shapes, for tensors outside the backbone that keep their initial
+            values because their shape in the file differs.
         dropped: key -> the reason why its tensor is not loaded.
         unexpected: keys of the backbone, with shapes, that match no tensor of a SwinV2.
-        new: names that a file of this kind cannot have.
-        missing: names that it should have.
+        new: names that such a file does not have.
+        missing: names that such a file should have.
     """
 
     checkpoint: Checkpoint
@@ -42,11 +42,11 @@ class Match:
     missing: list[str] = field(default_factory=list)
 
     def use(self, name: str, key: str, tensor: Tensor) -> None:
-        """Load ``tensor``, which is ``key`` in the file, as ``name``."""
+        """Select ``tensor``, which is ``key`` in the file, for ``name``."""
         self.used[name], self.keys[name] = tensor, key
 
     def has_other_shape(self, name: str) -> bool:
-        """Return True if the tensor to load has another shape than the model's."""
+        """Return True if the tensor to load and the model's tensor differ in shape."""
         return self.target.state[name].shape != self.used[name].shape
 
     def shapes(self, name: str) -> str:
@@ -87,7 +87,7 @@ def _match_backbone(found: Match) -> None:
 
 
 def _why_not_built(found: Match, ours: str) -> str | None:
-    """Return why the model lacks a tensor of a SwinV2 on purpose; None if not on purpose."""
+    """Return why the model deliberately lacks a tensor of a SwinV2, or None."""
     kind, name, *_ = ours.split(".")
     backbone = found.target.backbone
     if kind == "norms":
@@ -120,7 +120,7 @@ def _match_surroundings(found: Match) -> None:
 
 
 def _use_around(found: Match, key: str, tensor: Tensor) -> bool:
-    """Load a tensor from around the backbone if our own file has it at the model's place."""
+    """Select a tensor outside the backbone if our own file has it at the same place."""
     theirs, ours = _outer_prefixes(found.checkpoint.prefix, found.target.prefix)
     name = ours + key.removeprefix(theirs)
     free = name in found.target.state and name not in found.used
@@ -132,7 +132,7 @@ def _use_around(found: Match, key: str, tensor: Tensor) -> bool:
 
 
 def _outer_prefixes(theirs: str, ours: str) -> tuple[str, str]:
-    """Remove the common end of the backbone's prefixes in the file and in the model.
+    """Strip the common suffix of the backbone's prefixes in the file and in the model.
 
     ``module.backbone.bottom_up.`` and ``backbone.bottom_up.`` -> ``module.`` and the empty string.
     """
@@ -143,7 +143,7 @@ def _outer_prefixes(theirs: str, ours: str) -> tuple[str, str]:
 
 
 def _set_reshaped_aside(found: Match) -> None:
-    """Keep the initial values of layers around the backbone that have another shape in the file."""
+    """Keep the initial values of layers outside the backbone whose shape in the file differs."""
     outside = [name for name in found.used if not found.target.is_inside(name)]
     layers = {name.rpartition(".")[0] for name in outside if found.has_other_shape(name)}
     for name in outside:
@@ -168,6 +168,6 @@ def _may_be_new(found: Match, name: str) -> bool:
 
 
 def _has_all_stages(found: Match) -> bool:
-    """Return True if the model's last stage is the file's: every publisher's file has its norm."""
+    """Return True if the model has all stages of the file, whose last norm is always saved."""
     size = found.checkpoint.architecture
     return size is None or len(found.target.backbone.layers) >= len(size.depths)

@@ -58,13 +58,13 @@ def read_pickled(path: Path, extras: bool) -> Any:
         extras: accept :data:`BENIGN_CLASSES`.
 
     Raises:
-        ValueError: the file is damaged, or has other classes.
+        ValueError: the file is damaged, or contains other classes.
     """
     if torch.__version__ < "2.10":  # TorchVersion compares numbers, not strings
         raise ValueError(
             f"{path}: PyTorch {torch.__version__} can be made to run code by a pickled file even "
             "with weights_only=True (CVE-2025-32434, CVE-2026-24747): update PyTorch to 2.10, or "
-            "take a .safetensors file"
+            "use a .safetensors file"
         )
     check_archive(path)
     try:
@@ -72,7 +72,7 @@ def read_pickled(path: Path, extras: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is refused: it is no plain weight file, and reading it might run code "
+            f"{path} is refused: it is not a plain weight file, and reading it might run code "
             f"({_reason(error)})"
         ) from error
     except Exception as error:  # a damaged file can raise anything
@@ -97,7 +97,7 @@ def check_archive(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason of an error without torch's advice to switch the protection off.
+    """Return the message of an error without torch's advice to disable the protection.
 
     torch raises the error with the advice while it handles the unpickler's own error.
     """

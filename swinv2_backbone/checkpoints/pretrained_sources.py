@@ -1,7 +1,7 @@
 """The sources of the pretrained windows in and beside a weight file.
 
 In order of preference: the table of offsets in the file; our own notes in it; the config.json
-beside it; a published name in the file's own; the published variants of the same size.
+beside it; a published name in the file name; the published variants of the same size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets
 from swinv2_backbone.variants import RELEASES, VARIANTS
 
-LARGEST = 4096  # tokens of a window's side; a larger number is an error
+LARGEST = 4096  # side of a window, in tokens; a larger number is an error
 
 
 def from_tables(tables: Mapping[str, Tensor], stages: int) -> PretrainedWindows | None:
-    """Read the ``relative_coords_table`` buffers of all ``stages``, under our names.
+    """Read the pretrained windows from the ``relative_coords_table`` buffers, by our names.
 
     Raises:
         ValueError: a table does not hold log-spaced offsets, the tables of a stage disagree, or
@@ -36,11 +36,11 @@ def from_tables(tables: Mapping[str, Tensor], stages: int) -> PretrainedWindows 
         stage = int(name.split(".")[1])
         pair = _read_table(name, table)
         if found.setdefault(stage, pair) != pair:
-            raise ValueError(f"{name} disagrees with another of its stage: {pair}, {found[stage]}")
+            raise ValueError(f"{name} disagrees with its stage's others: {pair}, {found[stage]}")
     if not found:
         return None
     if sorted(found) != list(range(stages)):
-        raise ValueError(f"relative_coords_table is there for stages {sorted(found)} of {stages}")
+        raise ValueError(f"relative_coords_table is missing: stages {sorted(found)} of {stages}")
     pretrained, windows = zip(*(found[stage] for stage in range(stages)))
     return PretrainedWindows(pretrained, "relative_coords_table in the file", windows)
 
@@ -61,17 +61,17 @@ def _read_table(name: str, table: Tensor) -> tuple[Size, Size]:
     window = (shape[1] + 1) // 2, (shape[2] + 1) // 2
     largest = table[0, -1, -1].tolist()
     if not all(0 < t < 10 or m == 1 for m, t in zip(window, largest)):
-        raise ValueError(f"{name} is no table of log-spaced offsets: its largest are {largest}")
+        raise ValueError(f"{name} is not a table of log-spaced offsets: the largest are {largest}")
     ph, pw = (_pretrained_length(m, t) for m, t in zip(window, largest))
     axes = [log_spaced_offsets(m, p, table.device, table.dtype) for m, p in zip(window, (ph, pw))]
     expected = torch.stack(torch.meshgrid(axes, indexing="ij"), dim=-1)
     if not (table[0] - expected).abs().max() <= tolerance:
-        raise ValueError(f"{name} is no table of log-spaced offsets for any whole window")
+        raise ValueError(f"{name} is not a table of log-spaced offsets for any whole window")
     return (ph, pw), window
 
 
 def _pretrained_length(length: int, largest: float) -> int:
-    """Return the pretrained window's side; 1 for a window of one token, with any of which it fits.
+    """Return the side of the pretrained window; 1 for a window of one token, which fits any.
 
     Args:
         length: the window's side.
@@ -81,10 +81,10 @@ def _pretrained_length(length: int, largest: float) -> int:
 
 
 def from_metadata(metadata: Mapping[str, Any], stages: int) -> PretrainedWindows | None:
-    """Read the notes in a file of our own.
+    """Read the pretrained windows from our notes in a file.
 
     Raises:
-        ValueError: they are not one window for each of the ``stages``.
+        ValueError: the notes do not have one window for each of the ``stages``.
     """
     pretrained, windows = (metadata.get(k) for k in ("pretrained_window_sizes", "window_sizes"))
     if pretrained is None:
@@ -117,7 +117,7 @@ def from_config(folder: Path, layout: str, architecture: Architecture) -> Pretra
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}") from error
     if layout == "timm":
         return _of_variant(str(config.get("architecture")), architecture, f"{path.name} beside it")
     if config.get("model_type") != "swinv2":
@@ -133,7 +133,7 @@ def _from_hugging_face(
             raise ValueError(f"{path} is of another model: {key} {config[key]}, not {own}")
     stages, side = len(architecture.depths), config["image_size"]
     side = side if isinstance(side, int) else side[0]
-    # Hugging Face shrinks its one window to the map of the image size that the model is built for.
+    # Hugging Face shrinks its one window to the feature map at the model's image size.
     maps = [side // config["patch_size"] // 2**i for i in range(stages)]
     windows = _windows([min(config["window_size"], m) for m in maps], stages)
     pretrained = [p or m for p, (m, _) in zip(config["pretrained_window_sizes"], windows)]
@@ -141,7 +141,7 @@ def _from_hugging_face(
 
 
 def from_name(path: Path, architecture: Architecture) -> PretrainedWindows | None:
-    """Look for a published name in the file's own: timm's, Microsoft's or the seed's."""
+    """Look for a published name (timm's, Microsoft's or the seed's) in the file name."""
     stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
     names = {name: name for name in VARIANTS}
     names |= {release.seed_name.replace("-", "_"): name for name, release in RELEASES.items()}

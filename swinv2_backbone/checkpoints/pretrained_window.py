@@ -1,4 +1,4 @@
-"""The pretrained windows: those that the weights were trained with, per stage.
+"""The pretrained windows: the window of each stage in pre-training.
 
 SwinV2 computes its position bias from coordinates divided by them.  ``pretrained_sources`` reads
 them from a file; this module decides between the file and the model.
@@ -19,7 +19,8 @@ class PretrainedWindows(NamedTuple):
     Attributes:
         sizes: (height, width) of each stage, in tokens.
         source: a description of the source.
-        trained_windows: the windows of the file's own model, which may be larger; None if unknown.
+        trained_windows: the windows of the model that was saved, which may be larger; None if
+            unknown.
     """
 
     sizes: tuple[Size, ...]
@@ -41,8 +42,8 @@ def decide_pretrained_windows(
     """Return the pretrained windows for ``backbone`` with the weights of ``path``.
 
     Args:
-        backbone: the model, which may have been built with or without them.
-        found: the file's; None if the file does not specify them.
+        backbone: the model, built with or without pretrained windows.
+        found: the pretrained windows of the file; None if it does not specify them.
         path: the file, for messages.
 
     Raises:
@@ -66,8 +67,8 @@ def decide_pretrained_windows(
         f"were trained with {describe(found.sizes[:stages])} (from {found.source}): choose the "
         "variant of the weights (MODEL.SWINV2.VARIANT), or give pretrained_window_sizes "
         f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {setting}; the window itself may differ.  (If the "
-        "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the right "
-        "ones into a file.)"
+        "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the "
+        "correct ones to a file.)"
     )
 
 

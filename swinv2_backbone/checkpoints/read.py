@@ -39,7 +39,7 @@ DROPPED = {
 
 @dataclass
 class Checkpoint:
-    """The weights of a SwinV2 in a file, and those of a model around it.
+    """The weights of a SwinV2 in a file, and those of the model around it.
 
     Attributes:
         path: the file.
@@ -113,7 +113,7 @@ def _sort(checkpoint: Checkpoint, found: Found, state: Mapping[Any, Any]) -> Ten
     """Put the entries of a state dict into the fields of a checkpoint.
 
     Returns:
-        The tables of offsets, by our names of the logit scales beside them.
+        The tables of offsets, keyed by our name of the logit scale beside each.
     """
     tables: Tensors = {}
     for key, tensor in state.items():
@@ -166,7 +166,7 @@ def _blocks_of_stages(tensors: Tensors) -> dict[int, set[int]]:
 
 
 def _with_final_norm(layout: Layout, tensors: Tensors) -> Tensors:
-    """Rename a publisher's only norm to that of the last stage, which need not be the fourth."""
+    """Rename a publisher's only norm for the last stage, which may not be the fourth."""
     last = f"norms.{FEATURES[max(_blocks_of_stages(tensors), default=3)]}"
     if len(layout.norms) > 1:
         return tensors
@@ -204,7 +204,7 @@ def _pretrained_windows(
 
 
 def _published_windows(checkpoint: Checkpoint) -> PretrainedWindows | None:
-    """Look beside a publisher's file, at its name and at its size.
+    """Look for the pretrained windows beside a publisher's file, in its name and by its size.
 
     A file of our own may have any pretrained windows, whatever its name and its size.
     """

@@ -21,7 +21,7 @@ LAYOUTS = (NATIVE, TIMM, MICROSOFT, SIMMIM, HUGGING_FACE, MMPRETRAIN, TORCHVISIO
 # Keys of the state dict in a file.  Averaged weights are preferred.
 WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
-# Other model families, by a pattern of a key that no SwinV2 has; the first match counts.
+# Other model families, by the pattern of a key that no SwinV2 has; the first match counts.
 FAMILIES = (
     (r"attn\.meta_mlp\.fc1\.", "timm's swinv2_cr, an independent model"),
     (r"(^|\.)cls_token$", "a plain Vision Transformer, or a relative of it"),
@@ -64,13 +64,13 @@ def unwrap(content: Any) -> tuple[Mapping[str, Any], str | None]:
         ValueError: there is no state dict.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"no state dict but {type(content).__name__}")
+        raise ValueError(f"expected a state dict, got {type(content).__name__}")
     candidates: list[tuple[Any, str | None]] = [(content.get(key), key) for key in WRAPPERS]
     candidates.append((content, None))
     states = [(state, key) for state, key in candidates if _has_tensors(state)]
     if not states:
         names = ", ".join(map(str, list(content)[:5]))
-        raise ValueError(f"no state dict: neither one of {WRAPPERS} nor a tensor, but {names}")
+        raise ValueError(f"no state dict: neither one of {WRAPPERS} nor a tensor; it has {names}")
     return next((found for found in states if _prefixes(found[0])), states[0])
 
 
@@ -106,7 +106,7 @@ def recognize(keys: Iterable[str], prefix: str | None = None) -> Found:
     if len(chosen) > 1:
         raise ValueError(
             f"{len(chosen)} backbones, under the prefixes {sorted(chosen)}: "
-            "choose by load_checkpoint(..., prefix=...)"
+            "choose one with load_checkpoint(..., prefix=...)"
         )
     (found,) = chosen
     strangers = tuple(p for p in prefixes if p != found and p.startswith(found))
@@ -115,7 +115,7 @@ def recognize(keys: Iterable[str], prefix: str | None = None) -> Found:
 
 
 def _layout(keys: list[str]) -> Layout:
-    """Return the layout of keys without prefix; structure tells those of one landmark apart."""
+    """Return the layout of keys without prefix; layouts with one landmark differ in structure."""
     fitting = [layout for layout in LAYOUTS if layout.landmark in keys]
     if NATIVE not in fitting:
         return fitting[0]

@@ -16,15 +16,15 @@ class LoadReport:
 
     Attributes:
         source: the file.
-        layout: the publisher of its layout.
+        layout: the name of its layout.
         pretrained_windows: the pretrained window of each stage, and their source.
         used: tensors of the model that were loaded.
-        new: tensors that the file cannot have, and that keep their initial values: output norms,
-            and tensors around the backbone.
+        new: tensors that such a file does not contain, and that keep their initial values: output
+            norms, and tensors outside the backbone.
         missing: tensors that the file should have; only with ``partial=True``.
-        reshaped: tensors around the backbone that keep their initial values because the file's
-            have another shape, with both shapes.
-        dropped: tensors of the file that are not loaded on purpose, each with the reason.
+        reshaped: tensors outside the backbone that keep their initial values because their shape
+            in the file differs, with both shapes.
+        dropped: tensors of the file that are deliberately not loaded, each with the reason.
         unexpected: tensors of the file that match no tensor of a SwinV2; only with
             ``partial=True``.
         notes: remarks, such as a conversion of dtypes.
@@ -43,7 +43,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """True if every tensor of the model was loaded, so that it needs no training."""
+        """True if every tensor of the model was loaded from the file."""
         return not (self.new or self.missing or self.reshaped)
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ def some(names: list[str]) -> str:
 
 
 def group(name: str) -> str:
-    """Return the module of a tensor as ``roi_heads.box_head.*``; its name if it has no module."""
+    """Return the module of a tensor, such as ``roi_heads.box_head.*``; its name if it has none."""
     owners = name.split(".")[:-1][:2]
     return ".".join(owners).rstrip("0123456789.") + ".*" if owners else name
 
 
 def _new_groups(names: list[str]) -> list[str]:
-    """Describe new output norms and new tensors around the backbone, in a line each."""
+    """Describe new output norms and new tensors outside the backbone, in one line each."""
     norms = [name for name in names if ".norms.res" in f".{name}"]
     outputs = sorted({name.split(".")[-2] for name in norms})
     others = Counter(group(name) for name in names if name not in norms)

@@ -33,8 +33,8 @@ def save_checkpoint(
     """Write the weights of a backbone or a classifier in the layout of a publisher.
 
     Args:
-        model: a :class:`SwinV2` or a :class:`SwinV2Classifier`; of any other model around a
-            SwinV2, only the SwinV2 is written.
+        model: a :class:`SwinV2` or a :class:`SwinV2Classifier`; of any other model that
+            contains a SwinV2, only the SwinV2 is written.
         path: .safetensors, .pth, .pt or .bin; with "huggingface" also a folder, to be loaded by
             ``from_pretrained``.
         to: "native", "detectron2", "timm", "microsoft", "huggingface", "mmpretrain" or

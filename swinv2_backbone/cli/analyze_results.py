@@ -3,8 +3,8 @@
 tools/analyze_results.py --config-file output/config.yaml --output output/analysis
 
 For detection: AP by class and by size of the objects, which classes are confused, precision over
-recall, and the images with most errors drawn.  For semantic segmentation: IoU by class, confused
-pixels, and the images with the lowest mIoU.  For both: the curves of the training.
+recall, and drawings of the images with the most errors.  For semantic segmentation: IoU by class,
+pixel confusion, and the images with the lowest mIoU.  For both: training curves.
 """
 
 from __future__ import annotations

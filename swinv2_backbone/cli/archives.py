@@ -39,7 +39,7 @@ def download_folder() -> Iterator[Path]:
 def cached(
     file: Path, fetch: Callable[[Path], None], digest: Callable[[Path], str], expected: str
 ) -> Path:
-    """Return the file, fetched if it does not exist, once its hash is the expected one."""
+    """Return the file after checking its hash; fetch it if it does not exist."""
     if not file.exists():
         with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
             new = Path(temporary, file.name)
@@ -64,7 +64,7 @@ def sha256(file: Path) -> str:
 def git_tree(archive: Path) -> str:
     """Return git's hash of the files in an archive.
 
-    Unlike the hash of the archive it stays the same when GitHub packs the same files differently.
+    Unlike the hash of the archive, it stays the same when GitHub packs the same files differently.
     """
     root: dict[str, Any] = {}
     try:

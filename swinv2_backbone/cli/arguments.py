@@ -6,14 +6,14 @@ import argparse
 
 
 def new_parser(documentation: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help begins with a module's docstring as it is laid out there."""
+    """Return a parser whose help starts with a module's docstring, line breaks included."""
     return argparse.ArgumentParser(
         description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
 def add_config_changes(parser: argparse.ArgumentParser) -> None:
-    """Add ``KEY VALUE ...``, as Detectron2's own scripts take it."""
+    """Add ``KEY VALUE ...``, as in Detectron2's own scripts."""
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,

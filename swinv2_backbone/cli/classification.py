@@ -69,7 +69,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def class_names(path: Path | None, num_classes: int) -> list[str]:
-    """Return one name for each class: from a file, else ImageNet-1k's, else their numbers.
+    """Return one name for each class: from a file, else ImageNet-1k's, else the class numbers.
 
     Raises:
         ValueError: The file has another number of names.

@@ -1,10 +1,10 @@
-"""Classify images, or measure the accuracy on a folder of labeled ones, with a SwinV2.
+"""Classify images, or measure the accuracy on a folder of labeled images, with a SwinV2.
 
 tools/classify.py --model swinv2_tiny_window8_256 photo.jpg photos/*.png
 tools/classify.py --model swinv2_tiny_window8_256 --weights weights.pth --imagefolder imagenet/val
 
-Without --weights it downloads the published ones.  Images are prepared as by the publishers of the
-weights: below 384 px the shorter side is resized to 256/224 of the model's image size and the
+Without --weights, the published weights are downloaded.  Images are prepared as by their
+publishers: below 384 px the shorter side is resized to 256/224 of the model's image size and the
 center is cropped; from 384 px on the whole image is resized to a square.
 """
 

@@ -1,4 +1,4 @@
-"""Checkpoint conversion: a model of a file's own size, and the comparison of a written file."""
+"""Checkpoint conversion: building the model of a file, and verifying a written file."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read_model(
     pretrained_window_sizes: WindowSizes | None = None,
     prefix: str | None = None,
 ) -> tuple[Model, LoadReport]:
-    """Return a model of the size of a checkpoint with its weights, in eval mode.
+    """Return a model built for a checkpoint, with its weights, in eval mode.
 
     Args:
         source: A file, a folder, an address or ``swinv2://NAME``.
-        variant: The published model that it is, or was before it was trained further.
+        variant: The published model that it is, or was fine-tuned from.
         window_size: Default: the file's, then the variant's.
         pretrained_window_sizes: Default: the file's, then the variant's.
-        prefix: Of the keys of the backbone, for a file with several.
+        prefix: Prefix of the backbone's names, for a file with several backbones.
 
     Raises:
         ValueError: The checkpoint is not of the variant, or its pretrained windows are unknown.
@@ -60,10 +60,10 @@ def read_model(
 
 
 def compare_with_file(model: Model, target: Path, left: list[str]) -> int:
-    """Read a written file and compare every tensor, and a feature map, to the bit.
+    """Read a written file and check that every tensor and a feature map are bit-identical.
 
     Args:
-        left: Keys for which the file's layout has no place.
+        left: Names that the file's layout has no place for.
 
     Returns:
         The number of tensors.
@@ -92,7 +92,7 @@ def compare_with_file(model: Model, target: Path, left: list[str]) -> int:
 
 @torch.no_grad()
 def _different_feature(expected: SwinV2, found: SwinV2) -> str | None:
-    """Return the name of the last feature map if both have it and it differs."""
+    """Return the name of the last feature map if both models have it and it differs."""
     side = 8 * max(max(window) for window in expected.window_sizes)
     images = torch.randn(1, expected.in_channels, side, side)
     before, after = expected(images), found(images)

@@ -4,8 +4,8 @@ tools/convert_checkpoint.py swinv2_tiny_patch4_window8_256.pth swinv2_tiny.safet
 tools/convert_checkpoint.py output/model_final.pth hf_folder --to huggingface --check
 tools/convert_checkpoint.py swinv2://swinv2_tiny_window8_256 tiny.pth --to detectron2
 
-From a detector it takes the backbone.  Files that do not state their pretrained windows need
---variant or --pretrained-window-sizes.
+Of a detector, only the backbone is converted.  Files that do not state their pretrained windows
+need --variant or --pretrained-window-sizes.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"left out    {', '.join(left)}, for which that layout has no place")
     if args.check:
         count = compare_with_file(model, args.target, left)
-        print(f"checked     {count} tensors and a feature map, equal to the bit")
+        print(f"checked     {count} tensors and a feature map, bit-identical")
 
 
 def one_or_all(sizes: list[int] | None) -> int | list[int] | None:
-    """Return a single number for all stages as a number."""
+    """Return a list of one number, which is for all stages, as that number."""
     return sizes[0] if sizes and len(sizes) == 1 else sizes
 
 

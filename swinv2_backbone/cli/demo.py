@@ -3,7 +3,7 @@
 tools/demo.py              a Mask R-CNN: boxes and masks of objects
 tools/demo.py --semantic   a UPerNet: the class of each pixel
 
-When run again, it reuses what exists; an interrupted training is resumed.
+When run again, it reuses what exists; an interrupted run is resumed.
 """
 
 from __future__ import annotations

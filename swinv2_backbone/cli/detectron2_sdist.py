@@ -28,7 +28,7 @@ NUMPY = "alias of a Python type, removed in numpy 1.24"
 PILLOW = "old name, removed in Pillow 10"
 SETUPTOOLS = "pkg_resources is not in setuptools >= 81"
 COMPILED = "no compiled part, as the sdist lacks the C++ sources"
-CAFFE2 = "needed for its export to caffe2 alone, and caffe2 is gone"
+CAFFE2 = "needed only for the export to Caffe2, which no longer exists"
 MAIN = "as on the main branch"
 URL = "an extra that is a URL, which pip does not allow from PyPI"
 REPLACEMENTS = [
@@ -86,7 +86,7 @@ def download_sdist(file: Path) -> None:
     """Download the sdist with pip, which checks the hash before it runs any of its code.
 
     pip 26.3 and later refuse it, because one of its extras is a URL (an extra that REPLACEMENTS
-    drops); then an older pip downloads it, installed into a folder of its own.
+    drops); in that case, an older pip, installed into a separate folder, downloads it.
     """
     print(f"Fetching {SDIST} from the package index", flush=True)
     requirement = file.parent / "requirement.txt"

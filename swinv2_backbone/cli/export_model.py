@@ -175,11 +175,11 @@ def parser() -> argparse.ArgumentParser:
     source = found.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="NAME", help="a published variant or seed name")
     source.add_argument("--config-file", metavar="FILE", help=".yaml, or .py of a LazyConfig")
-    add("--weights", metavar="FILE", help="default: the published ones, or those of the config")
+    add("--weights", metavar="FILE", help="default: the published weights, or those of the config")
     add("--format", required=True, choices=FORMATS)
     add("--what", required=True, choices=dict.fromkeys([*OF_A_NAME, *OF_A_CONFIG]))
     add("--output", required=True, type=Path, metavar="FILE")
-    add("--picture", type=Path, metavar="FILE", help="compare on it instead of random pixels")
+    add("--picture", type=Path, metavar="FILE", help="compare on it, not on random pixels")
     add("--overwrite", action="store_true")
     add_config_changes(found)
     return found

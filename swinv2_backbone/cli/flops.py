@@ -44,7 +44,7 @@ class Cost:
     """The cost of a part of a model for one image.
 
     Attributes:
-        parameters: Their number.
+        parameters: Number of parameters.
         terms: Multiply-adds of "qkv", of "products" (both matrix products of attention), of
             "bias" (the MLP of the position bias) and of "layers" (all other convolutions and
             linear layers); elements of "norms" and of the "pooled" map.
@@ -55,7 +55,7 @@ class Cost:
 
     @property
     def seed_flops(self) -> int:
-        """Multiply-adds as mmpretrain counts them: by modules, so without qkv and products.
+        """Multiply-adds as mmpretrain counts them: by module, hence without qkv and products.
 
         The count includes the MLP of the bias with its ReLU, 2 for an element of a LayerNorm and 1
         for one of the pooled map.  (mmpretrain's also includes the bias of the patch embedding,
@@ -96,7 +96,7 @@ def count_terms(model: nn.Module, images: torch.Tensor) -> dict[str, Counter[str
 
 
 def _owner(outputs: list[Any]) -> str:
-    """Return the last name of the module in whose forward an operator is."""
+    """Return the last name of the module in whose forward an operator runs."""
     return outputs[0].node().scopeName().rpartition(".")[2]
 
 
@@ -170,9 +170,9 @@ def total(parts: dict[str, Cost]) -> Cost:
 
 
 def _without_memory(name: str, window_size: int | Sequence[int] | None) -> nn.Module:
-    """Build a classifier whose weights are all one zero, expanded to the shape of the weight.
+    """Build a classifier in which each weight is a single zero, expanded to its shape.
 
-    So the billions of weights of the giant need neither memory nor random numbers.
+    The billions of weights of SwinV2-G then need neither memory nor random numbers.
     """
     with torch.device("meta"):
         model = build_classifier(name, num_classes=CLASSES, window_size=window_size)

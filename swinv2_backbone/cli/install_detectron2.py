@@ -43,14 +43,14 @@ def install(source: str, archive: str, constraints: Path | None = None) -> str:
     Args:
         source: "official", "sdist", or "auto": the first that works.
         archive: Address or path of the official archive.
-        constraints: Of pip; default: the repository's.
+        constraints: Constraints file of pip; default: the repository's.
     """
     version = installed_version()
     if version:
         return f"already installed ({version})"
     constraints = constraints or repository_file("constraints.txt")
     require("torch", "torchvision", "setuptools", constraints=constraints)
-    why = "as --source asked for it"
+    why = "as requested by --source"
     if source == "auto" and not can_compile():
         source, why = "sdist", "as there is no C++ compiler (or no Python.h) for the official one"
     with archives.download_folder() as folder:
@@ -78,7 +78,7 @@ def installed_version() -> str | None:
         return None
     raise pip.InstallError(
         f"Detectron2 is installed but cannot be imported: {error}\n"
-        "Repair what that names, or `pip uninstall detectron2` and run this again."
+        "Fix that error, or run `pip uninstall detectron2` and then this command again."
     )
 
 
@@ -110,7 +110,7 @@ def install_official(archive: str, folder: Path, constraints: Path) -> str:
     else:
         given = Path(archive)
         file = archives.verify(given.resolve(), archives.git_tree(given), COMMIT_TREE)
-    remedy = "Without a C++ compiler, take `--source sdist`, which compiles nothing."
+    remedy = "Without a C++ compiler, use `--source sdist`, which compiles nothing."
     pip_install(file, constraints, remedy)
     return f"official archive at commit {COMMIT[:8]}"
 
@@ -125,7 +125,7 @@ def install_sdist(folder: Path, constraints: Path) -> str:
     )
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(sdist) as tar:
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.12 asks for it
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.12 warns
             tar.extractall(temporary)
         detectron2_sdist.modernize(Path(temporary, name))
         remedy = f"Compare your setuptools with {constraints}."
@@ -143,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     found = new_parser(__doc__)
     found.add_argument("--source", choices=("auto", "official", "sdist"), default="auto")
     found.add_argument(
-        "--archive", default=ARCHIVE_URL, metavar="URL_OR_PATH", help="a copy of the official one"
+        "--archive", default=ARCHIVE_URL, metavar="URL_OR_PATH", help="the official archive"
     )
     found.add_argument(
         "--constraints", type=Path, metavar="FILE", help="default: the repository's constraints.txt"

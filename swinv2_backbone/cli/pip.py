@@ -1,4 +1,4 @@
-"""pip and Python in processes of their own, for the installation of Detectron2."""
+"""pip and Python in separate processes, for the installation of Detectron2."""
 
 from __future__ import annotations
 

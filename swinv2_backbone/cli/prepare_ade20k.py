@@ -2,7 +2,7 @@
 
 tools/prepare_ade20k.py datasets/ADEChallengeData2016
 
-It makes annotations_detectron2/ beside annotations/: every label is one less, and "other" is 255.
+It makes annotations_detectron2/ beside annotations/: every label minus 1; "other" becomes 255.
 When run again, it makes only the files that are missing.
 """
 

@@ -1,5 +1,5 @@
 """Pre-train a SwinV2 on images without labels by SimMIM (arXiv 2111.09886): it learns to predict
-masked pixels.  Any folder of images will do, with the folders below it.
+masked pixels.  Any folder of images works, including its subfolders.
 
 tools/pretrain_simmim.py --images photos --output output/simmim --epochs 100 --num-gpus 8 \\
     --variant swinv2_base_window12_192 --batch-size 2048
@@ -72,7 +72,7 @@ def setup(args: argparse.Namespace) -> Pretraining:
 
 
 def read_variant(args: argparse.Namespace) -> Variant:
-    """Return a published variant, or one of the user's own size."""
+    """Return a published variant, or one of a custom size."""
     size = {"--embed-dim": args.embed_dim, "--depths": args.depths, "--num-heads": args.num_heads}
     given = [name for name, value in size.items() if value is not None]
     if args.variant is not None:
@@ -81,7 +81,7 @@ def read_variant(args: argparse.Namespace) -> Variant:
         return VARIANTS[variant_name(args.variant)]
     if len(given) < len(size) or args.window_size is None:
         raise ValueError(
-            "which backbone? Give --variant NAME, or a size of your own by all of "
+            "no backbone is given: give --variant NAME, or a custom size by all of "
             f"{', '.join(size)} and --window-size"
         )
     depths, heads = tuple(args.depths), tuple(args.num_heads)
@@ -91,8 +91,8 @@ def read_variant(args: argparse.Namespace) -> Variant:
 def build_backbone(args: argparse.Namespace) -> SwinV2:
     """Build a backbone whose windows are no larger than the maps of its stages.
 
-    Its pretrained windows are those of ``--init`` if given, otherwise with ``--window-size`` the
-    windows that it has here, otherwise the variant's, which everything of that name expects.
+    Its pretrained windows are those of ``--init`` if given; otherwise the windows built here if
+    ``--window-size`` is given; otherwise the variant's, which any model of that name expects.
     """
     from swinv2_backbone.backbone import FEATURES, SwinV2, window_per_stage
     from swinv2_backbone.layers import PATCH_SIZE
@@ -142,7 +142,7 @@ def read_recipe(args: argparse.Namespace, images: int) -> Recipe:
 def parser() -> argparse.ArgumentParser:
     found = new_parser(__doc__)
     add = found.add_argument
-    add("--images", required=True, metavar="FOLDER", help="with the folders below it")
+    add("--images", required=True, metavar="FOLDER", help="including its subfolders")
     add("--output", required=True, metavar="FOLDER", help="checkpoints, logs, pictures")
     length = found.add_mutually_exclusive_group(required=True)
     length.add_argument("--iterations", type=int, metavar="N")
@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_model(add: Callable[..., argparse.Action]) -> None:
-    add("--variant", metavar="NAME", help="a published size; or, for a size of your own:")
+    add("--variant", metavar="NAME", help="a published size; or, for a custom size:")
     add("--embed-dim", type=int, metavar="N", help="channels of the first stage")
     add("--depths", type=int, nargs="+", metavar="N", help="blocks of each stage")
     add("--num-heads", type=int, nargs="+", metavar="N", help="heads of each stage")
@@ -180,10 +180,10 @@ def _add_recipe(add: Callable[..., argparse.Action]) -> None:
 
 def _add_processes(add: Callable[..., argparse.Action]) -> None:
     add("--resume", action="store_true", help="continue from the last checkpoint in --output")
-    add("--period", type=int, default=PERIOD, metavar="ITERATIONS", help="of checkpoints, pictures")
+    add("--period", type=int, default=PERIOD, metavar="ITERATIONS", help="between checkpoints")
     add("--num-workers", type=int, default=NUM_WORKERS, metavar="N", help="loaders of each process")
     add("--device", choices=("cuda", "cpu"), help="default: a GPU if there is one")
-    add("--num-gpus", type=int, default=1, metavar="N", help="processes of this machine")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine")
     add("--num-machines", type=int, default=1, metavar="N")
     add("--machine-rank", type=int, default=0, metavar="N")
     add("--dist-url", default="auto", help="tcp://HOST:PORT, for several machines")

@@ -1,12 +1,12 @@
 """Train or evaluate a model with a SwinV2 backbone.  The flags are Detectron2's own:
 
 tools/train_net.py --config-file configs/mask_rcnn_swinv2.yaml --num-gpus 8 [KEY VALUE ...]
-tools/train_net.py --config-file ... --fast-dev-run    # everything once, in a minute
+tools/train_net.py --config-file ... --fast-dev-run    # a trial run of a minute
 tools/train_net.py --config-file ... --resume
 tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
 
 A config is a YAML file or a LazyConfig (.py), whose overrides are key=value. A LazyConfig is Python
-that is run: only use files that you trust.
+code that is executed: use only files that you trust.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--fast-dev-run",
         action="store_true",
-        help="rehearse: a few iterations and one evaluation of everything, in a folder "
+        help="trial run: a few iterations and evaluations of everything, in the subfolder "
         "fast_dev_run of the output folder",
     )
     return found
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    """Train or evaluate in this process; returns the last results."""
+    """Train or evaluate in this process; return the last results."""
     try:
         plan = setup(args)
         if args.eval_only:
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> dict | None:
         else:
             trainer = build_trainer(plan)
             trainer.resume_or_load(resume=args.resume)
-    except (OSError, ValueError) as error:  # the user can mend it, so no traceback
+    except (OSError, ValueError) as error:  # the user can fix it, so no traceback
         sys.exit(f"{type(error).__name__}: {error}")
     try:
         results = evaluate_plan(plan, model) if args.eval_only else trainer.train()
@@ -61,11 +61,11 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def setup(args: argparse.Namespace) -> TrainingPlan:
-    """Load the config, look at the data, set up logs and seeds."""
+    """Load the config, check the data, and set up logs and seeds."""
     plan = load_plan(args.config_file, args.opts)
     if args.fast_dev_run:
         plan = plan.replaced({"run.output_dir": rehearsal_folder(plan.run.output_dir)})
-    # Before the data is looked at, so that what is mended there is in the log.
+    # Before the data is checked, so that repairs are logged.
     rank = comm.get_rank()
     setup_logger(plan.run.output_dir, distributed_rank=rank, name="swinv2_backbone")
     plan = prepare(plan, eval_only=args.eval_only, resume=args.resume, rehearse=args.fast_dev_run)
@@ -74,7 +74,7 @@ def setup(args: argparse.Namespace) -> TrainingPlan:
 
 
 def verify(plan: TrainingPlan, results: dict | None) -> None:
-    """Exit if the results are not those that the config expects."""
+    """Exit if the results differ from those that the config expects."""
     expected = list(plan.evaluation.expected_results)
     if expected and results and comm.is_main_process():
         verify_results(CfgNode({"TEST": {"EXPECTED_RESULTS": expected}}), results)

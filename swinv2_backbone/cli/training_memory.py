@@ -1,9 +1,9 @@
 """The GPU memory of training a backbone, counted for a model and images of any size.
 
 Weights, gradients and the optimizer's state follow from the number of parameters.  Saved
-activations are counted in a forward of the real model; for the GPU's kernel with tensors that have
-shapes but no memory, so that the giant can be counted on a laptop.  Temporary memory of kernels is
-not counted, nor are a detector's neck and heads.
+activations are counted in a forward of the real model.  For the GPU kernel, its tensors have shapes
+but no memory, so that SwinV2-G can be counted on a laptop.  Temporary memory of kernels is not
+counted, nor are a detector's neck and heads.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class Setting:
-    """A training: ``size`` is (height, width) in pixels, ``batch`` images of one process."""
+    """Settings of a run: ``size`` is (height, width) in pixels, ``batch`` images of one process."""
 
     model: str
     size: tuple[int, int]
@@ -85,7 +85,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
     """Return parameters of the backbone and of its largest block, and bytes of activations."""
     weightless = setting.kernel == "triton"
     if weightless:
-        os.environ.setdefault("TRITON_INTERPRET", "1")  # else the kernel insists on a GPU
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # otherwise the kernel requires a GPU
     with torch.device("meta" if weightless else "cpu"):
         model = build_backbone(
             setting.model,
@@ -106,7 +106,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
 
 
 def _give_shapes(model: nn.Module) -> None:
-    """Replace the parameters by ones without memory that operators accept."""
+    """Replace the meta parameters by fake ones, which the operators accept."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))

@@ -247,7 +247,7 @@ def test_anything_else_is_refused_with_its_first_keys(tmp_path):
     path = write({"epoch": 3}, tmp_path / "y.pth")
     refused(small_classifier(), path, "no state dict")
     path = write([torch.zeros(1)], tmp_path / "z.pth")
-    refused(small_classifier(), path, "no state dict but list")
+    refused(small_classifier(), path, "expected a state dict, got list")
 
 
 def test_models_without_exactly_one_backbone_are_refused(state, tmp_path):

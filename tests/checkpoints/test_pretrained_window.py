@@ -126,7 +126,7 @@ def test_hugging_faces_config_is_a_source(pretrained, expected, tmp_path):
     assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
     assert "config.json" in report.pretrained_windows.source
     (tmp_path / "config.json").write_text("{")
-    refused(own_size(TINY), path, "config.json is no JSON")
+    refused(own_size(TINY), path, "config.json is not JSON")
 
 
 def test_timms_config_is_a_source(tmp_path):
@@ -177,7 +177,7 @@ def test_damaged_tables_are_refused(state, tmp_path):
     refused(model, with_table(good[0]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
     refused(model, with_table(good[:, :, 1:]), r"must be \(1, 2 Mh - 1, 2 Mw - 1, 2\)")
     refused(model, with_table(good * float("nan")), "no table of log-spaced offsets")
-    refused(model, with_table(None), r"relative_coords_table is there for stages \[0, 2, 3\] of 4")
+    refused(model, with_table(None), r"relative_coords_table is missing: stages \[0, 2, 3\] of 4")
 
 
 def test_own_files_carry_their_pretrained_windows(tmp_path):

@@ -173,7 +173,7 @@ def test_heads_of_other_classes_start_anew(trained, opts):
     checkpointer.load(str(trained / "model_final.pth"), checkpointables=[])
     # Box classes, box deltas and masks, a weight and a bias each, depend on the class count.
     assert "0 new, 0 missing, 6 of another shape" in checkpointer.report
-    with pytest.raises(ValueError, match="not those of this model"):
+    with pytest.raises(ValueError, match="do not cover the whole model"):
         checkpointer.require_complete()
 
 
@@ -319,9 +319,9 @@ def test_evaluation_and_prediction_refuse_weights_that_are_not_the_models(traine
     weights = ["MODEL.WEIGHTS", str(tmp_path / "part.pth")]
     # The pretrained windows of a size of one's own, which part.pth does not carry.
     weights += ["MODEL.SWINV2.PRETRAINED_WINDOW_SIZES", "8"]
-    with pytest.raises(SystemExit, match="not those of this model.*part.pth.* 16 new"):
+    with pytest.raises(SystemExit, match="do not cover the whole model.*part.pth.* 16 new"):
         run([*opts, *weights], tmp_path / "out", "--eval-only")
-    with pytest.raises(ValueError, match="not those of this model.*part.pth.* 16 new"):
+    with pytest.raises(ValueError, match="do not cover the whole model.*part.pth.* 16 new"):
         predictor_of(load_config(str(trained / "config.yaml"), weights))
 
 

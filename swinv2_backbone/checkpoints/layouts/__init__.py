@@ -1,4 +1,4 @@
-"""The layouts of weight files, one publisher a module: tables of names and pure functions."""
+"""The layouts of weight files, one module per publisher: tables of names and pure functions."""
 
 from swinv2_backbone.checkpoints.layouts.layout import Layout
 

@@ -8,10 +8,10 @@ from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
 
 
 def join_qkv(tensors: Tensors) -> Tensors:
-    """Join ``attn.{q,k,v}.weight`` (D, D) to ``attn.qkv.weight`` (3D, D); rename the biases.
+    """Join ``attn.{q,k,v}.weight`` (D, D) into ``attn.qkv.weight`` (3D, D); rename the biases.
 
-    Parts that are not three of one shape and dtype are left unchanged, under names that match no
-    tensor of a SwinV2.
+    If one of the three is missing, or their shapes or dtypes differ, they are left unchanged, under
+    names that match no tensor of a SwinV2.
     """
     out = dict(tensors)
     for name in tensors:

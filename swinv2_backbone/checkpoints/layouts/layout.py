@@ -14,7 +14,7 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """The names and the arrangement of the weights of a publisher's ImageNet classifier.
+    """The names and the arrangement of the weights in a publisher's ImageNet classifier.
 
     Tables map our names to the publisher's; a name also stands for all names below it (``norm1``
     for ``norm1.weight`` and ``norm1.bias``).  In templates ``{i}`` is the stage, ``{before}`` is
@@ -29,8 +29,8 @@ class Layout:
         norms: names of the output norms.
         head: name of the linear head.
         root: prefix of the backbone's names in the publisher's own classifier; the head has none.
-        to_ours: converts the publisher's tensors under our names to ours, where renaming is not
-            enough.
+        to_ours: function that converts the renamed tensors to our arrangement, where renaming alone
+            is not enough.
         from_ours: the inverse.
     """
 
@@ -47,7 +47,7 @@ class Layout:
 
     @property
     def landmark(self) -> str:
-        """The name of a parameter in every file of this layout and in no other model family."""
+        """The name of a parameter that is in every file of this layout and in no other family."""
         return self.logit_scale(0, 0)
 
     def logit_scale(self, stage: int, block: int) -> str:

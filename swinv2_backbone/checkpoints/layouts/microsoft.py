@@ -14,7 +14,7 @@ MICROSOFT = Layout(
     head="head",
 )
 
-# Files of SimMIM pre-training from before the name cpb_mlp.
+# SimMIM pre-training files that predate the name cpb_mlp.
 SIMMIM = replace(
     MICROSOFT,
     name="SimMIM",

@@ -15,7 +15,8 @@ def from_unfold(tensors: Tensors) -> Tensors:
     """Reorder the columns of the merging weights from Unfold's order to ours.
 
     Unfold yields the four pixels of a channel, then the next channel: (C, [h0w0, h0w1, h1w0,
-    h1w1]).  Ours are the channels of a pixel, then the next pixel: ([h0w0, h1w0, h0w1, h1w1], C).
+    h1w1]).  Our order is all channels of a pixel, then the next pixel: ([h0w0, h1w0, h0w1, h1w1],
+    C).
     """
 
     def reorder(weight: Tensor) -> Tensor:  # (2C, 4C)
@@ -38,7 +39,7 @@ def to_unfold(tensors: Tensors) -> Tensors:
 
 
 def _merging(name: str, value: Tensor, reorder: Callable[[Tensor], Tensor]) -> Tensor:
-    # A weight of an impossible shape is left unchanged; the shape check reports it.
+    # A weight with an unexpected shape is left unchanged; the shape check reports it.
     possible = name.endswith(REDUCTION) and value.ndim == 2 and value.shape[1] % 4 == 0
     return reorder(value) if possible else value
 

@@ -1,4 +1,4 @@
-"""The options of a training, its plan, and the two config dialects that are translated to it."""
+"""Training options, the plan that holds them, and the two config dialects translated to it."""
 
 from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.options import Dialect, Option

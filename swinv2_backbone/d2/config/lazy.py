@@ -88,7 +88,7 @@ def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
 
 
 def _not_calls(cfg: DictConfig) -> Iterator[str]:
-    """Report the parts that the translation needs and that are something else."""
+    """Report the parts that must be LazyCalls, or a dict, and are not."""
     calls = ["model", "optimizer", "lr_multiplier"]
     if OmegaConf.is_dict(cfg.lr_multiplier) and "scheduler" in cfg.lr_multiplier:
         calls.append("lr_multiplier.scheduler")
@@ -101,7 +101,7 @@ def _not_calls(cfg: DictConfig) -> Iterator[str]:
 
 
 def _complete(cfg: DictConfig) -> list[str]:
-    """Add the defaults to ``train``; returns the faults of its keys, which are left out."""
+    """Add the defaults to ``train``; drop its invalid keys and return an error for each."""
     faults: list[str] = []
     known = train_defaults()
     given = OmegaConf.to_container(cfg.train) if OmegaConf.is_dict(cfg.train) else cfg.train
@@ -111,7 +111,7 @@ def _complete(cfg: DictConfig) -> list[str]:
 
 
 def _known_part(given: Any, known: dict, path: str, faults: list[str]) -> dict:
-    """Return the keys of ``given`` that ``known`` has; the others become faults."""
+    """Return the keys of ``given`` that ``known`` has; report the others."""
     if not isinstance(given, dict):
         faults.append(f"{path} is {given!r}, not a dict of {', '.join(known)}")
         return {}
@@ -129,7 +129,7 @@ def _known_part(given: Any, known: dict, path: str, faults: list[str]) -> dict:
 def _unknown_override(cfg: DictConfig, opt: str) -> list[str]:
     """Report an override of a key that the config does not have.
 
-    The last part of a key may be new, because it may be an argument that has its default value.
+    The last part of a key may be new, because it may be an argument left at its default value.
     """
     name = opt.split("=")[0].lstrip("+~")
     path = name.split(".")
@@ -180,7 +180,7 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
     """Translate a config; it is copied, not changed.
 
     Args:
-        unreadable: faults that loading has found.
+        unreadable: errors found while loading.
     """
     config, places = Dialect.LAZY.copy(cfg), _places(cfg)
     values: dict[str, Any] = {}
@@ -251,15 +251,15 @@ def _optimizer(config: DictConfig, faults: list[str]) -> dict[str, Any]:
 
 
 def _without_effect(optimizer: DictConfig, params: DictConfig) -> Iterator[str]:
-    """Report options of the optimizer that every one of our parameter groups replaces."""
+    """Report options of the optimizer that our parameter groups override."""
     if target_name(params) != "parameter_groups":
         return
     for key in ("lr", "weight_decay"):
         if key in optimizer and optimizer[key] != params.get(key):
             yield (
                 f"optimizer.{key} {optimizer[key]} has no effect, because each parameter group has "
-                f"its own: set optimizer.params.{key}={optimizer[key]}, and optimizer.{key} to the "
-                "same or not at all"
+                f"its own: set optimizer.params.{key}={optimizer[key]}, and omit "
+                f"optimizer.{key} or set it to the same value"
             )
 
 

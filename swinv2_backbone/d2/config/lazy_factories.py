@@ -1,4 +1,4 @@
-"""The builders of what a LazyConfig describes by calls."""
+"""Builders of the parts that a LazyConfig describes by LazyCalls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lazy_factories(config: DictConfig) -> Factories:
 
     def train_loader() -> Any:
         node = copy.deepcopy(loader.train)
-        if "total_batch_size" in node:  # a loader of the user's own may have none
+        if "total_batch_size" in node:  # a custom loader may have none
             node.total_batch_size //= config.train.accumulate
         return instantiate(node)
 

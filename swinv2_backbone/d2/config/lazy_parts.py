@@ -1,4 +1,4 @@
-"""The parts of a LazyConfig that are calls, read as the values that the YAML dialect gives them."""
+"""The LazyCalls of a LazyConfig, translated to the values that the YAML dialect has for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:
         length, iterations = node.get("warmup_length", 0), config.train.max_iter
         if not isinstance(length, (int, float)) or length < 0:
             faults.append(f"lr_multiplier.warmup_length must be a number, at least 0, got {length}")
-        elif isinstance(iterations, int):  # else that is the fault
+        elif isinstance(iterations, int):  # otherwise max_iter is the error
             found["schedule.warmup_iters"] = round(length * iterations)
         node = node.scheduler
     name = target_name(node)
@@ -68,7 +68,7 @@ def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
         name, get = target_name(call), call.get
         if name == "ResizeShortestEdge":
             sizes = plain(get("short_edge_length"))
-            several = isinstance(sizes, tuple)  # from one length there is nothing to sample
+            several = isinstance(sizes, tuple)  # a single length is not sampled
             found["augmentation.min_size"] = sizes if several else (sizes,)
             found["augmentation.max_size"] = get("max_size", 2**63 - 1)
             found["augmentation.sample_style"] = (

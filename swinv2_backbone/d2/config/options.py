@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-# A check returns the requirement that a value violates, to follow "must be"; "" if it is valid.
+# A check returns the requirement that a value violates, worded to follow "must be", or "".
 Check = Callable[[Any], str]
 
 
@@ -77,7 +77,7 @@ def options_of(section: type, name: str) -> Iterator[Option]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of either dialect with every sequence as a tuple, so that values compare."""
+    """Return a value of either dialect with every sequence as a tuple, for comparison."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(plain(entry) for entry in value)
     return value

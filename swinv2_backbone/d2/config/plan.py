@@ -1,4 +1,4 @@
-"""The description of a whole training, in either config dialect.
+"""The description of a training run, in either config dialect.
 
 A config is translated once (``plan_from_yacs``, ``plan_from_lazy``), checked once (``validate``)
 and built once (:mod:`swinv2_backbone.d2.engine.training`).
@@ -36,21 +36,21 @@ _REPLACED_BY_JITTER = tuple(
 
 
 class Factories(NamedTuple):
-    """Functions that build the parts of a training for which a config names a class or function."""
+    """Functions that build the parts for which a config names a class or function."""
 
     model: Callable[[], nn.Module]
     optimizer: Callable[[nn.Module], optim.Optimizer]
     schedule: Callable[[optim.Optimizer], Any]  # returns an LRScheduler or fvcore's ParamScheduler
-    train_loader: Callable[[], Iterable]  # batches of the images that go through the model at once
-    test_loader: Callable[[str, bool], Iterable]  # (dataset, True for images at their own size)
+    train_loader: Callable[[], Iterable]  # a batch has the images of one forward
+    test_loader: Callable[[str, bool], Iterable]  # (dataset, True: original image size)
     evaluator: Callable[[str, Path], Any]  # (dataset, folder for its results)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingPlan:
-    """A whole training, as a config of either dialect describes it.
+    """A training run, as a config of either dialect describes it.
 
-    Two plans are equal if they describe the same training, whichever dialect they come from.
+    Two plans are equal if they describe the same run, whichever dialect they come from.
     Options without effect, such as the size of a disabled crop, are not compared.
 
     Attributes:
@@ -59,7 +59,7 @@ class TrainingPlan:
         translate: function that makes a plan from another config of this dialect.
         places: replacement for each pair of braces in a key, such as the path of the backbone.
         factories: builders of the parts that the config describes by code.
-        unreadable: faults found by the translation, one message each.
+        unreadable: errors found during the translation, one message each.
     """
 
     backbone: Backbone = Backbone()

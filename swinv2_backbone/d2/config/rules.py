@@ -1,6 +1,6 @@
 """Validation of a plan: each value by itself, then the rules between options.
 
-All faults are reported at once, each with its key in the dialect of the config.
+All errors are reported at once, each with its key in the dialect of the config.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ AUGMENTED = ("GeneralizedRCNN", "SemanticSegmentor")  # architectures with test-
 
 
 class ConfigError(ValueError):
-    """A config that cannot work; its message lists every fault.
+    """Raised for an invalid config; the message lists every error.
 
     Attributes:
-        faults: one message each.
+        faults: the error messages.
     """
 
     def __init__(self, faults: Sequence[str]):
@@ -38,7 +38,7 @@ def validate(plan: TrainingPlan) -> TrainingPlan:
     """Return the plan if it is valid.
 
     Raises:
-        ConfigError: the plan is invalid; the message lists all faults in the config's dialect.
+        ConfigError: the plan is invalid; the message lists all errors in the config's dialect.
     """
     wrong = {
         name: f"{plan.key(name)} must be {expected}, got {plan[name]!r}"
@@ -55,17 +55,17 @@ def validate(plan: TrainingPlan) -> TrainingPlan:
 
 
 def validate_processes(plan: TrainingPlan) -> None:
-    """Raise ConfigError if the plan does not suit the number of processes of this training.
+    """Raise ConfigError if the plan does not suit the number of processes.
 
-    This is separate from ``validate``, because the config of a training with several processes may
-    be loaded by a single process for prediction.
+    This is separate from ``validate``, because a single process may load the config of a run with
+    several processes, for prediction.
     """
     if faults := list(_several_processes(plan)):
         raise ConfigError(faults)
 
 
 def no_such_key(key: str, known: Sequence[str]) -> str:
-    """Return the message about a key that does not exist, with the closest existing key."""
+    """Return the message for a key that does not exist, with the closest existing key."""
     path, _, last = key.rpartition(".")
     near = difflib.get_close_matches(last, known, n=1)
     near = near or difflib.get_close_matches(last.upper(), known, n=1)
@@ -74,7 +74,7 @@ def no_such_key(key: str, known: Sequence[str]) -> str:
     return f"{key}: no such key; {path or 'the config'} has {', '.join(map(str, known)) or 'none'}"
 
 
-# ---- Rules: each yields one message per fault
+# ---- Rules: each yields one message per error
 
 
 def _optimizer(plan: TrainingPlan) -> Iterator[str]:

@@ -62,19 +62,19 @@ class Backbone:
         "Number of attention heads per stage, for a custom size.")
     window_size: Any = _backbone(None, "window_size", WINDOWS,
         "Window size in tokens: `16`, `(16, 16, 16, 8)` per stage, or `((12, 16), ...)` as "
-        "(height, width) per stage. None: that of the variant.")
+        "(height, width) per stage. None: the window of the variant.")
     pretrained_window_sizes: Any = _backbone(None, "pretrained_window_sizes", WINDOWS,
-        "Windows that the weights were trained with, which normalize the position bias. None: "
-        "those of the variant or of the weights.")
+        "Windows of pre-training, which normalize the position bias. None: taken from the variant "
+        "or the weights.")
     drop_path_rate: float = _backbone(0.0, "drop_path_rate", share,
         "Drop path rate of the last block; it rises linearly from 0.")
     out_features: tuple | None = _backbone(None, "out_features", optional(sequence(text)),
-        "Features to return. None: those that the FPN or head uses. Stages after the last of them "
-        "are not built.")
+        "Features to return. None: the features that the FPN or head uses. Stages after the last "
+        "feature are not built.")
     frozen_stages: int = _backbone(-1, "frozen_stages", integer(-1),
         "Parts to freeze: -1: nothing; 0: the patch embedding; k: also the first k stages.")
     activation_checkpointing: bool = _backbone(False, "activation_checkpointing", flag,
-        "Recompute activations in the backward: less memory, more time.")
+        "Recompute activations in the backward pass: less memory, more time.")
     kernel: str = _backbone("auto", "kernel", text,
         "Implementation of the blocks; all give the same result "
         "([SPEED.md](SPEED.md#which-kernel-runs)).")
@@ -140,12 +140,12 @@ class Optimizer:
         "Weight decay of biases; None (YAML only): the same as for weights.")
     bias_lr_factor: float = option(1.0, "SOLVER.BIAS_LR_FACTOR", "optimizer.params.bias_lr_factor",
         positive,
-        "Factor on the learning rate of biases.")
+        "Multiplier for the learning rate of biases.")
     backbone_lr_factor: float = option(1.0, "SOLVER.BACKBONE_LR_FACTOR",
         "optimizer.params.backbone_lr_factor", not_negative,
-        "Factor on the learning rate of the backbone.")
+        "Multiplier for the learning rate of the backbone.")
     layer_decay: float = option(1.0, "SOLVER.LAYER_DECAY", "optimizer.params.layer_decay", factor,
-        "Factor on the learning rate of each block relative to the block above it.")
+        "Multiplier for the learning rate of each block, relative to the block above it.")
     momentum: float = option(0.9, "SOLVER.MOMENTUM", "optimizer.momentum", share,
         "Momentum of SGD.")
     nesterov: bool = option(False, "SOLVER.NESTEROV", "optimizer.nesterov", flag,
@@ -166,7 +166,7 @@ class Schedule:
         sequence(integer(1)),
         "Iterations at which the learning rate is multiplied by `GAMMA`.")
     gamma: float = option(0.1, "SOLVER.GAMMA", "lr_multiplier.scheduler.values[1]", positive,
-        "Factor on the learning rate at each of `STEPS`.")
+        "Multiplier for the learning rate at each of `STEPS`.")
     poly_power: float = option(1.0, "SOLVER.POLY_POWER", "lr_multiplier.scheduler.power", positive,
         "Power of `WarmupPolyLR`: (1 - iteration / max_iter) ** power.")
     warmup_iters: int = option(1000, "SOLVER.WARMUP_ITERS", "lr_multiplier.warmup_length",
@@ -260,19 +260,19 @@ class Data:
         text,
         "Name under which your training set is registered.")
     train_json: str = option("", "DATASETS.CUSTOM.TRAIN.JSON", "datasets.train.json_file", text,
-        "COCO-format file of your training set; `DATASETS.TRAIN` becomes its name.")
+        "COCO-format file of your training set; its name replaces `DATASETS.TRAIN`.")
     train_labels: str = option("", "DATASETS.CUSTOM.TRAIN.LABELS", "datasets.train.labels", text,
-        "Or a folder of semantic label images, named as the images.")
+        "Alternatively, a folder of semantic label images, named like the images.")
     train_images: str = option("", "DATASETS.CUSTOM.TRAIN.IMAGES", "datasets.train.images", text,
-        "Folder that the file names start from.")
+        "Folder that the file names are relative to.")
     test_name: str = option("custom_test", "DATASETS.CUSTOM.TEST.NAME", "datasets.test.name", text,
         "Name under which your test set is registered.")
     test_json: str = option("", "DATASETS.CUSTOM.TEST.JSON", "datasets.test.json_file", text,
-        "COCO-format file of your test set; `DATASETS.TEST` becomes its name.")
+        "COCO-format file of your test set; its name replaces `DATASETS.TEST`.")
     test_labels: str = option("", "DATASETS.CUSTOM.TEST.LABELS", "datasets.test.labels", text,
-        "Or a folder of semantic label images, named as the images.")
+        "Alternatively, a folder of semantic label images, named like the images.")
     test_images: str = option("", "DATASETS.CUSTOM.TEST.IMAGES", "datasets.test.images", text,
-        "Folder that the file names start from.")
+        "Folder that the file names are relative to.")
     class_names_file: str = option("", "DATASETS.CUSTOM.NAMES", "datasets.train.names_file", text,
         "For semantic labels: a text file whose line i, counted from 0, is the name of class i.")
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",
@@ -304,7 +304,7 @@ class Augmentation:
     lsj_size: int = option(1024, "INPUT.LSJ.SIZE", f"{JITTER}.target_height", integer(1),
         "Side of the crop of large-scale jitter, in pixels.")
     lsj_min_scale: float = option(0.1, "INPUT.LSJ.MIN_SCALE", f"{JITTER}.min_scale", positive,
-        "Smallest scale; 1 makes the image just fit into the crop.")
+        "Smallest scale; at 1 the image just fits into the crop.")
     lsj_max_scale: float = option(2.0, "INPUT.LSJ.MAX_SCALE", f"{JITTER}.max_scale", positive,
         "Largest scale.")
     crop: bool = option(False, "INPUT.CROP.ENABLED", CROP, flag,

@@ -36,7 +36,7 @@ def add_swinv2_config(cfg: CfgNode) -> None:
 
 
 def add_training_config(cfg: CfgNode) -> None:
-    """Add the keys of our trainer (optimizer, data, evaluation, own datasets) to ``cfg``."""
+    """Add the keys of our trainer (optimizer, data, evaluation, custom datasets) to ``cfg``."""
     _add_keys(cfg, lambda key: not key.startswith("MODEL."))
 
 
@@ -54,7 +54,7 @@ def _add_keys(cfg: CfgNode, wanted: Callable[[str], bool]) -> None:
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
-    """Load and validate a config from a YAML file and overrides ``KEY VALUE ...``; not frozen.
+    """Load and validate a config from a YAML file and overrides ``KEY VALUE ...``, not frozen.
 
     Raises:
         ConfigError: keys or values are unknown or invalid; a ValueError that lists all of them.
@@ -73,7 +73,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
-    """Merge a file into ``cfg``; returns its faults."""
+    """Merge a file into ``cfg``; return its errors."""
     try:
         content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
@@ -121,7 +121,7 @@ def _numbers_as(known: Any, value: Any) -> Any:
 
 
 def _merge(cfg: CfgNode, key: str, value: Any) -> list[str]:
-    """Merge one override into ``cfg``; returns its faults."""
+    """Merge one override into ``cfg``; return its errors."""
     node: Any = cfg
     for depth, part in enumerate(key.split(".")):
         if not isinstance(node, Mapping) or part not in node:
@@ -149,8 +149,8 @@ def plan_from_yacs(
     """Translate a config; it is copied, not changed.
 
     Args:
-        factories: function that returns the builders of the training's parts for the plan's config.
-        unreadable: faults that loading has found.
+        factories: function that returns the builders of the model, loaders, ... for a config.
+        unreadable: errors found while loading.
     """
     if "SWINV2" not in cfg.MODEL or "CUSTOM" not in cfg.DATASETS:
         raise ConfigError(["the config lacks keys of this trainer: start from load_config()"])
@@ -194,7 +194,7 @@ def _resolved(config: CfgNode) -> dict[str, Any]:
 
 
 def _features(config: CfgNode) -> Sequence[str]:
-    """Return the features that are configured, or else those that the FPN or head uses."""
+    """Return the configured features; by default, those that the FPN or head uses."""
     taken = config.MODEL.SEM_SEG_HEAD.IN_FEATURES
     if config.MODEL.SWINV2.OUT_FEATURES:
         return config.MODEL.SWINV2.OUT_FEATURES

@@ -1,4 +1,4 @@
-"""A training or evaluation built from its plan: steps, hooks, checkpoints, processes, signals."""
+"""Training and evaluation built from a plan: steps, hooks, checkpoints, processes, signals."""
 
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.launch import launch

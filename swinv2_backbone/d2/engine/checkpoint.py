@@ -23,7 +23,7 @@ from swinv2_backbone.d2.engine.last_checkpoint import (
 )
 from swinv2_backbone.packing import Size
 
-FETCHED = ("swinv2://", "http://", "https://")  # schemes that Detectron2 does not have to open
+FETCHED = ("swinv2://", "http://", "https://")  # schemes that we download, not Detectron2
 NOTHING_READ = (Path(), Content(None, {}))
 
 
@@ -31,7 +31,7 @@ class Checkpointer(DetectionCheckpointer):
     """A checkpointer that loads weights as :func:`swinv2_backbone.load_checkpoint` does.
 
     ``load(path, checkpointables=[])``, which ``resume_or_load`` calls for initial weights, accepts
-    any layout and any part of the detector. ``load(path)`` resumes training with this package, and
+    any layout and any part of the detector. ``load(path)`` resumes a run of this package and
     requires every tensor. A detector without a SwinV2 is loaded as in Detectron2, except that .pkl
     files are an error.
 
@@ -45,7 +45,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         report: one line about the last load: how many tensors came from which file.
-        resumed: True if the last ``resume_or_load`` found a training to resume.
+        resumed: True if the last ``resume_or_load`` found a checkpoint to resume from.
         trained_windows: windows with which the loaded weights were trained, (height, width) per
             stage; None if the file does not have them.
     """
@@ -88,7 +88,7 @@ class Checkpointer(DetectionCheckpointer):
     def require_complete(self) -> None:
         """Raise ValueError unless the last load had every tensor, as evaluation requires."""
         if not self._complete:
-            raise ValueError(f"the weights are not those of this model: {self.report}")
+            raise ValueError(f"the weights do not cover the whole model: {self.report}")
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save everything, with the pretrained windows of the position bias, as ``name``.pth.
@@ -150,7 +150,7 @@ class Checkpointer(DetectionCheckpointer):
         return fetch(path)
 
     def _read_training(self, path: Path) -> Content:
-        """Read a file; raises ValueError if training is resumed and the file has only weights."""
+        """Read a file; raise ValueError if training is resumed and the file has only weights."""
         content = read_file(path, extras=False)
         if "trainer" in self.checkpointables and "trainer" not in content.value:
             raise ValueError(
@@ -211,7 +211,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def save_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Write the state of a model alone, whole or not at all; an existing file is replaced."""
+    """Write only the state of a model, whole or not at all; an existing file is replaced."""
     write_file(path, {"model": state, **_notes(model)}, {}, overwrite=True)
 
 

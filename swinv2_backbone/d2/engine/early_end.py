@@ -1,4 +1,4 @@
-"""Hooks that end a training before its last iteration: early stopping and a time limit."""
+"""Hooks that end training before its last iteration: early stopping and a time limit."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ RECORD = "early_stopping.json"
 
 
 class EarlyStopping(HookBase):
-    """End the training when a metric has not risen for a number of evaluations.
+    """End training when a metric has not risen for a number of evaluations.
 
-    The values of all evaluations are kept in ``early_stopping.json``, so that a resumed training
+    The values of all evaluations are kept in ``early_stopping.json``, so that a resumed run
     counts evaluations like an uninterrupted one.
 
     Args:
         metric: name of the metric, such as "bbox/AP"; higher is better.
         patience: number of evaluations without improvement.
         step: training step, which this hook asks to end.
-        evaluate: hook whose results count.
+        evaluate: evaluation hook, whose results have the metric.
         output_dir: folder of the record.
 
     Raises:
@@ -86,11 +86,11 @@ class EarlyStopping(HookBase):
 
 
 class TimeLimit(HookBase):
-    """End the training after a time limit, with a checkpoint and an evaluation.
+    """End training after a time limit, with a checkpoint and an evaluation.
 
     Args:
         seconds: time from the first iteration of this run; the checkpoint and the evaluation
-            follow after it.
+            take additional time.
         step: training step, whose exchange between processes makes all of them stop together.
     """
 

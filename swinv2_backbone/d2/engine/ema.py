@@ -18,7 +18,7 @@ class WeightAverage:
     """The exponential moving average of a model's weights and buffers.
 
     The decay rises to ``decay`` as (1 + n) / (10 + n) over the steps n, so that the initial weights
-    are soon forgotten in a short training, too.
+    are soon forgotten even in a short run.
 
     A checkpoint has the average as its ``model``, because the average was evaluated; the raw
     weights are part of this object's state.

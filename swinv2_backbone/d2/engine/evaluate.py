@@ -29,13 +29,13 @@ BEST = "model_best"
 class Evaluate(hooks.EvalHook):
     """Detectron2's ``EvalHook``, which also keeps the weights with the highest ``best_metric``.
 
-    ``model_best.pth`` has the weights alone, and ``model_best.json`` the value that they reached,
-    so that a resumed training takes it into account. (Detectron2's ``BestCheckpointer`` forgets the
+    ``model_best.pth`` has only the weights. ``model_best.json`` has the value that they reached,
+    so that a resumed run takes it into account. (Detectron2's ``BestCheckpointer`` forgets the
     value and makes the best the checkpoint to resume from.)
 
     Args:
         period: iterations between evaluations; 0: only after the last iteration.
-        evaluate: function that returns results, nested as ``inference_on_dataset`` does.
+        evaluate: function that returns results, nested like those of ``inference_on_dataset``.
         step: training step, whose stop request is polled during evaluation.
         best_metric: name of a metric, such as "bbox/AP"; "" keeps no best weights.
         model: model that ``evaluate`` evaluates.
@@ -71,7 +71,7 @@ class Evaluate(hooks.EvalHook):
     def before_train(self) -> None:
         if not (self.best_metric and comm.is_main_process()):
             return
-        if self.trainer.start_iter == 0:  # the record of an earlier training does not count
+        if self.trainer.start_iter == 0:  # the record of an earlier run does not count
             self.record.unlink(missing_ok=True)
         elif self.record.is_file():
             record = json.loads(self.record.read_text())
@@ -79,7 +79,7 @@ class Evaluate(hooks.EvalHook):
                 self.best = record["value"]
 
     def after_train(self) -> None:
-        if sys.exc_info()[1] is not None:  # the training was stopped, or failed
+        if sys.exc_info()[1] is not None:  # training was stopped or failed
             return
         super().after_train()
         if self.step.stopping and self.step.stopping != TIME_IS_UP:  # not for a time limit
@@ -95,7 +95,7 @@ class Evaluate(hooks.EvalHook):
         self._func = recorded
         watch = self.model.register_forward_pre_hook(self._look_for_signal)
         try:
-            # A training resumed here does not evaluate before its next step.
+            # A run that resumes here does not evaluate before its next step.
             with undisturbed_rng(), gathered(self.model):
                 super()._do_eval()
             self.results, self.evaluated = results, self.trainer.iter + 1
@@ -139,11 +139,11 @@ class Evaluate(hooks.EvalHook):
 
 
 class _AbandonedError(Exception):
-    """An evaluation that a signal cut short."""
+    """Raised to abandon an evaluation after a signal."""
 
 
 class PreciseBN(hooks.PreciseBN):
-    """Detectron2's hook, without effect on the random generators of the training."""
+    """Detectron2's hook; it leaves the random generators of training unchanged."""
 
     def update_stats(self) -> None:
         with undisturbed_rng():

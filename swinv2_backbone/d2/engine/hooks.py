@@ -1,4 +1,4 @@
-"""Hooks around a training step: checkpoints, logs and an orderly end, in their order."""
+"""Hooks around a training step, in their order: checkpoints, logs and an orderly end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from swinv2_backbone.d2.engine.step import TrainingStep
 class SaveCheckpoints(HookBase):
     """Save a checkpoint periodically, and after the last iteration as ``model_final``.
 
-    The last iteration is saved only as ``model_final``. If there were two files, a training killed
+    The last iteration is saved only as ``model_final``. If there were two files, a run killed
     between them would resume after its last iteration and never have a final checkpoint.
 
     Every process has this hook, because every process has state to save (random generators,
@@ -106,7 +106,7 @@ class PeriodicWriter(hooks.PeriodicWriter):
 
 
 class Stop(HookBase):
-    """Save and end the training after a signal, a time limit or early stopping.
+    """Save and end training after a signal, a time limit or early stopping.
 
     After a signal a checkpoint is saved. After a time limit there is also an evaluation, and after
     early stopping the checkpoint is the final one. This must be the last hook.
@@ -126,7 +126,7 @@ class Stop(HookBase):
         self.evaluate, self.augmented = evaluate, augmented
 
     def before_train(self) -> None:
-        if self.step.ending:  # the resumed training had already ended
+        if self.step.ending:  # the resumed run had already ended
             raise TrainingEnded(self.step.ending)
 
     def after_step(self) -> None:
@@ -163,7 +163,7 @@ class Stop(HookBase):
 
 
 class EndOfData(HookBase):
-    """Stop the workers of the loader after the training, and list the images that were skipped."""
+    """Stop the workers of the loader after training, and list the images that were skipped."""
 
     def __init__(self, step: TrainingStep, output_dir: str | os.PathLike):
         self.step, self.output_dir = step, output_dir
@@ -177,7 +177,7 @@ class EndOfData(HookBase):
         path, logger = Path(self.output_dir, "broken_images.txt"), logging.getLogger(__name__)
         try:
             write_text(path, "".join(f"{file}\t{why}\n" for file, why in broken.items()))
-        except OSError as error:  # do not hide an exception that ended the training
+        except OSError as error:  # do not hide an exception that ended training
             logger.error(str(error))
         logger.warning(
             f"{len(broken)} images could not be read and were skipped; {path} lists them"
@@ -199,11 +199,11 @@ def standard_hooks(
     early_ends: Sequence[HookBase] = (),
     augmented: bool = False,
 ) -> list[HookBase]:
-    """Return the hooks of a training in the order in which they depend on each other.
+    """Return the training hooks in the order in which they depend on each other.
 
     Args:
-        early_ends: hooks that may ask the step to end the training.
-        augmented: only the last evaluation is augmented.
+        early_ends: hooks that may ask the step to end training.
+        augmented: whether the last evaluation, and only that one, is augmented.
     """
     found = [hooks.IterationTimer(), lr_scheduler or hooks.LRScheduler()]
     if average is not None:

@@ -22,7 +22,7 @@ def tag_checkpoint(folder: Path, name: str) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints of a training: the tagged one, then the others from new to old."""
+    """Return the checkpoints of a run: the tagged one, then the others from new to old."""
     found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob("model_final.pth")]
     found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     try:
@@ -37,7 +37,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def last_good_checkpoint(folder: Path, read: Read) -> tuple[Path | None, Content | None]:
-    """Find the last checkpoint that ``read`` accepts; the same in all processes.
+    """Find the last checkpoint that ``read`` accepts; all processes find the same one.
 
     Returns:
         Its path, and in the main process its content; None if the folder has no checkpoints.
@@ -57,7 +57,7 @@ def last_good_checkpoint(folder: Path, read: Read) -> tuple[Path | None, Content
 
 
 def _first_good(candidates: Sequence[Path], read: Read) -> tuple[Path | None, Content | None, str]:
-    """Return the first candidate that ``read`` accepts, its content, and a message if none is."""
+    """Return the first candidate that ``read`` accepts, its content, and an error if none is."""
     failures = []
     for path in candidates:
         try:

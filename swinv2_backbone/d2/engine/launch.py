@@ -1,4 +1,4 @@
-"""Starting a training in one or several processes, on one or several machines.
+"""Starting training in one or several processes, on one or several machines.
 
 Processes use GPUs (NCCL) or CPUs (gloo), and may also be started by torchrun. Detectron2's
 ``launch`` needs GPUs for several processes, does not support torchrun, and leaves processes behind
@@ -26,19 +26,19 @@ from detectron2.utils import comm
 from swinv2_backbone.d2.engine.signals import SIGNALS, exit_code
 
 TIMEOUT = timedelta(minutes=30)  # of one collective operation
-GRACE = 30.0  # seconds that the other processes have to end after one has failed
+GRACE = 30.0  # seconds for the other processes to end after one has failed
 POLL = 1.0  # seconds
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
-    """Call ``main(args)`` in every process; returns its result if this is one of them.
+    """Call ``main(args)`` in every process; return its result if it ran in this process.
 
     Args:
         args: Detectron2's ``num_gpus`` (processes on this machine, with or without GPUs),
             ``num_machines``, ``machine_rank`` and ``dist_url``; torchrun sets its own.
 
     Raises:
-        SystemExit: a signal ended the training; the code is 128 + the signal.
+        SystemExit: a signal ended training; the code is 128 + the signal.
         ValueError: there are too few GPUs, or torchrun and these options contradict each other.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:

@@ -43,7 +43,7 @@ def shard_model(model: nn.Module, sharding: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    for tensor in model.state_dict(keep_vars=True).values():  # random weights differ by process
+    for tensor in model.state_dict(keep_vars=True).values():  # random weights differ
         dist.broadcast(tensor.data, 0)
     mesh = init_device_mesh(device, (comm.get_world_size(),))
     for part in model.modules():
@@ -53,7 +53,7 @@ def shard_model(model: nn.Module, sharding: str) -> None:
 
 
 def shard_optimizer(optimizer: torch.optim.Optimizer, sharding: str) -> torch.optim.Optimizer:
-    """Return the optimizer, or for "optimizer" an equivalent one that shards its state."""
+    """Return the optimizer; for "optimizer", an equivalent one that shards its state."""
     if sharding != "optimizer":
         return optimizer
     from torch.distributed.optim import ZeroRedundancyOptimizer

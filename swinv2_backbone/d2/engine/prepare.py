@@ -28,7 +28,7 @@ def prepare(
     """Register the user's datasets and check what the plan needs.
 
     Args:
-        rehearse: shorten the plan to a rehearsal; its output folder must be the rehearsal's.
+        rehearse: shorten the plan to a trial run; its output folder must be the trial run's.
 
     Returns:
         The plan, with the registered datasets.
@@ -50,7 +50,7 @@ def prepare(
 
 
 def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan:
-    """Register the datasets that the config describes; returns the plan that selects them.
+    """Register the datasets that the config describes; return the plan that selects them.
 
     Args:
         splits: some of "train" and "test".
@@ -90,7 +90,7 @@ def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) 
 
 
 def _own_loader(plan: TrainingPlan, split: str) -> bool:
-    """Return whether a loader of a LazyConfig names no dataset, because it is the user's own."""
+    """Return True if a LazyConfig's loader names no dataset, because it is the user's own."""
     if plan.dialect is Dialect.YACS or plan.config.dataloader.get(split) is None:
         return False
     dataset = plan.config.dataloader[split].get("dataset")

@@ -1,4 +1,4 @@
-"""A rehearsal of a run: a few iterations, checkpoints and evaluation, in about a minute."""
+"""A trial run: a few iterations, checkpoints and evaluations, in about a minute."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FOLDER = "fast_dev_run"  # in the output folder
 
 
 def shorten(plan: TrainingPlan) -> TrainingPlan:
-    """Return the rehearsal of a plan whose output folder is already :func:`rehearsal_folder`.
+    """Shorten a plan to a trial run; its output folder must already be :func:`rehearsal_folder`.
 
-    It trains, writes checkpoints in between, evaluates the first images of each test dataset with
-    everything that the plan asks for, and keeps the best. Its results are meaningless.
+    A trial run trains, writes checkpoints, evaluates the first images of each test dataset with
+    everything that the plan asks for, and keeps the best weights. Its metrics are meaningless.
     """
     test = tuple(first_images(name, plan.run.output_dir) for name in plan.data.test)
     values = {
@@ -29,7 +29,7 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         "evaluation.period": ITERATIONS // 2,
         "evaluation.expected_results": [],
     }
-    if test:  # else there may be no loader to name them in
+    if test:  # otherwise there may be no loader to set them in
         values["data.test"] = test
     if plan.dialect is Dialect.YACS:  # in a LazyConfig these are relative to the length
         values |= {"schedule.warmup_iters": 1, "schedule.steps": ()}
@@ -37,14 +37,14 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
 
 
 def rehearsal_folder(output_dir: str) -> str:
-    """Return the folder for a rehearsal, which is separate from the files of a real run."""
+    """Return the folder of a trial run, which is separate from the files of the real run."""
     return str(Path(output_dir, FOLDER))
 
 
 def first_images(name: str, folder: str, count: int = IMAGES) -> str:
-    """Register the first images of a dataset as another dataset; returns its name.
+    """Register the first images of a dataset as another dataset; return its name.
 
-    A dataset whose evaluator reads its own files (Cityscapes, Pascal VOC, LVIS) is used whole.
+    A dataset whose evaluator reads its own files (Cityscapes, Pascal VOC, LVIS) is not shortened.
 
     Args:
         folder: folder for the annotation files that evaluators read.
@@ -67,7 +67,7 @@ def first_images(name: str, folder: str, count: int = IMAGES) -> str:
 
 
 def _cut(source: Path, records: list[dict], target: Path) -> str:
-    """Write the entries of a COCO-format file for the images of ``records``; returns its path."""
+    """Write the entries of a COCO-format file for the images of ``records``; return its path."""
     kept = {record["image_id"] for record in records}
     content = json.loads(source.read_text())
     content["images"] = [image for image in content["images"] if image["id"] in kept]

@@ -1,4 +1,4 @@
-"""A trainer whose state makes a resumed training exact."""
+"""A trainer whose state allows a run to be resumed exactly."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from swinv2_backbone.d2.engine.sharded_state import load_optimizer_state, optimi
 
 
 class ResumableTrainer(SimpleTrainer):
-    """Detectron2's ``SimpleTrainer`` with the state of random generators, loader and shards.
+    """Detectron2's ``SimpleTrainer`` with the state of generators, loader and shards.
 
-    A resumed training is exact only with a data loader that has a state, such as
+    A run is resumed exactly only with a data loader that has a state, such as
     :class:`swinv2_backbone.d2.data.loading.loader.TrainLoader`, and with the same number of
     processes.
     """
@@ -27,7 +27,7 @@ class ResumableTrainer(SimpleTrainer):
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
-        """Include the state of all processes in ``state_dict``; all of them must call it."""
+        """Include the state of all processes in ``state_dict``; all processes must call this."""
         self._collected = {
             "optimizer": optimizer_state(self.model, self.optimizer),
             "rng": comm.all_gather(rng_state()),
@@ -38,7 +38,7 @@ class ResumableTrainer(SimpleTrainer):
             self._collected = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state; outside :meth:`collected`, that of this process only."""
+        """Return the state; outside :meth:`collected`, only that of this process."""
         own = self._collected or {"optimizer": self.optimizer.state_dict(), "rng": [rng_state()]}
         state = {**TrainerBase.state_dict(self), **own}
         if hasattr(self.data_loader, "state_dict"):
@@ -46,7 +46,7 @@ class ResumableTrainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state, and log a warning if the training cannot resume exactly."""
+        """Restore a state, and log a warning if training cannot resume exactly."""
         TrainerBase.load_state_dict(self, state)
         load_optimizer_state(self.model, self.optimizer, state["optimizer"])
         differences = [*self._load_rng(state.get("rng", [])), *self._load_position(state)]
@@ -57,13 +57,13 @@ class ResumableTrainer(SimpleTrainer):
             )
 
     def restore_rng(self) -> None:
-        """Set the random generators of a resumed training; call it before the first step."""
+        """Restore the random generators on resume; call this before the first step."""
         if self._resumed_rng is not None:
             set_rng_state(self._resumed_rng)
             self._resumed_rng = None
 
     def _load_rng(self, states: list[dict[str, Any]]) -> Iterator[str]:
-        """Keep the state of the generators until the first step: other parts may draw before it."""
+        """Keep the state of the generators until the first step: others may draw before it."""
         if len(states) == comm.get_world_size():
             self._resumed_rng = states[comm.get_rank()]
         else:

@@ -28,7 +28,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore a state of :func:`rng_state`."""
+    """Restore a state from :func:`rng_state`."""
     random.setstate(state["python"])
     numpy = state["numpy"]
     np.random.set_state(

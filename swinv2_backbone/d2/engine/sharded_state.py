@@ -1,7 +1,7 @@
 """The full state of a model and its optimizer, gathered from several processes.
 
-Checkpoints are ordinary files however a training is sharded, so that it can resume with any other
-sharding.
+Checkpoints are ordinary files however the state is sharded, so that a run can resume with any
+other sharding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from swinv2_backbone.d2.engine.parallel import is_sharded
 def model_state(model: nn.Module) -> dict[str, Any]:
     """Return the full state dict; all processes must call this.
 
-    For a sharded model it is returned in the main process only.
+    For a sharded model, only the main process gets it.
     """
     if not is_sharded(model):
         return model.state_dict()
@@ -30,7 +30,7 @@ def model_state(model: nn.Module) -> dict[str, Any]:
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the full state in the format of an ordinary optimizer; all processes must call this.
 
-    For a sharded optimizer it is returned in the main process only.
+    For a sharded optimizer, only the main process gets it.
     """
     if hasattr(optimizer, "consolidate_state_dict"):
         return _consolidated(optimizer)
@@ -45,7 +45,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Load a state of :func:`optimizer_state`, however the optimizer is sharded now."""
+    """Load a state from :func:`optimizer_state`, however the optimizer is sharded now."""
     if not is_sharded(model):
         optimizer.load_state_dict(state)
         return

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests to stop, which the training polls after each iteration."""
+"""SIGTERM and Ctrl-C as requests to stop, which are polled after each iteration."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TIME_IS_UP = 1
 
 
 class TrainingEnded(SystemExit):
-    """Raised to end a training before its last iteration, after everything was saved."""
+    """Raised to end training before its last iteration, after everything was saved."""
 
 
 class StopRequest:
-    """A context that records the first of ``SIGNALS`` instead of ending the process.
+    """A context manager that records the first of ``SIGNALS`` instead of ending the process.
 
-    The second signal acts as it does without this context, so that it ends the process at once.
-    Launched processes ignore it, because their launcher handles it.
+    A second signal is handled as without this context manager, so that it ends the process at once.
+    Launched processes ignore a second signal, because their launcher handles it.
 
     Args:
         launched: True if this is one of several processes.

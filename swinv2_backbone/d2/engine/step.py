@@ -39,13 +39,13 @@ class TrainingStep(ResumableTrainer):
             for no clipping.
         accumulate: number of batches from the loader in one step; their losses are averaged.
         max_nonfinite: number of steps that may be skipped because a loss or gradient is not finite;
-            one more ends the training with the weights unchanged.
+            one more ends training with the weights unchanged.
         output_dir: folder for the records of such steps.
 
     Attributes:
         stop_request: request to stop, set by a signal or a time limit.
         stopping: signal for which all processes stop after this step, or 0.
-        ending: reason for which the training ends after this step, set by hooks; "" if it goes on.
+        ending: reason why training ends after this step, set by hooks; "" if it continues.
         broken: file name -> error, of the images that any process has skipped.
         nonfinite: number of steps skipped because a loss or gradient was not finite.
     """
@@ -111,7 +111,7 @@ class TrainingStep(ResumableTrainer):
         self.broken = dict(state.get("broken", {}))
 
     def _compute_gradients(self) -> StepStatistics:
-        """Accumulate the gradients of all batches of a step; returns this process's statistics."""
+        """Accumulate the gradients of all batches of a step; return this process's statistics."""
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = {}
         files, waited = [], 0.0
@@ -134,7 +134,7 @@ class TrainingStep(ResumableTrainer):
         )
 
     def _backward(self, batch: Any, last: bool) -> dict[str, Tensor]:
-        """Add the gradients of one batch; returns its losses."""
+        """Add the gradients of one batch; return its losses."""
         with synchronize_gradients(self.model, last):  # once per step
             with torch.autocast(self.device_type, self.amp_dtype, self.amp_dtype is not None):
                 losses = self.model(batch)
@@ -161,7 +161,7 @@ class TrainingStep(ResumableTrainer):
         return math.isfinite(statistics[0].grad_norm) or can_reduce
 
     def _add_broken(self, found: dict[str, str]) -> None:
-        """Report newly broken images; raises BrokenImagesError if there are too many."""
+        """Report newly broken images; raise BrokenImagesError if there are too many."""
         new = {file: error for file, error in found.items() if file not in self.broken}
         if not new:
             return

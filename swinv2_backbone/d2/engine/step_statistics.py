@@ -34,7 +34,7 @@ def mean_losses(statistics: Sequence[StepStatistics]) -> dict[str, float]:
 
 
 def broken_images(statistics: Sequence[StepStatistics]) -> dict[str, str]:
-    """Return file name and error of the images that any process skipped."""
+    """Return the file names and errors of the images that any process skipped."""
     return {file: error for one in statistics for file, error in one.broken.items()}
 
 

@@ -43,10 +43,10 @@ class Trainer(DefaultTrainer):
         cfg: config with the keys of :func:`swinv2_backbone.d2.load_config`; it is not changed.
 
     Attributes:
-        training: the training that the config describes.
+        training: the :class:`Training` that the config describes.
 
     Raises:
-        ConfigError: the config is invalid; a ValueError that lists all faults.
+        ConfigError: the config is invalid; a ValueError that lists all errors.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -105,7 +105,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Return batches of the images that go through the model at once."""
+        """Build the loader; one batch has the images of one forward."""
         return train_loader_from_config(cfg)
 
     @classmethod
@@ -178,7 +178,7 @@ def load_plan(config_file: str, opts: Sequence[str] = ()) -> TrainingPlan:
         opts: overrides, ``KEY VALUE ...`` or ``key=value ...``.
 
     Raises:
-        ConfigError: the config is invalid; a ValueError that lists all faults.
+        ConfigError: the config is invalid; a ValueError that lists all errors.
     """
     if config_file.endswith(".py"):
         return plan_from_lazy(load_lazy_config(config_file, opts))

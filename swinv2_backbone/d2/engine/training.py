@@ -35,7 +35,7 @@ INFERENCE = "inference"  # folder of results, in the output folder
 
 
 class Training:
-    """A training as a plan describes it, ready to begin or to resume.
+    """A training run described by a plan, ready to start or to resume.
 
     Args:
         plan: validated plan, with its factories.
@@ -86,14 +86,14 @@ class Training:
         """Resume from the last checkpoint in the output folder, or load the initial weights."""
         self.checkpointer.resume_or_load(self.plan.run.weights, resume=resume)
         if self.checkpointer.resumed:
-            self.start_iter = self.loop.iter + 1  # the checkpoint is of a finished iteration
+            self.start_iter = self.loop.iter + 1  # the checkpoint was saved after an iteration
         if self.average:
             self.average.start()
         if comm.is_main_process():
             logger.info(f"\n{summarize(self.plan, self.checkpointer, self.start_iter)}")
 
     def train(self) -> dict:
-        """Train to the end, or until SIGTERM or Ctrl-C; returns the last evaluation.
+        """Train to the end, or until SIGTERM or Ctrl-C; return the last evaluation.
 
         Raises:
             SystemExit: a signal stopped training, after a checkpoint; the code is 128 + the signal.
@@ -102,7 +102,7 @@ class Training:
         return self.results
 
     def run(self, loop: Callable[[], Any]) -> None:
-        """Run the loop of a training, which a signal, a time limit or early stopping may end."""
+        """Run the training loop, which a signal, a time limit or early stopping may end."""
         with self.step.stop_request:
             try:
                 loop()
@@ -110,7 +110,7 @@ class Training:
                 logger.info(str(end))
 
     def hooks(self, writers: list | None = None) -> list[HookBase]:
-        """Return the hooks of the training in the order in which they depend on each other."""
+        """Return the training hooks in the order in which they depend on each other."""
         plan = self.plan
         if writers is None:
             writers = default_writers(plan.run.output_dir, plan.schedule.max_iter)
@@ -141,7 +141,7 @@ class Training:
         return found
 
     def evaluate(self) -> dict:
-        """Evaluate; with augmentation, which multiplies the time, only at the end."""
+        """Evaluate, with test-time augmentation only at the end, because it multiplies the time."""
         last = self.loop.iter + 1 >= self.loop.max_iter or bool(self.step.ending)
         self.results = self._evaluate(self.evaluated, last)
         return self.results
@@ -192,7 +192,7 @@ def load_for_evaluation(plan: TrainingPlan, resume: bool) -> nn.Module:
     """Build the model with all of its weights, from a file or (``resume``) the last checkpoint.
 
     Raises:
-        ValueError: the weights are not those of this model.
+        ValueError: the weights do not cover the whole model.
     """
     model = factories_of(plan).model()
     checkpointer = Checkpointer(model, plan.run.output_dir)
@@ -209,7 +209,7 @@ def evaluate_plan(plan: TrainingPlan, model: nn.Module, augmented: bool = True) 
     Without a test dataset, the results are empty.
 
     Args:
-        augmented: False leaves out test-time augmentation.
+        augmented: False skips test-time augmentation.
     """
     results = evaluate_once(plan, model)
     if augmented and plan.evaluation.augmented:
@@ -218,11 +218,11 @@ def evaluate_plan(plan: TrainingPlan, model: nn.Module, augmented: bool = True) 
 
 
 def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
-    """Evaluate with test-time augmentation; names of results end in "_TTA"."""
+    """Evaluate with test-time augmentation; the names of its results end in "_TTA"."""
     node = plan.evaluation
     sizes = list(node.augmented_min_sizes)
     model = with_augmentation(model, sizes, node.augmented_max_size, node.augmented_flip)
-    # Images are loaded at their own size, so that each is resized only once.
+    # Images are loaded at their original size, so that each is resized only once.
     results = evaluate_once(plan, model, "inference_TTA", own_size=True)
     return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
 

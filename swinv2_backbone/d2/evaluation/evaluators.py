@@ -1,4 +1,4 @@
-"""Evaluators that give the numbers of the public benchmarks."""
+"""Evaluators that compute the metrics of the public benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detectron2.evaluation import (
 
 from swinv2_backbone.d2.evaluation.metrics import BOXES
 
-WHOLE = {  # evaluator_type -> an evaluator that takes the dataset's name alone
+WHOLE = {  # evaluator_type -> an evaluator that takes only the dataset's name
     "cityscapes_instance": CityscapesInstanceEvaluator,
     "cityscapes_sem_seg": CityscapesSemSegEvaluator,
     "pascal_voc": PascalVOCDetectionEvaluator,
@@ -28,10 +28,10 @@ WHOLE = {  # evaluator_type -> an evaluator that takes the dataset's name alone
 
 
 class DetectionEvaluator(COCOEvaluator):
-    """A COCOEvaluator with an AP of 0, for boxes and masks, if the model detects nothing.
+    """A COCOEvaluator that reports an AP of 0 for boxes and masks if the model detects nothing.
 
-    Detectron2's own reports NaN for boxes and nothing for masks, so that an early evaluation lacks
-    keys that a later one has.
+    Detectron2's evaluator reports NaN for boxes and nothing for masks, so that an early evaluation
+    lacks keys that a later one has.
     """
 
     def reset(self) -> None:
@@ -59,7 +59,7 @@ class DetectionEvaluator(COCOEvaluator):
 
 
 class SemanticEvaluator(SemSegEvaluator):
-    """A SemSegEvaluator with the mIoU of Detectron2 0.6 and mmsegmentation.
+    """A SemSegEvaluator that computes mIoU as Detectron2 0.6 and mmsegmentation do.
 
     A class that is predicted but absent from the ground truth counts as 0. Detectron2's main
     branch leaves such a class out of the mean.

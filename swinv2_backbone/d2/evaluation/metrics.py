@@ -1,4 +1,4 @@
-"""The metrics of each kind of dataset, and a check that an evaluation can work."""
+"""The metrics of each kind of dataset, and a check that an evaluation will work."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TASKS = {  # evaluator_type of a dataset -> the tasks that are evaluated on it
     "sem_seg": ("sem_seg",),
     "coco_panoptic_seg": ("bbox", "segm", "sem_seg", "panoptic_seg"),
 }
-OTHERS = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")  # evaluator reads own files
+OTHERS = ("cityscapes_instance", "cityscapes_sem_seg", "pascal_voc")  # read by their evaluators
 
 
 def evaluation_faults(
     dataset_names: Sequence[str], best_metric: str = "", *, masks: bool = True
 ) -> list[tuple[str, str]]:
-    """Return every fault that would make the evaluation after a training fail.
+    """Return every problem that would make the evaluation after training fail.
 
     Args:
         dataset_names: datasets to test on.
@@ -60,13 +60,13 @@ def _dataset_faults(names: Sequence[str]) -> list[str]:
         faults.append(
             f"dataset {names[kinds.index('coco_panoptic_seg')]!r} is evaluated by panopticapi, "
             "which is not installed: pip install git+https://github.com/cocodataset/panopticapi, "
-            "or test on no dataset"
+            "or remove the test dataset"
         )
     return faults
 
 
 def _metric_fault(metric: str, dataset: str, masks: bool) -> str:
-    """Return the fault of a metric on a dataset, or "" if there is none."""
+    """Return why a metric cannot be used on a dataset, or "" if it can."""
     task, _, name = metric.partition("/")
     tasks = [t for t in TASKS.get(_kind_of(dataset) or "", METRICS) if masks or t != "segm"]
     if task in tasks and name in (*METRICS[task], *_class_metrics(task, dataset)):

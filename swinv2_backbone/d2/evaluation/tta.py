@@ -59,7 +59,7 @@ class SemanticSegmentorWithTTA(nn.Module):
 def with_augmentation(
     model: nn.Module, min_sizes: Sequence[int], max_size: int, flip: bool
 ) -> nn.Module:
-    """Wrap a model in test-time augmentation; the result takes images of their original size.
+    """Wrap a model in test-time augmentation; the result takes images at their original size.
 
     Raises:
         ValueError: this kind of model is not supported.
@@ -76,7 +76,7 @@ def with_augmentation(
 
 
 def _settings_of(model: GeneralizedRCNN) -> CfgNode:
-    """Return a config with the settings that Detectron2's augmentation reads, as in the model."""
+    """Return a config with the settings that Detectron2's augmentation reads, from the model."""
     cfg, heads = get_cfg(), model.roi_heads
     predictor = heads.box_predictor
     last = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor  # of a cascade

@@ -25,7 +25,7 @@ from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, output
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
 ONLY_ONNX = (
     "torch.export cannot trace a detector: Detectron2's proposals (find_top_rpn_proposals) and "
-    "heads branch in Python on values, and the number of boxes depends on the image.  Take "
+    "heads branch in Python on values, and the number of boxes depends on the image.  Use "
     "--format onnx, or --what backbone+fpn"
 )
 
@@ -77,11 +77,11 @@ def check_detector(model: nn.Module) -> None:
     if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN):
         raise ValueError(
             f"--what detector is for Faster, Mask and Cascade R-CNN; a {kind} combines its results "
-            "in Python: take --what backbone+fpn"
+            "in Python: use --what backbone+fpn"
         )
     if model.proposal_generator is None or model.roi_heads.keypoint_on:
         raise ValueError(
-            "detectors with keypoints or with proposals from files cannot be exported whole: take "
+            "detectors with keypoints or with proposals from files cannot be exported whole: use "
             "--what backbone+fpn"
         )
 
@@ -101,7 +101,7 @@ def _write_traced(model: nn.Module, images: Tensor, path: Path, notes: Notes) ->
     import onnx
 
     with torch.no_grad(), warnings.catch_warnings():
-        # The warnings are about Python decisions, all of which concern the one image or its shape.
+        # The warnings are about Python control flow, which depends only on the image or its shape.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _Tuple(model).eval(),  # the exporter restores this mode

@@ -1,7 +1,7 @@
-"""The forms of Detectron2 models to be exported: one graph for every batch size, height and width.
+"""Exportable forms of Detectron2 models: one graph for all batch sizes, heights and widths.
 
 As in ``swinv2_backbone.export.graph``, layers are shared with the original model, and Python
-decisions are replaced by tensor operations.
+control flow is replaced by tensor operations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PaddedBackbone(nn.Module):
 
 
 class GraphPooling(nn.Module):
-    """``PyramidPooling`` by matrix products, because its cells depend on the size."""
+    """``PyramidPooling`` as matrix products, because its cells depend on the size of the image."""
 
     def __init__(self, pooling: PyramidPooling):
         super().__init__()
@@ -83,7 +83,7 @@ class GraphSegmentor(nn.Module):
 
 
 def _graph_head(head: nn.Module) -> nn.Module:
-    """Copy a semantic head, with its pyramid pooling, if any, as a :class:`GraphPooling`."""
+    """Copy a semantic head; replace its pyramid pooling, if any, by a :class:`GraphPooling`."""
     replaced: dict[int, nn.Module] = {}
     if isinstance(head, UPerNetHead):
         replaced[id(head.pooling)] = GraphPooling(head.pooling)

@@ -1,4 +1,4 @@
-"""The exportable parts of a Detectron2 model: the backbone, with an FPN, or the whole model."""
+"""The exportable parts of a Detectron2 model: the backbone, alone or with an FPN, or the whole."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def load_model(
 
     Args:
         config_file: a yacs config or a LazyConfig (.py).
-        weights: the file of the weights; default: the config's.
-        opts: changes of config keys.
+        weights: the file of the weights; default: the weights of the config.
+        opts: changes to the config.
 
     Returns:
         The model, its image format ("RGB" or "BGR"), and the local file of its weights.
@@ -124,7 +124,7 @@ def _backbone(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
 def _fpn(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     if not isinstance(model.backbone, FPN):
         raise ValueError(
-            f"there is no FPN on the backbone of a {type(model).__name__}: take --what backbone"
+            f"there is no FPN on the backbone of a {type(model).__name__}: use --what backbone"
         )
     divisor = model.backbone.size_divisibility
     outputs = {

@@ -95,7 +95,7 @@ def predict_files(predictor: Predictor, outputs: dict[Path, Path]) -> tuple[list
         predict = predict_video if source.suffix.lower() in VIDEOS else predict_image
         try:
             results.append(predict(predictor, source, target))
-        except OSError as error:  # one broken file does not end the others
+        except OSError as error:  # one broken file does not stop the others
             failed.append(f"{source}: {error}")
     return results, failed
 

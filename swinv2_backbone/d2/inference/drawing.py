@@ -18,7 +18,7 @@ GRAY, WHITE = [128, 128, 128], (255, 255, 255)
 
 
 class Artist:
-    """Draws with the same names and colors every time, so that drawings can be compared.
+    """An artist that always uses the same names and colors, so that drawings can be compared.
 
     Args:
         classes: names to write beside objects and regions.

@@ -1,4 +1,4 @@
-"""The prediction of a model on one image, and its form as plain data.
+"""The prediction of a model on one image, and its conversion to plain data.
 
 Legend: H, W are the height and width of the image in pixels.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names in the order of the model's outputs: of objects, and of pixels."""
+    """Class names of objects (things) and pixels (stuff), in the order of the model's outputs."""
 
     things: Sequence[str] = ()
     stuff: Sequence[str] = ()
@@ -39,11 +39,11 @@ class Prediction:
 
 
 def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
-    """Convert a prediction to plain data: ``detections``, ``segments`` or ``classes``, as it has.
+    """Convert a prediction to plain data: ``detections``, ``segments`` and ``classes``, if present.
 
     A detection has category, score, bbox (x, y, w, h) and, for models with masks, segmentation
-    (RLE). A segment has id, isthing, category and perhaps score and area. ``classes`` maps each
-    class to its share of the pixels.
+    (RLE). A segment has id, isthing and category, and possibly score and area. ``classes`` maps
+    each class to its share of the pixels.
     """
     records: dict[str, Any] = {}
     if found.instances is not None:

@@ -1,4 +1,4 @@
-"""A trained model applied to single images: predictions as objects, as plain data and drawn.
+"""A trained model applied to single images: predictions as tensors, as plain data, and drawn.
 
 Legend: images are (H, W, 3) uint8 in BGR order, as in OpenCV.
 """

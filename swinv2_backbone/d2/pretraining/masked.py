@@ -33,7 +33,7 @@ def find_images(folder: str | os.PathLike) -> list[str]:
     root = Path(os.path.expanduser(folder))
     if not root.is_dir():
         raise ValueError(f"no folder {str(root)!r} with images to train on")
-    # Not Path.rglob, which does not follow links to folders; large datasets often have such.
+    # Not Path.rglob, which does not follow links to folders; large datasets often have such links.
     found = [
         os.path.join(where, name)
         for where, _, names in os.walk(root, followlinks=True)
@@ -42,14 +42,14 @@ def find_images(folder: str | os.PathLike) -> list[str]:
     ]
     if not found:
         raise ValueError(
-            f"{root} has no images, also in the folders below it: their names must end with one of "
+            f"{root} has no images, not even in subfolders: their names must end with one of "
             f"{', '.join(SUFFIXES)}"
         )
     return sorted(found)
 
 
 class SameImages:
-    """A fingerprint of the image files in checkpoints, to warn of a resume with other images."""
+    """A fingerprint of the image files in checkpoints, to warn if a run resumes with others."""
 
     def __init__(self, files: Sequence[str]):
         names = "\n".join(os.path.basename(file) for file in files)
@@ -64,7 +64,7 @@ class SameImages:
     def load_state_dict(self, state: dict[str, int | str]) -> None:
         if state != self.state:
             logging.getLogger(__name__).warning(
-                "Training resumes, but will differ from one without interruption: these are other "
+                "Training resumes, but not exactly as it would have continued: these are other "
                 f"images ({self.state['count']}) than those it began with ({state['count']})"
             )
 

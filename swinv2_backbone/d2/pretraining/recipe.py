@@ -1,4 +1,4 @@
-"""The options of a SimMIM pre-training, in the paper's terms: images, masks, learning rate.
+"""The options of SimMIM pre-training, in the paper's terms: images, masks, learning rate.
 
 "SimMIM: a Simple Framework for Masked Image Modeling", arXiv 2111.09886.
 """
@@ -29,7 +29,7 @@ AMP_DTYPES = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The options of a pre-training.
+    """The options of a pre-training run.
 
     Attributes:
         iterations: steps of the optimizer.
@@ -39,16 +39,16 @@ class Recipe:
         lr: highest learning rate; None: the paper's, 8e-4 at a batch size of 2048 and proportional
             to it.
         warmup: iterations during which the learning rate rises; None: a tenth of all.
-        weight_decay: of weights; norms, biases and similar parameters have none.
+        weight_decay: weight decay; norms, biases and similar parameters have none.
         amp_dtype: dtype of mixed precision, "bfloat16" or "float16" (GPU only); None: float32.
-        seed: determines the order of the images, their crops and masks.
+        seed: seed of the order of the images, their crops and masks.
         num_workers: processes that load images, per training process.
         period: iterations between checkpoints, and between pictures.
         max_nonfinite_steps: steps that may be skipped because the loss or a gradient is not finite.
         max_broken: share of the images that may be broken; they are skipped and reported.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of range.
     """
 
     iterations: int
@@ -94,23 +94,23 @@ class Recipe:
         return int(WARMUP_SHARE * self.iterations) if self.warmup is None else self.warmup
 
     def schedule(self) -> WarmupParamScheduler:
-        """Return the factor of the learning rate as a function of the training's progress."""
+        """Return the multiplier of the learning rate as a function of training progress."""
         return WarmupParamScheduler(
             CosineParamScheduler(1.0, LAST_LR), FIRST_LR, self.warmup_iterations / self.iterations
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the options that determine the resulting weights; a resume must keep them."""
+        """Return the options that determine the weights; they must not change on resume."""
         free = ("lr", "warmup", "num_workers", "period", "max_broken", "max_nonfinite_steps")
         found = {key: value for key, value in dataclasses.asdict(self).items() if key not in free}
         return {**found, "lr": self.highest_lr, "warmup": self.warmup_iterations}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raise ValueError unless ``state`` comes from a training with the same options."""
+        """Raise ValueError unless ``state`` comes from a run with the same options."""
         own = self.state_dict()
         other = [f"{key} {state.get(key)}, not {own[key]}" for key in own if state[key] != own[key]]
         if other:
             raise ValueError(
-                f"the training to resume has {'; '.join(other)}: use the same options, or start a "
-                "new training from its weights (--init instead of --resume)"
+                f"the run to resume has {'; '.join(other)}: use the same options, or start a "
+                "new run from its weights (--init instead of --resume)"
             )

@@ -1,4 +1,4 @@
-"""Reconstructions of a few fixed images during a SimMIM pre-training: pictures and their loss.
+"""Reconstructions of a few fixed images during SimMIM pre-training: pictures and their loss.
 
 Legend: N images of S x S pixels.
 """
@@ -25,8 +25,8 @@ class FixedImages:
     """Some training images with fixed masks, evenly spaced among the files.
 
     Args:
-        files: the files of the training; unreadable ones are replaced by others.
-        mapper: the mapper of the training.
+        files: the training images; unreadable ones are replaced by others.
+        mapper: the training mapper.
         seed: seed of the masks.
 
     Attributes:

@@ -46,7 +46,7 @@ class PretrainingModel(SimMIM):
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
 
-    # The training loop calls models with a batch of records, SimMIM takes tensors.
+    # The training loop calls models with a batch of records; SimMIM takes tensors.
     def forward(self, batch: list[dict]) -> dict[str, Tensor]:  # type: ignore[override]
         """Return the loss of a batch of records from :class:`MaskedImages`."""
         device = self.mean.device
@@ -56,7 +56,7 @@ class PretrainingModel(SimMIM):
 
 
 class Pretraining:
-    """A pre-training, ready to start or to resume.
+    """A pre-training run, ready to start or to resume.
 
     The weights of ``backbone`` are trained in place. The initialization of new weights and drop
     path draw from PyTorch's default generator.
@@ -65,7 +65,7 @@ class Pretraining:
         backbone: a backbone whose only output is that of its last stage.
         files: images to train on, see :func:`swinv2_backbone.d2.pretraining.masked.find_images`.
         output: folder for checkpoints, logs and pictures.
-        recipe: options of the training.
+        recipe: options of the run.
         init: weights to start from, as :func:`swinv2_backbone.load_checkpoint` takes them.
         resume: resume from the last checkpoint in ``output``, if there is one.
         device: "cuda" or "cpu"; default: a GPU if there is one.
@@ -110,7 +110,7 @@ class Pretraining:
         """Train to the end, or until SIGTERM or Ctrl-C; return the file of the weights.
 
         Raises:
-            SystemExit: a signal stopped it after saving a checkpoint; the code is 128 + signal.
+            SystemExit: a signal stopped training, after a checkpoint; the code is 128 + the signal.
         """
         with self.step.stop_request:
             self.step.train(self.start_iter, self.recipe.iterations)
@@ -200,7 +200,7 @@ def _check(model: SimMIM, recipe: Recipe, device: torch.device) -> None:
             f"batch size of {recipe.batch_size}"
         )
     if recipe.amp_dtype == "float16" and device.type == "cpu":
-        raise ValueError("float16 trains on a GPU only: use bfloat16 on the CPU")
+        raise ValueError("float16 requires a GPU: use bfloat16 on the CPU")
 
 
 def _build_step(

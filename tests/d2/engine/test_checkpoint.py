@@ -70,7 +70,7 @@ def test_published_weights_load_into_a_whole_detector(publisher, state, tmp_path
     assert model.backbone.bottom_up.swinv2.pretrained_window_sizes[-1] == (3, 3)
     assert "output norms of res2, res3, res4" in caplog.text
     assert "roi_heads.box_head" in caplog.text  # new tensors are reported
-    with pytest.raises(ValueError, match="not those of this model"):
+    with pytest.raises(ValueError, match="do not cover the whole model"):
         checkpointer.require_complete()
 
 
@@ -137,9 +137,9 @@ def test_resuming_requires_every_tensor_and_names_the_fault(tmp_path):
     poisoned = {**before, key: before[key] * float("nan")}
     reshaped = {**before, key: before[key][:-1]}
     wrong = {
-        f"tensors are not those of this model: {key}": {"model": lacking},
+        f"tensors of the model are missing or of another shape: {key}": {"model": lacking},
         f"NaN or infinity: {key}": {"model": poisoned},
-        "tensors are not those of this model: .*expected": {"model": reshaped},
+        "tensors of the model are missing or of another shape: .*expected": {"model": reshaped},
         "has no training state: it is a list": [1],
         "reading it might run code": {"model": before, "trainer": {"lr": np.float64(1)}},
         "the pretrained windows cannot be read": {

@@ -18,8 +18,9 @@ class Confusion:
     """A table of counts with the names of rows and columns.
 
     Attributes:
-        counts: (rows, columns) integers; place (i, i) is class i predicted as itself.
-        rows, columns: the classes; for detection also "background" below and "missed" on the right.
+        counts: (rows, columns) integers; entry (i, i) is class i predicted as itself.
+        rows, columns: the classes; for detection, the last row is "background" and the last column
+            "missed".
         totals: (rows,) counts of the whole row, including columns that are not shown.
         hidden: number of classes that are not shown.
     """

@@ -14,7 +14,7 @@ PERCENT_ABOVE = 99_999  # a cell has no room for more digits
 
 
 def draw_confusion(confusion: Confusion, title: str) -> Figure:
-    """Draw cells colored by their share of the row, with counts, or percentages of large counts.
+    """Draw cells colored by their share of the row, with counts, or percentages if large.
 
     Only the most confused classes are drawn if there are many.
     """
@@ -23,7 +23,7 @@ def draw_confusion(confusion: Confusion, title: str) -> Figure:
     cell = 0.45 if size > 12 else 0.62  # inches
     figure = Figure(figsize=(size * cell + 4, size * cell + 2.6), layout="compressed")
     axes = figure.add_subplot()
-    # The root of shares makes confusions of a few percent visible.
+    # The square root of shares makes confusions of a few percent visible.
     image = axes.imshow(shown.shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
     percent = shown.counts.max() > PERCENT_ABOVE

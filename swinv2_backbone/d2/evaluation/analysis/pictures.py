@@ -129,7 +129,7 @@ def _captioned(drawn: np.ndarray, words: Words) -> np.ndarray:
 
 
 def _colors(classes: list[str]) -> list[tuple[int, int, int]]:
-    """Return a color for each class, always the same ones; neighbors differ."""
+    """Return a fixed color for each class; neighboring classes differ."""
     golden = 0.618  # steps of the golden ratio keep each hue far from all earlier ones
     colors = [
         colorsys.hsv_to_rgb(

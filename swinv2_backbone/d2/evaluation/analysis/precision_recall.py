@@ -45,7 +45,7 @@ def draw_precision_recall(evaluation: COCOeval, classes: list[str], title: str) 
 
 
 def _hardest(precision: np.ndarray) -> list[int]:
-    """Return up to ``MOST_SHOWN`` classes with objects: those with the lowest AP50, in order."""
+    """Return the ``MOST_SHOWN`` classes with the lowest AP50, sorted; only classes with objects."""
     there = np.flatnonzero(~np.isnan(precision[0]))
     by_score = there[np.argsort(precision[:, there].mean(axis=0), kind="stable")]
     return sorted(by_score[:MOST_SHOWN].tolist())
@@ -63,7 +63,7 @@ def _draw_panel(
             linewidth=1,
             label=shorten(classes[place]),
         )
-    with warnings.catch_warnings():  # without any object the mean is NaN, and not drawn
+    with warnings.catch_warnings():  # without any object the mean is NaN and is not drawn
         warnings.simplefilter("ignore", RuntimeWarning)
         axes.plot(recall, np.nanmean(precision, axis=1), "k", linewidth=2.5, label="mean")
     axes.set_xlim(0, 1)

@@ -64,7 +64,7 @@ class Settings:
 
 
 class Report:
-    """Writes an analysis to a folder, and collects its tables in ``texts``.
+    """A report that is written to a folder; its tables are collected in ``texts``.
 
     Args:
         folder: folder for the report; it must be new or empty unless ``overwrite`` is set.

@@ -34,9 +34,9 @@ class Run:
     """The run to analyze.
 
     Attributes:
-        config_file: as given.
+        config_file: the config file, as given.
         dataset: the name of a registered test dataset.
-        files: "detection" and "semantic", as far as predictions exist -> their file.
+        files: "detection" or "semantic" -> file, for each kind of predictions that exists.
         predictions: the same keys -> the entries of the file.
         metrics: the metrics.json of the run; None if there is none.
     """
@@ -58,7 +58,7 @@ def open_run(
 
     Args:
         config_file: usually OUTPUT_DIR/config.yaml.
-        opts: changes of config keys, ``KEY VALUE ...``.
+        opts: changes to the config, ``KEY VALUE ...``.
         dataset: one of ``DATASETS.TEST``; None: the first.
         predictions: a file in the format of one of Detectron2's evaluators; None: the files in
             OUTPUT_DIR/inference.

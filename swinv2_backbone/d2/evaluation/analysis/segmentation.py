@@ -1,4 +1,4 @@
-"""Ground truth and prediction of semantic segmentation: confusion of pixels, and IoU.
+"""Semantic segmentation compared with the ground truth: pixel confusion and IoU.
 
 Legend: H, W are in pixels; K classes; labels are (H, W) integers.
 """
@@ -56,9 +56,9 @@ class Segmentation:
     """The comparison of a dataset with its predictions.
 
     Attributes:
-        images: in the order of the dataset.
+        images: the images, in the order of the dataset.
         scores: mIoU of each image; NaN if all its pixels are ignored.
-        confusion: numbers of pixels.
+        confusion: the table of pixel counts.
     """
 
     images: list[SegmentedImage]

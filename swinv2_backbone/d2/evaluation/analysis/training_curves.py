@@ -1,4 +1,4 @@
-"""Curves of losses, learning rate and evaluations over a training, drawn with matplotlib."""
+"""Curves of losses, learning rate and evaluations over a run, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Series = dict[int, float]  # iteration -> value
 def read_metrics(file: Path) -> dict[str, Series]:
     """Read Detectron2's metrics.json; return the values of each metric by iteration.
 
-    A resumed training repeats iterations: the values written last are used.
+    A resumed run repeats iterations; the values written last are used.
 
     Raises:
         ValueError: a line is not a JSON object with an iteration.
@@ -28,7 +28,7 @@ def read_metrics(file: Path) -> dict[str, Series]:
             iteration = entry.pop("iteration")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"line {number} of {file} is not a JSON object with an iteration; a training "
+                f"line {number} of {file} is not a JSON object with an iteration; a run "
                 "that was killed can leave an incomplete line: remove it"
             ) from error
         for name, value in entry.items():
@@ -37,7 +37,7 @@ def read_metrics(file: Path) -> dict[str, Series]:
 
 
 def draw_training(series: dict[str, Series]) -> Figure | None:
-    """Draw one panel each for losses, learning rate and evaluations, as far as they exist.
+    """Draw one panel each for losses, learning rate and evaluations, if present.
 
     Returns:
         The figure; None if there is nothing to draw.
