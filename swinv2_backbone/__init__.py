@@ -1,7 +1,7 @@
 """Swin Transformer V2 as a multi-scale backbone; ``swinv2_backbone.d2`` is for Detectron2.
 
-The public names are imported on first use, so that a command can print its help or find a fault in
-its arguments before torch is imported.
+The public names are imported on first use, so that a command can print its help or reject invalid
+arguments without importing torch.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """Scaled cosine attention over windows (paper section 3.2, equation 2).
 
-Legend: T tokens of the whole batch, packed; nW windows; N tokens of a window (Mh * Mw); nH heads; d
+Legend: T tokens of the whole batch, packed; nW windows; N tokens per window (Mh * Mw); nH heads; d
 channels per head; C = nH * d.
 """
 
@@ -26,19 +26,19 @@ MAX_LOGIT_SCALE = math.log(100)
 
 
 def exp_logit_scale(logit_scale: Tensor) -> Tensor:
-    """Return the scale of the cosines, at most 100 and at least float32."""
+    """Return the cosine scale: at most 100, in at least float32."""
     return logit_scale.to(accumulation_dtype(logit_scale.dtype)).clamp(max=MAX_LOGIT_SCALE).exp()
 
 
 def join_qkv_bias(q_bias: Tensor, v_bias: Tensor) -> Tensor:
-    """Return the bias (3C,) of queries, keys and values; keys have none."""
+    """Return the qkv bias (3C,); the part for the keys is zero."""
     return torch.cat((q_bias, torch.zeros_like(q_bias), v_bias))
 
 
 def cosine_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Tensor, attn_mask: Tensor | None
 ) -> Tensor:
-    """Compute ``softmax(cos(q, k) * scale + bias) v``, as a reference for the kernels.
+    """Compute ``softmax(cos(q, k) * scale + bias) v``, the reference for the kernels.
 
     Args:
         q, k, v: (nW, nH, N, d).
@@ -49,7 +49,7 @@ def cosine_attention(
     Returns:
         (nW, nH, N, d) in the dtype of ``v``.
     """
-    # Logits reach 116: half precision would round them by up to 0.25, so they stay in float32.
+    # Logits reach 116, which bfloat16 would round by up to 0.25: compute in at least float32.
     # The eps keeps the gradient of an empty slot (q = k = 0) finite.
     precise = accumulation_dtype(v.dtype)
     with torch.autocast(q.device.type, enabled=False):
@@ -63,7 +63,7 @@ def cosine_attention(
 
 
 def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
-    """Let every token attend to the tokens of its window: the reference implementation.
+    """Compute attention within windows: the reference implementation.
 
     Args:
         qkv: (T, 3C), the queries, keys and values of the packed tokens.
@@ -110,7 +110,7 @@ class WindowAttention(nn.Module):
     ) -> Tensor:
         """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster implementation."""
         if type(self.qkv) is nn.Linear and is_plain(self.qkv):
-            # The bias is not the layer's own: keys have none.
+            # The layer itself has no bias, because keys have none.
             qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
         else:
             qkv = self.qkv(tokens) + self.qkv_bias
@@ -123,5 +123,5 @@ class WindowAttention(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The scale (nH, 1, 1) of the cosines, at most 100 and at least float32."""
+        """The cosine scale (nH, 1, 1): at most 100, in at least float32."""
         return exp_logit_scale(self.logit_scale)

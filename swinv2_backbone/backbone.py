@@ -25,24 +25,25 @@ class SwinV2(nn.Module):
         embed_dim: channels C of the first stage; they double with every stage.
         depths: number of blocks of each stage.
         num_heads: number of attention heads of each stage.
-        window_size: in tokens; one number, one per stage, or one (height, width) per stage.
-        pretrained_window_sizes: the windows the weights were trained with, which normalize the
-            position bias; in the same forms.  Default: ``window_size``, for training from scratch.
-        out_features: the outputs to return, among "res2" ... "res5"; only these have an output
-            norm, and there is no stage after the last of them.
-        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
-        frozen_stages: -1: none; 0: the patch embedding; k: also the first k stages.  Frozen parts
-            get no gradient and stay in eval mode.
+        window_size: window in tokens: one number, one per stage, or one (height, width) per stage.
+        pretrained_window_sizes: the windows the weights were trained with, in the same forms; they
+            normalize the position bias.  Default: ``window_size``, for training from scratch.
+        out_features: the outputs to return, a subset of "res2" ... "res5"; only these have an
+            output norm, and stages after the last of them are not built.
+        drop_path_rate: drop path rate of the last block; rates rise linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the patch embedding, k also the first k stages.  Frozen
+            parts get no gradient and stay in eval mode.
         activation_checkpointing: save only the inputs of blocks for the backward pass.
-        extra_norm_every: a LayerNorm on the main branch after every n-th block; 0: none.
+        extra_norm_every: add a LayerNorm to the main branch after every n-th block of a stage; 0
+            adds none.
         in_channels: channels of the images.
         kernel: the implementation of the blocks: "auto", the fastest for the device; "reference",
-            "tiles" or "triton", see kernels/choose.py.  The results are the same.
+            "tiles" or "triton", see kernels/choose.py.  Results are equal up to rounding.
 
     Attributes:
         channels: channels of each output, by name.
         strides: stride of each output in pixels, by name.
-        pretrained_windows_assumed: True if ``pretrained_window_sizes`` were not given, so that a
+        pretrained_windows_assumed: True if ``pretrained_window_sizes`` was not given, so that a
             checkpoint that specifies them may set them.
 
     Raises:
@@ -105,7 +106,7 @@ class SwinV2(nn.Module):
             ]
             downsample = PatchMerging(widths[stage - 1]) if stage else None
             stages.append(Stage(blocks, window_size=windows[stage], downsample=downsample))
-        # A ModuleList; its type does not include that of its elements.
+        # A ModuleList, whose type does not include its element type.
         self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         self.norms = nn.ModuleDict(
             {name: nn.LayerNorm(self.channels[name]) for name in self.out_features}
@@ -123,8 +124,8 @@ class SwinV2(nn.Module):
         Args:
             images: (B, C_in, H, W), floating point; any height and width from 1 pixel up.
             image_sizes: true (height, width) of each image in pixels, if the batch was padded at
-                the bottom and right (with zeros).  Padding is neither attended nor computed, and
-                its features are zero.  Default: every image is (H, W).
+                the bottom and right (with zeros).  Padding is neither attended to nor computed,
+                and its features are zero.  Default: every image is (H, W).
 
         Returns:
             name -> (B, C, ceil(H / stride), ceil(W / stride)) for each of ``out_features``, in
@@ -143,7 +144,7 @@ class SwinV2(nn.Module):
         Args:
             x: (T, C), the packed tokens of the first stage (see packing.py).
             sizes: (height, width) of each image's map, in tokens.
-            full: (height, width) of the maps of the batch, to which smaller ones are padded.
+            full: (height, width) in tokens, to which all maps of the batch are padded.
         """
         features = {}
         for name, stage in zip(FEATURES, self.layers):
@@ -246,7 +247,7 @@ def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[
     """Return one (height, width) per stage from one number, one per stage, or one pair per stage.
 
     Raises:
-        ValueError: another number of stages, or a window that is not an integer from 1 up.
+        ValueError: the number of stages differs, or a window is not an integer of at least 1.
     """
     given = tuple(windows) if isinstance(windows, Sequence) else (windows,) * stages
     if len(given) != stages:

@@ -28,11 +28,11 @@ class SwinV2Block(nn.Module):
 
     Args:
         dim: channels C.
-        num_heads: heads of the attention.
+        num_heads: number of attention heads.
         pretrained_window: (ph, pw), see :class:`WindowAttention`.
         drop_path: probability of dropping a branch.  Branches are dropped AFTER their norm;
             otherwise the norm's bias would remain.
-        extra_norm: one more LayerNorm on the main branch, as SwinV2-H and -G have.
+        extra_norm: add a LayerNorm to the main branch, as in SwinV2-H and -G.
         activation_checkpointing: recompute the block in the backward pass instead of saving its
             activations.
         kernel: the implementation, see kernels/choose.py.
@@ -74,16 +74,16 @@ class SwinV2Block(nn.Module):
         return self.norm3(x)
 
     def mark_as_built(self) -> None:
-        """Record the current inner modules as those of a plain block, which a kernel may compute.
+        """Record the current inner modules; unless they change, a kernel may compute the block.
 
-        A block whose modules change afterwards is computed by its modules.  Call this after
-        replacing only the position bias on purpose.
+        If they change, the block is computed by its modules.  Call this again after deliberately
+        replacing the position bias, and only then.
         """
         self._parts = self._built = Parts(self)
         self._plain_bias = type(self.attn.cpb_mlp) is PositionBias
 
     def is_plain(self) -> bool:
-        """Return True if the modules inside are as they were built: none replaced, no hooks."""
+        """Return True if the inner modules are as built: none replaced, no hooks."""
         parts = self._parts
         if torch.compiler.is_compiling() or not parts.unchanged_in(self):
             parts = Parts(self, self._built)  # a layer may have been replaced by one of its class
@@ -195,7 +195,7 @@ class Stage(nn.Module):
         super().__init__()
         self.window_size = window_size
         self.downsample = downsample
-        # A ModuleList; its type does not include that of its elements.
+        # A ModuleList, whose type does not include its element type.
         self.blocks = cast(Sequence[SwinV2Block], nn.ModuleList(blocks))
 
     def forward(self, x: Tensor, sizes: tuple[Size, ...]) -> tuple[Tensor, tuple[Size, ...]]:

@@ -40,7 +40,7 @@ def build_backbone(
 
     Raises:
         ValueError: the name is unknown, an argument is out of its range, or the weights are
-            refused.
+            rejected.
         OSError: the weights cannot be fetched or read.
     """
     variant = VARIANTS[variant_name(name)]
@@ -79,8 +79,8 @@ def build_classifier(
 
     Args:
         name, weights, window_size, pretrained_window_sizes: see :func:`build_backbone`.
-        num_classes: default: as many as the weights have; without weights, as many as the
-            published checkpoint has (1000 if there is none).
+        num_classes: default: that of the head in the weights; without one, that of the published
+            checkpoint (1000 if there is none).
 
     Raises:
         ValueError, OSError: see :func:`build_backbone`.
@@ -109,7 +109,7 @@ def model_for(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
 ) -> SwinV2 | SwinV2Classifier:
-    """Build a model of a checkpoint's size with random weights: a classifier if it has a head.
+    """Build a model of a checkpoint's size with random weights; a classifier if it has a head.
 
     Args:
         window_size: default: the windows of the file's own model if the file has them, else the

@@ -8,14 +8,14 @@ from swinv2_backbone.backbone import SwinV2
 
 
 class SwinV2Classifier(nn.Module):
-    """``head(mean of the last feature map)``.
+    """A linear classifier on the mean of the last feature map.
 
     Args:
-        backbone: backbone whose last output, of whichever stage, is classified.
+        backbone: backbone, whose last output is classified, whichever stage it comes from.
         num_classes: 1000 for ImageNet-1k, 21841 for ImageNet-21k.
 
     Raises:
-        ValueError: there are no classes.
+        ValueError: ``num_classes`` is less than 1.
     """
 
     def __init__(self, backbone: SwinV2, num_classes: int):

@@ -45,7 +45,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, branch: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-        """(T, C) -> (T, C), with the sizes of the images' maps."""
+        """(T, C) -> (T, C); ``sizes`` are those of the images' maps."""
         scale = self.scale(branch, sizes)
         return branch if scale is None else branch * scale
 
@@ -71,7 +71,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, images: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-        """(B, C_in, H, W) -> (T, C), the patches of ``sizes[b]`` (in tokens) of image b.
+        """(B, C_in, H, W) -> (T, C): the top-left ``sizes[b]`` (in tokens) of each image b.
 
         Images are zero-padded at the bottom and right to whole patches.
         """
@@ -86,7 +86,7 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """2x2 neighbors to one token of twice the channels: concatenate, reduce, then LayerNorm."""
+    """Merging of 2x2 neighbors into one token of twice the channels, then LayerNorm."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -94,5 +94,5 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(2 * dim)
 
     def forward(self, tokens: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-        """(T, C) -> (T', 2C), of maps of half the sizes, rounded up."""
+        """(T, C) -> (T', 2C); heights and widths are halved, rounding up."""
         return self.norm(self.reduction(neighbors(tokens, sizes)))

@@ -41,7 +41,7 @@ def size_of(maps: Tensor) -> Size:
 
 
 def flat_sizes(sizes: Sequence[Size]) -> list[int]:
-    """Flatten sizes to the list that an operator takes: height and width of each in turn."""
+    """Flatten sizes to the integers that an operator takes: height and width of each in turn."""
     return [length for size in sizes for length in size]
 
 
@@ -111,7 +111,7 @@ def pad_end(x: Tensor, padding: tuple[int, ...]) -> Tensor:
 
 
 def _maps(tokens: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
-    """(T, C) -> views (b, h, w, C): one of all maps if their sizes are equal, else one per map."""
+    """(T, C) -> views (b, h, w, C): a single one if all maps have one size, else one per map."""
     if all(same(size, sizes[0]) for size in sizes):
         return [tokens.view(len(sizes), *sizes[0], tokens.shape[1])]
     parts = tokens.split([h * w for h, w in sizes])

@@ -1,8 +1,8 @@
-"""Plain modules: what they compute follows from their class and their parameters alone.
+"""Plain modules: modules whose class and parameters alone determine what they compute.
 
-A kernel that computes a whole block takes the parameters of the modules inside and does not call
-them.  Hooks, adapters, quantized and parametrized layers would be ignored, so a block looks for
-them in every forward.
+A kernel that computes a whole block reads the parameters of the inner modules without calling the
+modules.  It would ignore hooks, adapters, and quantized or parametrized layers, so a block checks
+for them in every forward.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
-ORDINARY = (nn.Parameter, Tensor, FakeTensor)  # the last: a parameter without memory
+ORDINARY = (nn.Parameter, Tensor, FakeTensor)  # FakeTensor: a parameter without storage
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Return True if calling the module does what its class says, with ordinary parameters.
+    """Return True if a call runs the ``forward`` of the class alone, on ordinary parameters.
 
-    Hooks, a ``forward`` of the instance, and quantized or otherwise special parameters make a
+    Hooks, a ``forward`` set on the instance, and quantized or otherwise special parameters make a
     module not plain.
     """
     hooked = (
@@ -33,7 +33,7 @@ def is_plain(module: nn.Module) -> bool:
 
 
 class Parts:
-    """The modules inside a block, recorded so that a change is noticed in a few microseconds.
+    """The inner modules of a block, recorded so that a change is detected within microseconds.
 
     Args:
         block: the block whose modules, at any depth, are recorded.
@@ -41,7 +41,7 @@ class Parts:
 
     Attributes:
         kinds: the classes of the modules.
-        names: for every module, the names of the parameters that it was built with.
+        names: the names of the parameters that each module was built with.
         norms: the LayerNorms.
     """
 
@@ -60,8 +60,8 @@ class Parts:
     def unchanged_in(self, block: nn.Module) -> bool:
         """Return True if ``block`` contains these modules and no others, and all are plain.
 
-        It is called for every block in every forward, so it is written for speed: the conditions
-        of :func:`is_plain` are repeated here.
+        This runs for every block in every forward, so it is written for speed and repeats the
+        conditions of :func:`is_plain`.
         """
         if list(block._modules.values()) != self._children:
             return False
@@ -88,7 +88,7 @@ class Parts:
 
 
 def _inside(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules inside, as ``modules()`` does, in less time."""
+    """Yield all descendants of a module; faster than ``modules()``."""
     for child in module._modules.values():
         if child is not None:
             yield child

@@ -50,7 +50,7 @@ def offset_grid(window: Size, pretrained: Size, device: torch.device, dtype: tor
 
 
 def bias_of_offsets(offsets: Tensor, parameters: BiasParameters) -> Tensor:
-    """Compute ``16 * sigmoid(mlp(offsets))`` (nH, n) of (n, 2) offsets, in their dtype."""
+    """Compute ``16 * sigmoid(mlp(offsets))`` (nH, n) for (n, 2) offsets, in their dtype."""
     weight1, bias1, weight2 = (parameter.to(offsets.dtype) for parameter in parameters)
     hidden = F.linear(offsets, weight1, bias1).relu_()
     return (16 * torch.sigmoid(F.linear(hidden, weight2))).t().contiguous()
@@ -60,9 +60,10 @@ class PositionBias(nn.Sequential):
     """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every offset in a window.
 
     It is a Sequential so that its parameters have the names of the published files
-    (``cpb_mlp.0.*``, ``cpb_mlp.2.weight``).  In training the MLP runs once per call.  In eval mode
-    the result is cached until the weights change, the module moves or its mode is set again.  (A
-    write through ``parameter.data`` is not detected: call ``eval()`` after it.)
+    (``cpb_mlp.0.*``, ``cpb_mlp.2.weight``).  In training, and whenever its weights get gradients,
+    the MLP runs in every call.  Otherwise the result is cached until the weights change, the module
+    moves or its mode is set again.  (A write through ``parameter.data`` is not detected: call
+    ``eval()`` after it.)
 
     Args:
         num_heads: one bias per head.
@@ -119,7 +120,7 @@ class PositionBias(nn.Sequential):
         if state != self._cached_for:
             self._cache.clear()
             self._cached_for = state
-        table = self._cache.get(window)  # held by this call: another thread may clear the cache
+        table = self._cache.get(window)  # local, as another thread may clear the cache
         if table is None:
             # The cached table must not be an inference tensor, which autograd could not use.
             with torch.inference_mode(False), torch.no_grad():

@@ -19,7 +19,7 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.layers import PATCH_SIZE
 from swinv2_backbone.packing import pack, shrink, size_of
 
-MASK_PATCH, MASK_RATIO = 32, 0.6  # pixels and share: section 4.1
+MASK_PATCH, MASK_RATIO = 32, 0.6  # side in pixels, and share of squares: section 4.1
 TINY = 1e-5  # keeps the loss of a batch without hidden pixels finite
 
 
@@ -30,7 +30,7 @@ class SimMIM(nn.Module):
         backbone: backbone with one output, that of its last stage.
 
     Attributes:
-        stride: stride of that output, of which the sides of images are multiples.
+        stride: stride of that output; the sides of images must be multiples of it.
 
     Raises:
         ValueError: the backbone has other outputs, whose norms would never be trained.
@@ -62,7 +62,7 @@ class SimMIM(nn.Module):
         return masked_l1(self.reconstruct(images, mask), images, mask)
 
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Reconstruct whole images; hidden patches do not enter the model.
+        """Reconstruct whole images from their visible patches.
 
         Args:
             images: (B, C_in, H, W), floating point, normalized by mean and std.
@@ -72,7 +72,7 @@ class SimMIM(nn.Module):
             (B, C_in, H, W)
 
         Raises:
-            ValueError: H or W is not a multiple of the stride, or the mask is not of the images.
+            ValueError: H or W is not a multiple of the stride, or the mask does not fit the images.
         """
         self._check(images, mask)
         sizes = shrink([size_of(images)] * len(images), PATCH_SIZE)
@@ -122,14 +122,14 @@ def random_masks(
     patch: int = MASK_PATCH,
     ratio: float = MASK_RATIO,
 ) -> Tensor:
-    """Draw the hidden patches of square images, equally many in each image.
+    """Draw masks of square images, with equally many hidden patches in each image.
 
     Args:
         count: number of images B.
         image_size: side of the images in pixels.
-        generator: generator on the CPU, which determines the masks.
-        patch: side in pixels of the squares that are hidden as a whole.
-        ratio: share of squares that are hidden, rounded up to a whole number of squares.
+        generator: CPU generator that determines the masks.
+        patch: side in pixels of the squares, each of which is hidden or visible as a whole.
+        ratio: share of squares to hide, rounded up to a whole number of squares.
 
     Returns:
         (B, h, w) bool, for :class:`SimMIM`.
@@ -148,7 +148,7 @@ def random_masks(
 
 
 def check_masking(image_size: int, patch: int, ratio: float) -> None:
-    """Raise ValueError if images cannot be divided into squares, or all or none are hidden."""
+    """Raise ValueError if squares do not tile the images, or if all or none would be hidden."""
     if patch < PATCH_SIZE or patch % PATCH_SIZE:
         raise ValueError(
             f"the mask patch must be a multiple of the backbone's patches of {PATCH_SIZE} pixels, "
@@ -162,6 +162,6 @@ def check_masking(image_size: int, patch: int, ratio: float) -> None:
     squares = (image_size // patch) ** 2
     if not 0 < ratio < 1 or math.ceil(ratio * squares) == squares:
         raise ValueError(
-            f"the mask ratio must leave some of the {squares} squares of an image visible and hide "
-            f"others, got {ratio}: take 0.6, or a smaller mask patch"
+            f"the mask ratio must hide some but not all of the {squares} squares of an image, got "
+            f"{ratio}: take 0.6, or a smaller mask patch"
         )

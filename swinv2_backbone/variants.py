@@ -85,12 +85,13 @@ class Release:
 
     Attributes:
         seed_name: name of the checkpoint in mmpretrain.
-        path: path below ``RELEASES_URL``; the name ends with the first 8 digits of the SHA-256.
+        path: path below ``RELEASES_URL``; the name ends with 8 hexadecimal digits of the SHA-256.
         num_classes: classes of the head: 1000, or the 21841 of ImageNet-21k.
         parameters: parameters in millions, with a head of 1000 classes.
-        seed_flops: multiply-adds per image in 1e9, as mmpretrain counts: without qkv and the two
-            products of attention, with the MLP of the position bias.
-        full_flops: the same as Microsoft counts: with the former, without the latter.
+        seed_flops: multiply-adds per image in 1e9, as counted by mmpretrain: without qkv and both
+            products of attention, but with the MLP of the position bias.
+        full_flops: multiply-adds per image in 1e9, as counted by Microsoft: with qkv and both
+            products of attention, without the MLP of the position bias.
         top1, top5: accuracy on ImageNet-1k in percent; None for a head of 21841 classes.
     """
 

@@ -9,8 +9,8 @@ conventions below are defined in this file only:
 - Pad before shift: a map is first padded at the bottom and right to whole windows, and the padded
   map is rolled.
 - Padding is never attended: a padded position is an empty slot, and an empty slot is a masked key.
-- Per axis and forward, a window is never larger than the largest map of the batch, and a map that
-  fits in one window along an axis is not shifted along it.
+- Along each axis, a window is clipped to the largest map of the batch, and a map that fits in one
+  window is not shifted.
 - The position bias and its pretrained window are not affected by any of this.
 
 Legend: B images; T tokens of the whole batch; nW windows of the whole batch; N slots of a window
@@ -39,14 +39,14 @@ class Partition(NamedTuple):
     shifted: bool
 
 
-EMPTY = -1  # token, or region, of an empty slot
+EMPTY = -1  # token and region of an empty slot
 
 
 class _Permute(torch.autograd.Function):
     """Select the rows ``index`` of ``x``; rows where ``empty`` is True are zero.
 
-    ``inverse`` and ``inverse_empty`` describe the inverse permutation, which gives the gradient: a
-    gather, where autograd would scatter-add row by row.
+    The gradient is a gather by the inverse permutation, ``inverse`` and ``inverse_empty``, where
+    autograd would scatter-add row by row.
     """
 
     @staticmethod
@@ -130,8 +130,8 @@ class WindowLayout:
         """Return the attention mask (nW, N, N), or None if nothing is masked.
 
         True masks key j for query i, as in ``nn.MultiheadAttention``.  A token attends to the
-        tokens of its own region.  An empty slot attends, as a query, to every token of its window:
-        its result is dropped, but a row without a key would be NaN.
+        tokens of its own region.  The query of an empty slot attends to every token of its window:
+        its result is dropped, but a fully masked row would be NaN.
         """
         if self.regions is None:
             return None

@@ -46,11 +46,11 @@ class Difference(NamedTuple):
 
 
 def check_shapes(windows: Sequence[Size], channels: int = 3) -> list[tuple[int, int, int, int]]:
-    """Return three shapes (B, C_in, H, W): below a window, no multiple of 32, several windows.
+    """Return three shapes (B, C_in, H, W) that differ in batch size, height and width.
 
-    The first is smaller than a window of the first stage, the last larger than one of the last.
-    The second is the one to trace, and never small, because a compiler specializes its code for
-    maps of one token.
+    The first is smaller than a window of the first stage; the third is larger than a window of the
+    last stage.  The second is the one to trace; it is no multiple of 32, and never small, because a
+    compiler specializes its code for maps of one token.
 
     Args:
         windows: the window of each stage, in tokens.
@@ -66,7 +66,7 @@ def check_shapes(windows: Sequence[Size], channels: int = 3) -> list[tuple[int, 
 
 
 def random_pixels(shape: Sequence[int]) -> Tensor:
-    """Return whole numbers from 0 to 255 in float32, equal for equal shapes."""
+    """Return whole numbers from 0 to 255 in float32, the same for the same shape."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, tuple(shape), generator=generator).float()
 
@@ -76,7 +76,7 @@ def compare(found: Run, expected: Run, batches: Sequence[Tensor]) -> list[Differ
     """Return the differences of all outputs for all batches (B, C_in, H, W).
 
     Raises:
-        ValueError: the file has other outputs than the model.
+        ValueError: the output names of the file and the model differ.
     """
     differences = []
     for images in batches:

@@ -1,4 +1,4 @@
-"""A backbone or a classifier in the form to be exported, which takes pixels."""
+"""The exportable form of a backbone or a classifier, which takes pixels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Exportable:
-    """A model in the form to be exported, with the outputs that its file must have.
+    """The exportable form of a model, with the outputs that its file must have.
 
     Attributes:
         model: (B, C_in, H, W), pixels -> outputs by name.
         expected: the same, computed by the original model.
         backbone: the original backbone, with its windows and pretrained windows.
         image_format: "RGB" or "BGR", the order of the channels.
-        mean, std: the numbers that normalize pixels, inside the file.
+        mean, std: the numbers that normalize pixels, stored in the file.
         outputs: a description of each output.
-        format_of: returns the format of a name; raises ValueError if it cannot hold the model.
-        one_image: every batch is one image.
+        format_of: returns the format with a name; raises ValueError if it cannot hold the model.
+        one_image: True if the model takes one image at a time.
     """
 
     model: nn.Module
@@ -47,7 +47,7 @@ def exportable_model(model: SwinV2 | SwinV2Classifier) -> Exportable:
     """Return the exportable form of a model that was trained with ImageNet's mean and std.
 
     Raises:
-        ValueError: the images are not RGB, or see :class:`GraphBackbone`.
+        ValueError: the model does not take 3 channels, or see :class:`GraphBackbone`.
     """
     model = model.eval()
     graph: nn.Module

@@ -1,4 +1,4 @@
-"""Exporting a model to a file that is kept only if its outputs equal the model's."""
+"""Exporting a model to a file, which is kept only if its outputs match the model's."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def export_file(
     """Write a model, compare the file with it, and move the file to its path.
 
     Args:
-        model: the form to be exported, pixels -> outputs by name.
+        model: the exportable form, pixels -> outputs by name.
         expected: the original model, for comparison.
         path: the file, replaced if it exists; ONNX above 2 GB has a second file beside it.
         format: the format of the file.
@@ -75,7 +75,7 @@ def export_file(
             show(difference)
         wrong = [str(difference) for difference in differences if not difference.is_small]
         if wrong:
-            raise ValueError(f"{path} is not written, as it differs from the model: {wrong[0]}")
+            raise ValueError(f"{path} was not written: it differs from the model: {wrong[0]}")
         # The file itself last, so that it never exists without the weights beside it.
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
             part.replace(path.with_name(part.name))

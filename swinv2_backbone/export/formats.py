@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 Notes = Mapping[str, str]
 Run = Callable[[Tensor], dict[str, Tensor]]  # (B, C_in, H, W), pixels -> outputs by name
 
-AXES = {0: "batch", 2: "height", 3: "width"}  # the input's axes of any length
+AXES = {0: "batch", 2: "height", 3: "width"}  # the dynamic axes of the input
 INPUT = "images"
 # The newest operator set that PyTorch writes.
 OPSET = 23
@@ -54,7 +54,7 @@ def trace(model: nn.Module, images: Tensor) -> ExportedProgram:
     Raises:
         RuntimeError: the model cannot be traced, or specializes the graph to a size.
     """
-    # By default PyTorch specializes graphs to axes longer than 1; maps of small images are shorter.
+    # By default PyTorch assumes that dynamic axes are longer than 1; maps of small images are not.
     import torch.fx.experimental._config as tracing
 
     any_length = {axis: torch.export.Dim.DYNAMIC for axis in AXES}
@@ -147,7 +147,7 @@ def _missing_compiler() -> str | None:
     candidates = (os.environ.get("CXX"), "g++", "clang++")
     if any(name and shutil.which(name) for name in candidates):
         return None
-    return "compiles, and finds no C++ compiler: install g++ or set CXX, or take torch-export"
+    return "needs a C++ compiler: install g++, set CXX, or use torch-export"
 
 
 FORMATS = {

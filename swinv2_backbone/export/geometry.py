@@ -1,8 +1,8 @@
 """The window layout as tensor operations, for graphs that run at every size.
 
 A graph is traced once and runs at every batch size, height and width, so the layout cannot depend
-on Python decisions.  Where windows.py loops over images, this module computes the image, window,
-row and column of every token and every slot from its number.
+on control flow in Python.  Where windows.py loops over images, this module computes the image,
+window, row and column of every token and every slot from its index.
 
 The layout differs from windows.py in two ways that do not change the results: all images of a batch
 have one size, and a window larger than the map keeps its size, with empty slots outside the map.
@@ -29,7 +29,7 @@ def graph_layout(
     window_rows, window_columns = (height + mh - 1) // mh, (width + mw - 1) // mw
     slots = torch.arange(batch * window_rows * window_columns * mh * mw, device=device)
     tokens = torch.arange(batch * height * width, device=device)
-    # Sizes as tensors, because ONNX has no remainder of a tensor by a symbol.
+    # Sizes as tensors, because ONNX cannot take the remainder of a tensor by a symbol.
     h, w, nh, nw = (
         torch.scalar_tensor(n, dtype=torch.int64, device=device)
         for n in (height, width, window_rows, window_columns)

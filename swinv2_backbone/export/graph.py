@@ -1,8 +1,8 @@
-"""The form of a model to be exported: one graph for every batch size, height and width.
+"""The exportable form of a model: one graph for every batch size, height and width.
 
-It shares the layers of the original model.  It replaces Python decisions by tensor operations
-(geometry.py), and the position bias by a constant for the windows and pretrained windows of the
-model at that time.  For inference only.
+It shares the layers of the original model.  It replaces control flow in Python by tensor operations
+(geometry.py), and the position bias by a constant for the current windows and pretrained windows of
+the model.  It is for inference only.
 
 Legend: B images; T tokens of the whole batch, packed (see packing.py); C channels; nH heads; N
 tokens in a window.
@@ -124,7 +124,7 @@ class GraphClassifier(nn.Module):
 
 
 class FromPixels(nn.Module):
-    """``model((pixels - mean) / std)``, with the numbers inside the file.
+    """``model((pixels - mean) / std)``, with ``mean`` and ``std`` stored in the file.
 
     Args:
         model: normalized images -> outputs by name.

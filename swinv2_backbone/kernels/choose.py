@@ -1,4 +1,4 @@
-"""The choice of the kernel that computes a block; it is made in this file only.
+"""The choice of the kernel that computes a block, which is made in this file only.
 
 - "reference": ``attention.window_attention`` and the modules of the block.
 - "tiles": the whole block on a CPU, tile by tile (cpu/block.py).
@@ -43,7 +43,7 @@ TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def asked_for(kernel: str) -> str:
-    """Return the kernel to build a model with: the argument, or the environment variable.
+    """Return the kernel to build a model with: the environment variable, if set, or the argument.
 
     Raises:
         ValueError: the kernel does not exist.
@@ -56,7 +56,7 @@ def asked_for(kernel: str) -> str:
 
 
 def is_traced() -> bool:
-    """Return True while a model is traced or exported: the graph must show standard operators."""
+    """Return True while a model is traced or exported: the graph needs standard operators."""
     return torch.jit.is_tracing() or is_exporting()
 
 
@@ -79,12 +79,12 @@ def choose(
 
     Args:
         asked: one of ``KERNELS``.
-        device, dtype: of the block's tokens.
+        device, dtype: device and dtype of the block's tokens.
         window: (Mh, Mw).
         head_dim: channels per head.
-        plain: the modules inside the block are those it was built with, without hooks.  Any other
-            block is computed by its modules, because the kernels of whole blocks do not call them.
-        plain_bias: the position bias is the log-spaced one, which "triton" computes by itself.
+        plain: True if the inner modules are those the block was built with, without hooks.  Any
+            other block is computed by its modules, because whole-block kernels do not call them.
+        plain_bias: True if the position bias is a ``PositionBias``, which "triton" computes itself.
 
     Raises:
         ValueError: the kernel that was asked for is not available.
@@ -95,7 +95,7 @@ def choose(
     return kernel
 
 
-# Cached for each stage and geometry, because a block chooses in every forward.
+# Cached, because every block chooses in every forward.
 kept_choice = lru_cache(maxsize=256)(choose)
 
 
@@ -110,7 +110,8 @@ def available(
         raise ValueError(f"kernel 'triton' {why}: use kernel='auto'")
     if kernel is Kernel.TILES and device.type != "cpu":
         raise ValueError(
-            f"kernel 'tiles' runs on CPUs only, the model is on {device.type}: use kernel='auto'"
+            f"kernel 'tiles' runs on CPUs only, but the model is on {device.type}: use "
+            "kernel='auto'"
         )
     return kernel
 
@@ -130,7 +131,7 @@ def why_not_triton(
     if not has_triton():
         return "needs Triton and a C compiler"
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"needs a GPU, the model is on {device}"
+        return f"needs a GPU, but the model is on {device}"
     if head_dim != TRITON_HEAD_DIM:
         return f"supports only {TRITON_HEAD_DIM} channels per head, got {head_dim}"
     if dtype not in TRITON_DTYPES:

@@ -41,7 +41,7 @@ class Operator(Generic[Arguments]):
         empty_results: arguments -> uninitialized results of ``forward``, for fake tensors.
         empty_gradients: the same for ``backward``.
         to_save: (arguments, saved activations) -> the arguments that ``backward`` takes.
-        saves_output: ``backward`` takes the output as the first of the saved activations.
+        saves_output: True if the output is the first of the saved activations.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Operator(Generic[Arguments]):
         return getattr(torch.ops.swinv2, f"{self.name}_backward")(grad, activations, *arguments)
 
     def differentiable(self, arguments: Arguments) -> Tensor:
-        """Return the output alone, bypassing PyTorch's dispatcher, which saves time."""
+        """Return the output alone; faster, because it bypasses PyTorch's dispatcher."""
         learned = [
             tensor
             for field, value in zip(self.types, arguments)
@@ -84,10 +84,10 @@ class Operator(Generic[Arguments]):
         return _Direct.apply(self, arguments, *learned)
 
     def save(self, ctx: Any, arguments: Arguments, results: Sequence[Tensor]) -> None:
-        """Save arguments and activations in the context of autograd."""
+        """Save arguments and activations in the autograd context."""
         activations = results if self.saves_output else results[1:]
         tensors: list[Tensor] = []
-        ctx.form = []  # for each field the number of its tensors, or its value
+        ctx.form = []  # per field: None for a tensor, the length of a list of tensors, or the value
         for kind, value in zip(self.types.values(), self.to_save(arguments, activations)):
             if kind is Tensor:
                 tensors.append(value)
@@ -98,7 +98,7 @@ class Operator(Generic[Arguments]):
         ctx.save_for_backward(*tensors, *activations)
 
     def load(self, ctx: Any) -> tuple[Arguments, list[Tensor]]:
-        """Return the arguments and the activations that were saved."""
+        """Return the saved arguments and activations."""
         tensors = list(ctx.saved_tensors)
         values: list[Any] = []
         for kind, value in zip(self.types.values(), ctx.form):
@@ -171,7 +171,7 @@ class _Direct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         operator = ctx.operator
         arguments, activations = operator.load(ctx)
-        if torch.is_grad_enabled():  # a second derivative: the operator raises an error
+        if torch.is_grad_enabled():  # double backward: the operator raises an error
             return None, None, *operator.call_backward(grad, activations, arguments)
         return None, None, *operator.backward(grad, activations, arguments)
 

@@ -1,4 +1,4 @@
-"""Comparison of a kernel with the reference, before it is used for the first time."""
+"""Comparison of a kernel with the reference before its first use."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _checked: dict[tuple[Check, torch.device, torch.dtype], bool] = {}
 def check_once(
     check: Check, device: torch.device, dtype: torch.dtype, tolerances: Tolerances = TOLERANCES
 ) -> None:
-    """Compare a kernel with the reference at its first use on a device in a dtype.
+    """Compare a kernel with the reference before its first use with a device and dtype.
 
     This detects wrong results from a compiler or driver that the kernels were not tested with.
-    (A graph of torch.compile is never checked.)
+    (Graphs of torch.compile are not checked.)
 
     Args:
         check: function that returns the results of a kernel and those of the reference in float64.
@@ -48,9 +48,9 @@ def check_once(
     """
     if _checked.get((check, device, dtype)):
         return
-    _checked[check, device, dtype] = True  # set before, because the check itself uses the kernel
+    _checked[check, device, dtype] = True  # set first, because the check itself uses the kernel
     try:
-        # A separate thread has none of the contexts of the caller: autocast, inference mode,
+        # A separate thread inherits none of the caller's contexts: autocast, inference mode,
         # activation checkpointing.
         with ThreadPoolExecutor(1) as thread:
             for window in (8, 12):  # one block of queries, and several

@@ -2,14 +2,12 @@
 
 Shifting, rolling and masking have the following effect: every axis of a map is cut into segments,
 and a token attends to the tokens of its own clipped window, which is a segment of rows by a segment
-of columns.  The
-cuts of unshifted windows of M tokens are at M, 2M, ...; those of shifted windows at M / 2,
-M / 2 + M, ...; the first and the last segment may be shorter.  A clipped window contains only real
-tokens, so there is nothing to pad or mask.  The position bias depends only on offsets, so the bias
-of a clipped window is the corner of the bias of a whole window.
+of columns.  Unshifted windows of M tokens cut at M, 2M, ..., shifted ones at M / 2, M / 2 + M, ...;
+the first and the last segment may be shorter.  A clipped window contains only real tokens, so there
+is nothing to pad or mask.  The position bias depends only on offsets, so the bias of a clipped
+window is the corner of the bias of a whole window.
 
-A tile is what a CPU computes at a time: a run of consecutive packed tokens that consists of clipped
-windows.
+A tile is the unit of work on a CPU: consecutive packed tokens that form clipped windows.
 
 (``windows.py`` describes the same windows with padding, rolling and a mask; tests compare the two.)
 """
@@ -64,13 +62,13 @@ class Group(NamedTuple):
 
     size: Size  # (h, w) of one window
     grid: Size  # (k, n)
-    first: int  # token of the first map
+    first: int  # first token of the first window, within the tile
     steps: Size  # tokens from one window to the next, downward and to the right
     maps: int
     map_size: Size
 
     def windows(self, tokens: Tensor, parts: int = 1) -> Tensor:
-        """(n, parts * G, d) of the tile -> (parts, maps, k, n, G, h, w, d), a view."""
+        """(tokens of the tile, parts * G, d) -> (parts, maps, k, n, G, h, w, d), a view."""
         (h, w), (k, n), (down, right) = self.size, self.grid, self.steps
         (height, width), (token, head, channel) = self.map_size, tokens.stride()
         heads = tokens.shape[1] // parts

@@ -40,7 +40,7 @@ def some_mask() -> Tensor:
 
 
 def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """Return q, k, v, scale and bias; the last two at least in float32, as the module has them."""
+    """Return q, k, v, scale and bias; the last two in at least float32, as in the module."""
     precise = torch.promote_types(dtype, torch.float32)
     qkv = pictures(3, WINDOWS, HEADS, TOKENS, CHANNELS).to(dtype).unbind()
     scale = torch.tensor([2.0, 7.0], dtype=precise).view(HEADS, 1, 1)
@@ -66,7 +66,7 @@ def test_gradients_of_the_position_bias_pass_gradcheck(window, pretrained):
     def of_parameters(*parameters: Tensor) -> Tensor:
         return functional_call(bias, dict(zip(names, parameters)), (window,))
 
-    # In random directions: one parameter at a time, the MLP's 2,560 take minutes.
+    # In random directions: checking the MLP's 2,560 parameters one by one takes minutes.
     assert gradcheck(of_parameters, leaves, fast_mode=True)
 
 
@@ -152,7 +152,7 @@ def test_queries_and_keys_of_zero_have_finite_gradients(dtype):
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_precision_attention_is_as_exact_as_its_inputs(dtype):
     q, k, v, scale, bias = inputs(dtype)
-    scale = scale * 14  # 28 and 98: logits that half precision would round by up to 0.25
+    scale = scale * 14  # 28 and 98: bfloat16 would round such logits by up to 0.25
     exact = [x.double() for x in (q, k, v, scale, bias)]
     out = cosine_attention(q, k, v, scale, bias, None)
     assert out.dtype == dtype

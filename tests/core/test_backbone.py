@@ -34,7 +34,7 @@ from swinv2_backbone.windows import Partition
 CPU = torch.device("cpu")
 OUT_FEATURES = [names for n in range(1, 5) for names in itertools.combinations(FEATURES, n)]
 # Bounds of largest_difference to the oracle; measured 9e-14 and 1.6e-4.  The random weights make
-# logits of up to 116, of which float32 loses much: the oracle's own code in float32 loses 1.9e-4.
+# logits of up to 116, for which float32 is imprecise: the oracle in float32 is off by 1.9e-4.
 FLOAT64, FLOAT32 = 1e-11, 5e-4
 
 
@@ -114,11 +114,11 @@ def test_set_window_size_equals_the_oracle_with_the_old_pretrained_windows():
 
 
 def model_for_invariance(dtype: torch.dtype) -> tuple[SwinV2, float]:
-    """Return a model, and a bound of the change of its features by irrelevant changes of the input.
+    """Return a model, and a bound on the change of its features under irrelevant input changes.
 
-    In float32 the logit scales are those of a new model, 10: a scale of 100, as `randomize` gives
-    it, makes 1e-6 in a token 1e-4 in a logit (measured: 3.2e-5 in a feature).  In float64 it is
-    the 100.  Measured: 4.3e-6 and 4e-14.
+    In float32 the logit scale is that of a new model, 10: with a scale of 100, as set by
+    `randomize`, 1e-6 in a token becomes 1e-4 in a logit (measured: 3.2e-5 in a feature).  In
+    float64 the scale is 100.  Measured with these: 4.3e-6 and 4e-14.
     """
     model = backbone(FOUR_STAGES).to(dtype).eval()
     if dtype == torch.float32:
@@ -130,7 +130,7 @@ def model_for_invariance(dtype: torch.dtype) -> tuple[SwinV2, float]:
 
 @torch.no_grad()
 def check_features_as_alone(images: list[Tensor], batch: Tensor, dtype: torch.dtype) -> None:
-    """Check that every image of a batch has the features it has alone, and zeros outside."""
+    """Check that every image of a batch has the same features as alone, and zeros outside."""
     model, bound = model_for_invariance(dtype)
     together = model(batch.to(dtype), [tuple(image.shape[1:]) for image in images])
     for index, image in enumerate(images):
@@ -274,7 +274,7 @@ def test_drop_path_of_frozen_stages_is_off():
 def kept_branches(block: SwinV2Block, x: Tensor, partition: Partition) -> tuple[Tensor, ...]:
     """Return the block's output if neither, the first, the second, or both branches are kept.
 
-    At a rate of 0.5 a branch that is kept counts twice.
+    At a rate of 0.5, a kept branch is multiplied by 2.
     """
     first = x + 2 * block.norm1(block.attn(x, partition))
     return x, first, x + 2 * block.norm2(block.mlp(x)), first + 2 * block.norm2(block.mlp(first))
@@ -352,7 +352,7 @@ def test_outputs_have_their_names_channels_strides_and_sizes(size):
 
 
 def test_output_norms_end_the_features():
-    model = SwinV2(**FOUR_STAGES).eval()  # fresh, so with norms of weight 1 and bias 0
+    model = SwinV2(**FOUR_STAGES).eval()  # new, so with norms of weight 1 and bias 0
     for feature in model(pictures(1, 3, 64, 96)).values():
         assert feature.mean(dim=1).abs().max() < 1e-5
         assert (feature.var(dim=1, correction=0) - 1).abs().max() < 1e-2

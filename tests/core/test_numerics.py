@@ -1,4 +1,4 @@
-"""Precisions: all results are finite, and not far from float64."""
+"""Precision: all results are finite and close to those in float64."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ MODES = [
     (torch.float16, False),
     (torch.bfloat16, True),
     (torch.float16, True),
-]  # dtype, autocast or else .to(dtype)
-SIZES = [64, 72]  # with windows of 8: maps of 16, 8, 4, 2 without, of 18, 9, 5, 3 with padding
+]  # dtype, and whether by autocast or by .to(dtype)
+SIZES = [64, 72]  # with windows of 8: maps of 16, 8, 4, 2 (no padding) and of 18, 9, 5, 3 (padding)
 LOSS_SCALE = 2.0**10
 
-# Root mean square of the error of a feature, over that of the feature.  Measured: 1.5e-6, 2.9e-2
-# and 3.8e-3, the same with and without autocast: 12, 4 and 4 units of the dtype's precision.
+# Root mean square error of a feature, relative to its root mean square.  Measured: 1.5e-6, 2.9e-2
+# and 3.8e-3, with and without autocast: 12, 4 and 4 units of the dtype's precision.
 DRIFT = {torch.float32: 5e-6, torch.bfloat16: 6e-2, torch.float16: 8e-3}
 
 
 def model_of_scale(logit_scale: float | None) -> SwinV2:
-    """Build a model of random weights, with the biases of q and v at 0 as in a new one: queries and
-    keys of empty slots are exactly zero.  None: scales of 5 to 100, above which they are clamped.
+    """Build a model with random weights.
+
+    The biases of q and v are 0, as in a new model, so queries and keys of empty slots are exactly
+    zero.  None: scales from 5 to 100, above which they are clamped.
     """
     model = backbone(FOUR_STAGES, window_size=8)
     for stage in model.layers:

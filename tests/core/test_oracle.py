@@ -176,12 +176,12 @@ def attend(state: dict[str, Tensor], x: Tensor, allowed: Tensor) -> Tensor:
 
 
 def test_attention_of_two_tokens_equals_the_softmax_worked_out_by_hand():
-    x = torch.tensor([[3.0, 0.0], [0.0, 5.0]])  # cosines 1 and 0, whatever the lengths
+    x = torch.tensor([[3.0, 0.0], [0.0, 5.0]])  # cosines 1 and 0, whatever the norms
     everyone = torch.ones(2, 2, dtype=torch.bool)
     state = attention_state(torch.zeros(1, 2), logit_scale=math.log(2))
     keep = math.exp(2) / (math.exp(2) + 1)  # logits 2 and 0; the equal bias cancels
     close(attend(state, x, everyone), [[3 * keep, 5 * (1 - keep)], [3 * (1 - keep), 5 * keep]])
-    # the query in row 1 sees the key in row 0 at offset +1, t = 1 / 3; the other way round, -1 / 3
+    # The key in row 0 is at offset +1 from the query in row 1, t = 1 / 3; the reverse is -1 / 3.
     state = attention_state(torch.tensor([[3.0, 0.0]]), logit_scale=math.log(2))
     down = 16 / (1 + math.exp(-1)) - 8  # bias of row 0 over row 1, for the query in row 1
     own = math.exp(2) / (math.exp(2) + math.exp(down))

@@ -1,10 +1,10 @@
 """The same random weights in ours and in timm, Hugging Face transformers and torchvision.
 
-At the image size of each variant nothing is padded, and there the peers' maths is right.
+At the image size of each variant nothing is padded, so the peers' attention is correct.
 
-In float32 the features agree to 1e-5, as long as attention is about as sharp as in a fresh model.
-With heads as sharp as the maths allows (logits up to 100 + 16) float32 alone is 2e-4 away from
-float64, in the peers as much as in ours; so such weights are compared in float64, to 1e-10.
+In float32 the features agree to 1e-5 if attention is about as sharp as in a new model.  With the
+largest logits (up to 100 + 16), float32 differs from float64 by 2e-4, in the peers as in ours; such
+weights are compared in float64, to 1e-10.
 """
 
 from functools import lru_cache
@@ -32,10 +32,10 @@ FAST_IN_FLOAT64 = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
 def peers_of(variant: Variant) -> list[str]:
     """List the peers that have this variant."""
     if variant.extra_norm_every:
-        return []  # the extra norms of SwinV2-H and -G are in none of them
+        return []  # no peer has the extra norms of SwinV2-H and -G
     if len(set(variant.window_sizes + variant.pretrained_window_sizes)) > 1:
-        # torchvision has one window for all stages, which it pads small maps to, and normalizes
-        # the bias by that window, whatever the weights were trained with.
+        # torchvision has one window for all stages, pads small maps to it, and normalizes the bias
+        # by it, whatever window the weights were trained with.
         return ["timm", "hugging_face"]
     return ["timm", "hugging_face", "torchvision"]
 
@@ -60,12 +60,12 @@ class Run(NamedTuple):
 @lru_cache(maxsize=1)  # the peers of a variant are compared one after the other
 @torch.no_grad()
 def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) -> Run:
-    """Run ours on random images, with random weights; in float64 with the sharpest attention."""
+    """Run ours on random images with random weights; in float64 with the sharpest attention."""
     model = randomize(build_backbone(name), seed=0).eval().to(dtype)
     if dtype == torch.float32:
         for key, parameter in model.named_parameters():
             if key.endswith("logit_scale"):
-                parameter.div_(2)  # exp from 2 to 14 instead of 5 to 200; a fresh model has 10
+                parameter.div_(2)  # exp from 2 to 14 instead of 5 to 200; a new model has 10
     images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
     return Run(model, images, model(images))
 
@@ -74,8 +74,8 @@ def run(name: str, size: tuple[int, int], dtype: torch.dtype, batch: int = 1) ->
 def differences(ours: Run, peer: str, name: str) -> dict[str, float]:
     """Return the largest absolute difference of every feature between ours and a peer's.
 
-    The peers know our output norms of res2 to res4 as little as any checkpoint does: those are
-    applied to the outputs of their stages here. That of res5 is their own final norm.
+    Like checkpoints, the peers have no output norms for res2 to res4, so ours are applied to the
+    outputs of their stages here.  The norm of res5 is their own final norm.
     """
     model = PEERS[peer].model(ours.model.state_dict(), name, tuple(ours.images.shape[-2:]))
     if ours.images.dtype == torch.float64:
@@ -111,8 +111,8 @@ def test_features_agree_in_float64_with_the_sharpest_attention(name: str, peer: 
     assert all(value <= 1e-10 for value in found.values()), found
 
 
-# Not Hugging Face: it settles the shift of both axes by the height alone, and so does not shift the
-# width of 16 of the map of stage 4, as the height of 8 fits into one window.
+# Not Hugging Face, which decides the shift of both axes by the height alone: in stage 4 it does not
+# shift the width of 16, because the height of 8 fits in one window.
 @pytest.mark.parametrize("peer", ["timm", "torchvision"])
 def test_features_of_wide_images_agree(peer: str) -> None:
     name = "swinv2_tiny_window8_256"

@@ -48,7 +48,7 @@ def expected_bias(bias: PositionBias, window: Size, pretrained: Size) -> Tensor:
 
 
 def shared_offsets(table: Tensor, window: Size, smaller: Size) -> Tensor:
-    """Return the part of a table that a smaller window has as well, (nH, 2 h - 1, 2 w - 1)."""
+    """Return the part of a table that a smaller window shares, (nH, 2 h - 1, 2 w - 1)."""
     table = table.view(len(table), 2 * window[0] - 1, 2 * window[1] - 1)
     rows, columns = (large - small for large, small in zip(window, smaller))
     return table[:, rows : table.shape[1] - rows, columns : table.shape[2] - columns]
@@ -258,7 +258,7 @@ def average_in_place(bias: PositionBias) -> None:
 
 
 def average_through_data(bias: PositionBias) -> None:
-    """Change them as older code does, which raises no version, so the mode must be set again."""
+    """Change weights through ``data``, which raises no version: the mode must be set again."""
     for p in bias.parameters():
         p.data.lerp_(torch.ones_like(p), 0.5)
     bias.eval()

@@ -34,7 +34,7 @@ def sides(longest: int) -> st.SearchStrategy[int]:
 
 
 def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Return the largest difference, relative to the largest number of each feature."""
+    """Return the largest difference of a feature, relative to the feature's largest value."""
     return max(
         float((one[name] - other[name]).abs().max() / one[name].abs().max().clamp(min=1))
         for name in one
@@ -88,7 +88,7 @@ def test_200_sizes_up_to_1500_pixels(record_figures):
 
 
 def check_alone(height: int, width: int, more: tuple[int, int], window: int) -> float:
-    """Compare an image alone with the same in the corner of a batch, beside one that fills it."""
+    """Compare an image alone with the same image padded, in a batch with a larger image."""
     found = model(window)
     image = pictures(1, 3, height, width)
     whole = pictures(2, 3, height + more[0], width + more[1], seed=1)

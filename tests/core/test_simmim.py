@@ -86,8 +86,8 @@ def test_every_square_is_hidden_equally_often():
         (16, 32, 0.6, "multiple of the mask patch 32, got 16: take 32"),
         (64, 6, 0.6, "multiple of the backbone's patches of 4 pixels, got 6"),
         (64, 0, 0.6, "multiple of the backbone's patches of 4 pixels, got 0"),
-        (64, 32, 0.0, "visible and hide others, got 0.0"),
-        (64, 32, 0.9, "some of the 4 squares of an image visible and hide others, got 0.9"),
+        (64, 32, 0.0, "but not all of the 4 squares of an image, got 0.0"),
+        (64, 32, 0.9, "hide some but not all of the 4 squares of an image, got 0.9"),
     ],
 )
 def test_images_that_cannot_be_masked_so_are_refused(image_size, patch, ratio, words):
@@ -251,7 +251,7 @@ def test_they_load_into_a_simmim_whole(tmp_path):
 
 
 def test_a_published_file_starts_a_pre_training(tmp_path):
-    """The backbone is loaded; token and decoder, which have other names, start anew."""
+    """The backbone is loaded; the mask token and decoder, whose names differ, keep new weights."""
     state = native_state(SMALL)
     backbone = publishers_classifier(SMALL, num_classes=1).backbone
     model = SimMIM(backbone)

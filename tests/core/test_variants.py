@@ -1,4 +1,4 @@
-"""The published models: their sizes and windows, copied again from the published tables."""
+"""The published models: their sizes and windows, copied independently from the publications."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Window layouts, against the oracle's statement of the tokens that attend to each other."""
+"""Window layouts, compared with the oracle's pairs of tokens that attend to each other."""
 
 import itertools
 from math import ceil, prod
@@ -104,7 +104,7 @@ def test_allowed_pairs_equal_the_oracle_on_every_small_map(window, shifted):
         assert layout.window == (min(window[0], size[0]), min(window[1], size[1]))
         allowed = allowed_pairs(layout)
         assert torch.equal(allowed, may_attend(size, window, shifted)), (size, window)
-        # What attends lies in its window as in its map, so that the bias has the right offset.
+        # Pairs that attend have the same offset in the window as in the map, as the bias requires.
         own = torch.cartesian_prod(*(torch.arange(length) for length in size))
         place = place_in_window(layout)
         wrong = (own[:, None] - own[None] != place[:, None] - place[None]).any(dim=-1)
@@ -119,7 +119,7 @@ def test_every_slot_has_a_real_key(window):
             continue
         assert not masked.all(dim=-1).any(), (height, width)
         keys = layout.permutation.empty
-        if keys is not None:  # and an empty slot is nobody's key
+        if keys is not None:  # every empty slot is masked as a key
             empty = keys.view(len(masked), 1, -1).expand_as(masked)
             assert masked[empty].all(), (height, width)
 

@@ -1,4 +1,4 @@
-"""Exported files equal the model, also at sizes that were not traced; so do compiled graphs."""
+"""Exported files and compiled graphs match the model, also at sizes that were not traced."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_layout_of_a_graph_equals_the_models(window, shifted):
 
 
 def pairs(layout: WindowLayout) -> set:
-    """Return all (query, key, offset) that attend."""
+    """Return all (query, key, offset) for which attention is allowed."""
     tokens = layout.permutation.token_of_slot.view(len(layout.regions), -1)
     allowed, width = ~layout.attn_mask(), layout.window[1]
     found = set()
@@ -169,7 +169,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path):
     def wrong(images: Tensor) -> dict[str, Tensor]:
         return {name: value + (len(images) == 3) for name, value in found.expected(images).items()}
 
-    with pytest.raises(ValueError, match=r"model.pt2 is not written.*3 of 30x20: res2"):
+    with pytest.raises(ValueError, match=r"model.pt2 was not written.*3 of 30x20: res2"):
         images = pixels((1, 9, 9), (2, 21, 20), (3, 30, 20))
         export_file(found.model, wrong, path, FORMATS["torch-export"], images, notes={})
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
@@ -214,7 +214,7 @@ def test_impossible_targets_are_refused_before_any_work(tmp_path, monkeypatch):
             check_target(path, name, overwrite=False)
     check_target(there, "onnx", overwrite=True)
     monkeypatch.setattr(formats.shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match="no C.. compiler"):
+    with pytest.raises(ValueError, match="needs a C.. compiler"):
         check_target(tmp_path / "a.pt2", "aoti", overwrite=False)
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs onnx, onnxscript, onnxruntime: pip install"):
@@ -334,7 +334,7 @@ def test_parts_of_detectron2_models_are_exported_for_every_size(stem, what, name
 
 @pytest.mark.parametrize("stem", ["mask_rcnn_swinv2", "cascade_mask_rcnn_swinv2_tiny"])
 def test_a_whole_detector_is_exported_to_onnx(stem, tmp_path):
-    """The threshold is passed by some boxes of some images."""
+    """Some boxes of some images pass the threshold."""
     model = small_model(stem, **{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0135"})
     shapes = [(1, 1, 1), (1, 45, 77), (1, 64, 64), (1, 128, 160)]
     seen = checked(model, "detector", "onnx", tmp_path, shapes)
@@ -375,7 +375,7 @@ TWENTY = [
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("with_fpn", [False, True])
 def test_torch_compile_makes_one_graph_for_twenty_sizes(with_fpn, dynamic):
-    """The FPN's images are padded, each to another extent that only its pixels show."""
+    """The FPN's images are padded; the extent of each is known only from its pixels."""
     model = small_model("mask_rcnn_swinv2").backbone if with_fpn else backbone(FOUR_STAGES).eval()
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
@@ -394,7 +394,7 @@ def test_torch_compile_makes_one_graph_for_twenty_sizes(with_fpn, dynamic):
 
 
 def test_padding_is_read_from_images_inside_a_compiled_graph():
-    """Forward and backward also work for other extents than in the traced images."""
+    """Forward and backward also work for extents that differ from those in the traced images."""
     from swinv2_backbone.d2 import D2SwinV2
 
     size = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 3}

@@ -1,4 +1,4 @@
-"""The choice of a kernel: by device, by request, and never ignoring what users add to a block."""
+"""The choice of a kernel: by device, by request, and by the changes that users make to a block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CASE = {
 
 
 def choose_on(device: str, asked: str, **changes) -> Kernel:
-    """Choose for a device, whether the device is there or not."""
+    """Choose for a device, whether or not it is present."""
     return choose(asked, torch.device(device), **CASE | changes)
 
 
@@ -71,7 +71,7 @@ def test_auto_is_the_fastest_that_is_available(monkeypatch, device, changes, ker
 @pytest.mark.parametrize(
     "device, changes, words",
     [
-        ("cpu", {}, "needs a GPU, the model is on cpu"),
+        ("cpu", {}, "needs a GPU, but the model is on cpu"),
         ("cuda", {"head_dim": 16}, "supports only 32 channels per head, got 16"),
         ("cuda", {"dtype": torch.float64}, "supports only float32, .* got torch.float64"),
         ("cuda", {"window": (8, 80)}, "supports only windows up to 64 tokens wide, got 80"),
@@ -88,7 +88,7 @@ def test_a_kernel_that_is_not_available_is_refused(monkeypatch, device, changes,
 
 
 def test_tiles_are_refused_on_other_devices_than_a_cpu():
-    with pytest.raises(ValueError, match="kernel 'tiles' runs on CPUs only, the model is on cuda"):
+    with pytest.raises(ValueError, match="'tiles' runs on CPUs only, but the model is on cuda"):
         choose_on("cuda", "tiles")
 
 
@@ -185,7 +185,7 @@ def test_hooks_inside_a_block_are_called():
 
 
 class Doubled(nn.Linear):
-    """A layer in the place of ours, as adapters and quantization put it there."""
+    """A layer that replaces ours, as in adapters and quantization."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
@@ -250,11 +250,11 @@ def test_a_changed_layer_counts_in_every_kernel(change):
     assert largest_difference(*results) < 1e-4
 
 
-# Changes of a block after its first forward; each returns how to undo it, or None.
+# Changes of a block after its first forward; each returns a function that undoes it, or None.
 
 
 class Adapter(nn.Module):
-    """A layer with a low-rank addition, as LoRA has it."""
+    """A layer with a low-rank update, as in LoRA."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
@@ -267,7 +267,7 @@ class Adapter(nn.Module):
 
 
 class Rounded(Tensor):
-    """A weight that linear layers use in few steps, as quantized ones are."""
+    """A weight that linear layers round to few steps, like a quantized one."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -462,7 +462,7 @@ def test_a_layer_replaced_by_another_of_its_class_is_used_in_tiles(tiled):
     assert not differ(outcome(model), before)
     assert tiled == 2 * ALL_BLOCKS
     block = model.layers[0].blocks[0]
-    assert block._parts.unchanged_in(block)  # seen once, not in every forward
+    assert block._parts.unchanged_in(block)  # recorded anew, so not compared in every forward
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,13 @@ PARTITIONS = [
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
 ]
-# Bytes of a tile, of its logits, and the number of tokens from which weights are reordered for it.
+# Bytes of a tile, bytes of its logits, and the fewest tokens for which weights are reordered.
 BUDGETS = {"one tile": (2**24, 2**21, 10**6), "many tiles": (2**12, 2**8, 1)}
 
 
 @pytest.fixture(params=BUDGETS)
 def budgets(request, monkeypatch) -> None:
-    """Compute everything at once, or a row of windows and a query at a time."""
+    """Compute everything at once, or one row of windows and one query at a time."""
     hidden, logits, fewest_tokens = BUDGETS[request.param]
     monkeypatch.setattr(linear, "FEWEST_TOKENS", fewest_tokens)
     monkeypatch.setattr(tiled_block, "INFERENCE_BYTES", hidden)
@@ -58,7 +58,7 @@ def tokens_for(partition: Partition, channels: int = 32) -> Tensor:
 def outcome(block: SwinV2Block, x: Tensor, partition: Partition) -> dict[str, Tensor]:
     """Return the output of a block and the gradients of its input and parameters."""
     x = x.clone().requires_grad_()
-    torch.manual_seed(0)  # of drop path
+    torch.manual_seed(0)  # for drop path
     out = block(x, partition)
     out.backward(pictures(*x.shape, seed=2).to(out.dtype))
     return {"out": out.detach(), "x": x.grad, **gradients(block)}

@@ -1,4 +1,4 @@
-"""Clipped windows and tiles, against the oracle's statement of who may attend to whom."""
+"""Clipped windows and tiles, compared with the oracle's pairs of tokens that may attend."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def attending(groups: list[Tensor], tokens: int) -> Tensor:
     number = 0
     for group in groups:
         for own in group:
-            assert (owner[own] == -1).all()  # nobody is in two
+            assert (owner[own] == -1).all()  # no token is in two windows
             owner[own] = number
             number += 1
-    assert (owner >= 0).all()  # everybody is in one
+    assert (owner >= 0).all()  # every token is in one
     return owner[:, None] == owner[None]
 
 

@@ -1,8 +1,8 @@
-"""The Triton kernels of attention, against attention in float64, on CPU by Triton's interpreter.
+"""The Triton kernels of attention, compared with attention in float64.
 
-Where there is no GPU, ``conftest.py`` switches the interpreter on before anything imports Triton;
-the kernels are then also compiled for two GPUs, which takes none.  With a GPU the same tests run
-the kernels themselves.
+Without a GPU, ``conftest.py`` enables Triton's interpreter before Triton is imported, and the
+kernels are also compiled for two kinds of GPU, which requires none.  With a GPU, the same tests run
+the compiled kernels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from swinv2_backbone.windows import Partition  # noqa: E402
 HEADS = 2
 HALF = [torch.float16, torch.bfloat16]
 SINGLE = [1e-5, 1e-5, 1e-4, 1e-5]  # logits of 116 have an eps of 7e-6 in float32
-# A window, and maps: odd, larger and smaller than it, along both axes or one.
+# A window, and maps: odd, larger or smaller than the window, along one axis or both.
 CASES = [
     ((7, 7), ((9, 15), (5, 20), (3, 2))),
     ((8, 8), ((17, 16), (8, 7))),
@@ -76,7 +76,7 @@ def segments(length: int, window: int, shifted: bool) -> Tensor:
 
 
 def reference(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
-    """Attend to every token of the image, minus the pairs that share no clipped window."""
+    """Attend to every token of the image, except across clipped windows."""
     (sizes, window, shifted), results = partition, []
     for own, (height, width) in zip(qkv.split([prod(size) for size in sizes]), sizes):
         row, column = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
@@ -106,7 +106,7 @@ def differentiate(
 
 
 def assert_equal(actual, expected, tolerances) -> None:
-    """Check that tensors are equal within a tolerance each, relative to the largest element."""
+    """Check that tensors are equal, each within its tolerance relative to its largest element."""
     for one, other, tolerance in zip(actual, expected, tolerances, strict=True):
         error = (one.double() - other).abs().max() / other.abs().max()
         assert error < tolerance, f"{error:.1e} of the largest element"
@@ -177,7 +177,7 @@ def test_half_precision_with_queries_and_keys_of_zero_is_finite(dtype):
     window, sizes = CASES[2]
     qkv, scale, table, grad = inputs(window, sizes, dtype)
     qkv[::3, : 2 * 32 * HEADS] = 0
-    given = qkv, scale, table, 1e-4 * grad  # which is to be divided by 1e-6
+    given = qkv, scale, table, 1e-4 * grad  # small, because it is divided by norms of 1e-6
     for result in differentiate(triton_window_attention, *given, Partition(sizes, window, True)):
         assert result.isfinite().all()
 
@@ -248,7 +248,7 @@ def test_the_check_at_the_first_use_may_be_inside_activation_checkpointing(monke
 
 def test_other_head_dimensions_raise_an_error():
     qkv, scale, table, _ = inputs((4, 6), ((2, 2),))
-    with pytest.raises(ValueError, match="64 per head, not 32"):
+    with pytest.raises(ValueError, match="64 channels per head, not 32"):
         triton_window_attention(qkv, scale[:1], table[:1], Partition(((2, 2),), (4, 6), False))
 
 
@@ -298,7 +298,7 @@ ARRAYS = {name: "fp32" for name in ("scale", "table", "lse", "delta", "pairs")}
 ARRAYS |= {"grad_scale": "fp32", "grad_table": "fp32", "windows": "i32"}
 TENSORS = ("qkv", "out", "grad", "grad_qkv")  # in the dtype of the model
 NAMES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-BINARIES = [  # kernel, dtype, constants, the most bytes that a thread may spill
+BINARIES = [  # kernel, dtype, constants, bytes that a thread may spill at most
     ("forward_whole", "bf16", {"COLUMNS": 8, "BLOCK": 64}, 0),
     ("forward_whole", "fp32", {"COLUMNS": 8, "BLOCK": 64}, 0),
     ("forward_block", "bf16", {"COLUMNS": 16, "BLOCK": 64}, 0),
@@ -348,7 +348,7 @@ def resources(ptx: str) -> dict[str, int]:
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.heavy
 def test_kernels_compile_and_spill_little(capability, tmp_path):
-    # In a process of its own, as this one's kernels are interpreted.
+    # In a separate process, because the kernels of this one are interpreted.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     environment["PYTHONPATH"] = os.pathsep.join((str(TESTS), str(TESTS.parent)))

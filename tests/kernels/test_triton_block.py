@@ -1,6 +1,6 @@
 """Blocks of fused kernels: equal to their modules, forward and backward.
 
-As in test_triton_attention.py, on CPU by Triton's interpreter and with a GPU on that.
+As in test_triton_attention.py, they run on the GPU, or without one in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
         torch.library.opcheck(
             torch.ops.swinv2.triton_block.default,
             (x, parameters, bias, drop_path, *geometry, dtype, save_activations),
-            # In half precision compiled and other results differ by roundings.
+            # In half precision, compiled and eager results differ by rounding.
             **({} if dtype == torch.float32 else {"atol": 1e-2, "rtol": 1e-2}),
         )
     assert all(leaf.requires_grad for leaf in leaves)

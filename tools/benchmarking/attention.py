@@ -1,17 +1,20 @@
 """The attention of one block on a GPU: our kernel, PyTorch's, and the roofline.
 
-Forward, and forward with backward, start from q, k and v of the packed tokens of shifted windows
-(3C numbers a token) and end at the attended tokens.  Times are the GPU's alone, of a CUDA graph
-that repeats the call.
+The input is q, k and v of packed tokens (3C numbers per token), the output the attended tokens of
+shifted windows.  Forward, and forward with backward, are timed in a CUDA graph that repeats the
+call, which excludes the time of Python.
 
-- "SDPA": ``scaled_dot_product_attention`` with bias and mask of every window as one tensor, with
-  what it needs around it: tokens to windows and back, and the norms of q and k.
-- "SDPA, core" and "FlexAttention, core": only that call, on existing windows of normalized q and k;
-  SDPA's without a gradient of the bias, FlexAttention's without shifts.
+- "SDPA": ``scaled_dot_product_attention`` with the bias and mask of every window as one tensor,
+  including the operations that it needs: tokens to windows and back, and the norms of q and k.
+- "SDPA, core" and "FlexAttention, core": the attention call alone, on existing windows of
+  normalized q and k.
 
-The roofline is the longer of two times: that of the bytes that must be moved (forward q, k, v and
-the result; backward these, the result's gradient and theirs) at the speed of a large copy, and that
-of the products (two forward, five backward) at the speed of a large one.
+SDPA computes no gradient of the bias; FlexAttention ignores the mask of shifted windows.
+
+The roofline is the longer of two times: that of the bytes that must be moved, at the speed of a
+large copy (forward: q, k, v and the result; backward: these, the gradient of the result, and the
+gradients of q, k and v), and that of the matrix products, at the speed of a large product (two in
+the forward, five in the backward).
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ from swinv2_backbone.windows import Partition, window_layout
 Passes = tuple[Callable[[], Tensor], Callable[[], object]]  # forward, forward with backward
 
 OURS, SDPA, SDPA_CORE, FLEX_CORE = "ours", "SDPA", "SDPA, core", "FlexAttention, core"
-MILLISECONDS = 20  # of measuring
-COPIED, MULTIPLIED = 2**29, 8192  # numbers, and rows of a square matrix, for the two ceilings
+MILLISECONDS = 20  # of measuring each call
+COPIED, MULTIPLIED = 2**29, 8192  # elements, and side of a square matrix, for the two ceilings
 TOLERANCE = 2e-2
 
 
@@ -83,7 +86,7 @@ def compare_attention(setting: Setting) -> Content:
 
 
 def ceilings(setting: Setting) -> tuple[float, float]:
-    """Measure bytes and operations per second."""
+    """Measure the bytes per second of a copy and the operations per second of a product."""
     random = partial(torch.randn, device=setting.device, dtype=setting.torch_dtype)
     source, target = (random(COPIED) for _ in range(2))
     left, right = (random(MULTIPLIED, MULTIPLIED) for _ in range(2))
@@ -92,7 +95,7 @@ def ceilings(setting: Setting) -> tuple[float, float]:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Return the median of a call in a CUDA graph, without the time of Python."""
+    """Return the median time of a call in a CUDA graph, which excludes the time of Python."""
     from triton.testing import do_bench_cudagraph
 
     return do_bench_cudagraph(call, rep=MILLISECONDS, return_mode="median") / 1e3

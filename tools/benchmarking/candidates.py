@@ -27,12 +27,12 @@ COMPILE, CHECKPOINTING = "+compile", "+checkpointing"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An implementation that takes turns with others.
+    """An implementation to compare with others.
 
     Attributes:
         publisher: "ours" or a key of PEERS.
-        kernel: Of ours; "auto" for the peers.
-        path: Microsoft's file.
+        kernel: The kernel of ours; "auto" for peers.
+        path: Microsoft's file; None for others.
         compiled: Whether it runs under torch.compile.
         checkpointing: Whether it has activation checkpointing.
     """
@@ -60,12 +60,12 @@ class Candidate:
 
     @property
     def is_eager_peer(self) -> bool:
-        """Whether ratios may be against it."""
+        """Whether other candidates may be compared with it as a ratio."""
         return self.is_peer and not self.compiled and not self.checkpointing
 
 
 def named(name: str) -> Candidate:
-    """Return the candidate of a name, whether or not it exists here."""
+    """Return the candidate with a name, without checking that it is available."""
     compiled, name = name.endswith(COMPILE), name.removesuffix(COMPILE)
     checkpointing, name = name.endswith(CHECKPOINTING), name.removesuffix(CHECKPOINTING)
     publisher, colon, kernel = name.partition(":")
@@ -78,7 +78,7 @@ def parse(text: str) -> Candidate:
     """Return the candidate of an argument.
 
     Raises:
-        ValueError: There is none of that name, it is not installed, or its file is missing.
+        ValueError: No candidate has this name, it is not installed, or its file is missing.
     """
     name, _, path = text.partition("=")
     found = named(name)
@@ -94,13 +94,13 @@ def parse(text: str) -> Candidate:
 
 
 def names() -> list[str]:
-    """Return what :func:`parse` takes, before "+compile" and "+checkpointing"."""
+    """Return the names that :func:`parse` accepts, without "+compile" and "+checkpointing"."""
     peers = [name for name in PEERS if name != "microsoft"]
     return [OURS, *(f"{OURS}:{kernel}" for kernel in KERNELS), *peers, "microsoft=PATH"]
 
 
 def installed() -> list[Candidate]:
-    """Return ours and every installed peer but Microsoft's, which is a file."""
+    """Return ours and every installed peer except Microsoft's, which is a file."""
     peers = [Candidate(name) for name, peer in PEERS.items() if peer.module and is_installed(peer)]
     return [Candidate(OURS), *peers]
 
@@ -108,7 +108,7 @@ def installed() -> list[Candidate]:
 def with_variations(
     candidates: Sequence[Candidate], *, compiled: bool, checkpointing: bool
 ) -> list[Candidate]:
-    """Add the plain candidates with checkpointing, where they have it, and compiled."""
+    """Add variations of the plain candidates: with checkpointing, where available, and compiled."""
     found = list(candidates)
     plain = [c for c in candidates if not c.compiled and not c.checkpointing]
     if checkpointing:
@@ -136,8 +136,9 @@ def unfit(candidate: Candidate, setting: Setting) -> str | None:
 def build(candidate: Candidate, setting: Setting, weights: SwinV2) -> nn.Module:
     """Build the candidate with the given weights: images -> {"res2": ..., "res5": ...}.
 
-    It is on the device of the setting: for forward in its dtype and in eval mode; for training,
-    which runs under autocast, in float32 and in train mode (without stochastic depth).
+    It is on the device of the setting.  For forward it is in the setting's dtype and in eval mode;
+    for training, which runs under autocast, in float32 and in train mode (without stochastic
+    depth).
     """
     model: nn.Module
     if candidate.is_peer:

@@ -1,4 +1,4 @@
-"""Features of every candidate against our readable reference; one that differs is not timed.
+"""Comparison of features with our readable reference; a candidate that differs is not timed.
 
 The reference is in float64, and tests compare it with a brute-force oracle.
 """
@@ -22,11 +22,11 @@ from swinv2_backbone import SwinV2
 # Largest max |feature - reference| / max |reference| of all features.  In half precision, which
 # rounds every product and sum to 8 or 11 bits, errors grow from block to block.
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-LARGEST_LOGITS = 4 * 2**30  # bytes of a stage in float64; above, the reference is in float32
+LARGEST_LOGITS = 4 * 2**30  # bytes in float64 of a stage; above this, the reference is in float32
 
 
 def reference_features(setting: Setting, weights: SwinV2, images: Tensor) -> dict[str, Tensor]:
-    """Return the reference's features, image by image, which needs less memory."""
+    """Return the features of the reference, computed image by image to save memory."""
     dtype = _reference_dtype(setting)
     plain = replace(setting, mode="forward", dtype="float32")
     model = build(Candidate(OURS, "reference"), plain, weights).to(dtype)
@@ -57,7 +57,7 @@ def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> f
 
 
 class Check(NamedTuple):
-    """The largest difference of a feature, the size at which it was taken, and from what."""
+    """The largest difference of a feature, the image size, and the basis of comparison."""
 
     difference: float
     at: str
@@ -65,7 +65,7 @@ class Check(NamedTuple):
 
 
 class Checker:
-    """The comparison with the reference at one setting, or at the nearest without padding."""
+    """The comparison with the reference at one setting, or at the nearest one without padding."""
 
     def __init__(self, setting: Setting, weights: SwinV2):
         self.setting, self.weights = setting, weights
@@ -74,11 +74,11 @@ class Checker:
     def check(self, candidate: Candidate, model: nn.Module) -> Check:
         """Compare a candidate.
 
-        A peer attends to padding, so it is built and compared at the nearest size without; a
-        compiled peer is compared with the eager one at the size itself.
+        A peer attends to padding, so it is built and compared at the nearest size without
+        padding.  A compiled peer is then compared with the eager one at the setting's own size.
 
         Args:
-            candidate: Its name decides where it can be compared.
+            candidate: The candidate, which determines the setting of the comparison.
             model: The candidate, built for the setting.
         """
         where = nearest_whole(self.setting) if candidate.is_peer else self.setting

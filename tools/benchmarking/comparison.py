@@ -1,4 +1,4 @@
-"""One comparison: candidates that differ are not timed; those that are timed take turns."""
+"""One comparison: candidates with correct features take turns; others are not timed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FLOOR = "floor"
 
 @dataclass(frozen=True)
 class Plan:
-    """How thoroughly to measure.
+    """The extent of a measurement.
 
     Attributes:
-        rounds: Turns of every candidate that are kept.
-        warmup: Turns before.
+        rounds: Timed turns of every candidate.
+        warmup: Untimed turns before them.
         time_limit: Seconds for the rounds of one setting; None: no limit.
-        memory_by: The script that measures memory in separate processes; None: no memory.
+        memory_by: The script that measures memory in separate processes; None: no measurement.
     """
 
     rounds: int = 9
@@ -46,10 +46,10 @@ class Plan:
 
 @dataclass
 class Contest:
-    """The candidates that may be timed in a setting, and the reasons against the others.
+    """The candidates to time at a setting, and the reasons why others are not timed.
 
     Attributes:
-        models: The candidates that may be timed, by name.
+        models: The candidates to time, by name.
         checks: Their comparison with the reference, by name.
         left_out: Why a candidate does not apply to the setting, by name; not a failure.
         failed: Why a candidate is not timed, by name.
@@ -64,12 +64,12 @@ class Contest:
 def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> Content:
     """Compare the candidates at one setting; return the content of a result."""
     torch.set_num_threads(setting.threads)
-    torch._dynamo.reset()  # with the shapes of earlier settings it would soon refuse to compile
+    torch._dynamo.reset()  # the shapes of earlier settings count toward its recompile limit
     contest = admit(setting, candidates, random_backbone(setting))
     ms = time_in_turns(setting, contest.models, plan)
     timed_ones = [c for c in candidates if c.name in contest.models]
     memory: dict[str, Peak] = {}
-    if plan.memory_by and setting.device == "cuda":  # its allocator counts, whatever else exists
+    if plan.memory_by and setting.device == "cuda":  # its allocator ignores other models
         memory = {name: _peak(model, setting) for name, model in contest.models.items()}
     contest.models.clear()
     gc.collect()
@@ -94,7 +94,7 @@ def compare(setting: Setting, candidates: Sequence[Candidate], plan: Plan) -> Co
 
 
 def admit(setting: Setting, candidates: Sequence[Candidate], weights: SwinV2) -> Contest:
-    """Build every candidate and compare its features; separate those that are wrong or fail."""
+    """Build every candidate and compare its features; set aside those that are wrong or fail."""
     contest, checker = Contest(), Checker(setting, weights)
     for candidate in candidates:
         reason = unfit(candidate, setting)
@@ -117,7 +117,7 @@ def admit(setting: Setting, candidates: Sequence[Candidate], weights: SwinV2) ->
         else:
             contest.failed[candidate.name] = (
                 f"its features differ from {found.to} by {found.difference:.1e} at "
-                f"{found.at}, allowed are {TOLERANCES[setting.dtype]:.0e}"
+                f"{found.at}, more than {TOLERANCES[setting.dtype]:.0e}"
             )
     return contest
 
@@ -125,7 +125,7 @@ def admit(setting: Setting, candidates: Sequence[Candidate], weights: SwinV2) ->
 def time_in_turns(
     setting: Setting, models: Mapping[str, nn.Module], plan: Plan
 ) -> dict[str, list[float]]:
-    """Return the milliseconds of every round by name, with the floor's."""
+    """Return the milliseconds of every round by name, including those of the floor."""
     images, clock = random_images(setting), device_clock(setting.device)
     runs: dict[str, Stopwatch] = {
         name: _without_traces(timed(runner(model, images, setting), clock), model)
@@ -139,7 +139,7 @@ def time_in_turns(
 
 def _peak(model: nn.Module, setting: Setting) -> Peak:
     run = runner(model, random_images(setting), setting)
-    run()  # caches that it leaves are not part of the next run
+    run()  # fills caches, which do not count
     model.zero_grad(set_to_none=True)
     found = peak_of(run, setting.device)
     model.zero_grad(set_to_none=True)

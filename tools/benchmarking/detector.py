@@ -1,7 +1,7 @@
 """Whole detectors: Mask R-CNN with an FPN on different backbones.
 
-The backbones are ours, Detectron2's R50, and its Swin V1, which only its main branch has.  Weights
-are random; images and objects are generated.
+The backbones are ours, Detectron2's R50, and its Swin V1, which is only in its main branch.
+Weights are random; images and objects are generated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # Detectron2 is only needed for this comparison
     from detectron2.structures import Instances
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "mask_rcnn_swinv2.yaml"
-OBJECTS = 10  # on a training image
+OBJECTS = 10  # per image
 SWIN_V1 = "detectron2.modeling.backbone.swin"
 
 
@@ -53,7 +53,7 @@ def build_ours(setting: Setting) -> nn.Module:
 def build_r50(setting: Setting) -> nn.Module:
     """Build the detector on Detectron2's ResNet-50 at its defaults.
 
-    In training its batch norms, stem and first stage are frozen, as its users have them.
+    In training, its batch norms, stem and first stage are frozen, as is usual.
     """
     from detectron2.modeling import build_model
 
@@ -64,7 +64,7 @@ def build_r50(setting: Setting) -> nn.Module:
 
 
 def build_swin_v1(setting: Setting) -> nn.Module:
-    """Build the detector on Detectron2's Swin V1 of equal width, depths, heads; its window is 7."""
+    """Build the detector on Detectron2's Swin V1 with our width, depths and heads; window 7."""
     from detectron2.modeling.backbone import FPN
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
@@ -94,7 +94,7 @@ def unfit_swin_v1() -> str | None:
         importlib.import_module(SWIN_V1)
     except ImportError:
         return (
-            f"the Detectron2 that is installed has no {SWIN_V1}, which only its main branch has "
+            f"the installed Detectron2 has no {SWIN_V1}, which is only in its main branch "
             "(put a checkout of it on PYTHONPATH)"
         )
     return None
@@ -117,7 +117,7 @@ def unavailable() -> str | None:
 
 
 def build_detectors(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return the detectors by name, and why others are left out."""
+    """Return the detectors by name, and the reasons why others are left out."""
     models: dict[str, nn.Module] = {}
     left_out: dict[str, str] = {}
     for name, build in BUILDERS.items():
@@ -134,15 +134,15 @@ def build_detectors(setting: Setting) -> tuple[dict[str, nn.Module], dict[str, s
 def with_detections(model: nn.Module) -> nn.Module:
     """Raise the score of the first class in every proposal; return the detector.
 
-    With random weights no score would pass the threshold, and no mask would be computed.  Now every
-    backbone gives the largest allowed number of detections.
+    Otherwise, with random weights, no score would pass the threshold and no mask would be computed.
+    With the higher score, every backbone gives the maximum number of detections.
     """
     model.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += 10
     return model
 
 
 def random_batch(setting: Setting) -> list[dict[str, Any]]:
-    """Return images of the setting's size with objects, as Detectron2 takes them."""
+    """Return images of the setting's size with objects, in Detectron2's input format."""
     generator = torch.Generator().manual_seed(1)
     height, width = setting.size
     batch = []

@@ -16,7 +16,7 @@ FLOAT = "float32"
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than ``of`` a candidate is, round by round."""
+    """The ratio of the time of ``of`` to that of a candidate, round by round."""
 
     of: str
     spread: Spread
@@ -28,10 +28,10 @@ class Compared:
 
     Attributes:
         ms: Milliseconds.
-        over_eager: Against the fastest eager peer.
-        over_compiled: Against the fastest compiled peer.
+        over_eager: Ratio to the fastest eager peer.
+        over_compiled: Ratio to the fastest compiled peer.
         floor: Time of the floor divided by the candidate's.
-        memory_ratio: Its peak divided by that of the leanest eager peer.
+        memory_ratio: Peak memory divided by that of the leanest eager peer.
     """
 
     ms: Spread
@@ -43,13 +43,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class Scaled:
-    """Figures of one setting of a candidate that is scaled.
+    """Figures of a candidate at one of several settings.
 
     Attributes:
-        setting: Its setting.
+        setting: The setting.
         ms: Milliseconds.
         ns_per_pixel: Nanoseconds per pixel.
-        over_first: The latter divided by that of the first setting.
+        over_first: Nanoseconds per pixel, divided by those of the first setting.
     """
 
     setting: Setting
@@ -110,7 +110,7 @@ def _ratio(ms: Mapping[str, list[float]], of: str | None, to: str) -> Ratio | No
 
 
 def _leanest(contents: Mapping[str, Content], candidates: list[Candidate]) -> int | None:
-    """Return the least peak of an eager peer; a peak that is no number is an error message."""
+    """Return the smallest peak of the eager peers; a peak may be an error message instead."""
     peaks = [contents[c.name]["memory"] for c in candidates if c.is_eager_peer]
     return min((peak for peak in peaks if isinstance(peak, int)), default=None)
 

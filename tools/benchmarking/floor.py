@@ -1,7 +1,7 @@
 """The floor: the matrix products that every SwinV2 needs, as fast as the machine computes them.
 
-It has no norm, softmax, GELU or copy.  No implementation reaches it; the distance shows what the
-rest costs.
+It has no norm, softmax, GELU or copy.  No implementation reaches it; the gap shows the cost of
+the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarking.settings import Setting
 from benchmarking.timing import Clock, device_clock, stopwatch
 from benchmarking.ways import ways
 
-TRIALS = 3  # of every way, before the fastest is taken
+TRIALS = 3  # runs of every way, of which the fastest counts
 
 
 class Floor:
@@ -32,9 +32,9 @@ class Floor:
         self.chosen = {product: self._fastest(product) for product in self.counts}
 
     def run(self) -> float:
-        """Return the seconds of all products: each shape is run, and multiplied by its count.
+        """Return the seconds of all products: the time of each shape, multiplied by its count.
 
-        On a GPU a shape is run as often as counted, as a launch must not wait for the one before.
+        On a GPU each shape runs as often as it is counted, so that launches need not wait.
         """
         return sum(self._seconds(product) for product in self.counts)
 
@@ -54,7 +54,7 @@ class Floor:
 
 
 class _Pool:
-    """One block of random numbers for all operands, and one for all results of any shape.
+    """Memory for the operands and results of all products, which share it.
 
     The large products of a run would not fit into memory together.
     """

@@ -1,4 +1,4 @@
-"""Jobs of five kinds: a piece of work of some minutes with a result to keep."""
+"""Jobs of five kinds, each of which measures one result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from benchmarking.settings import Setting
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work of some minutes with a result to keep.
+    """A measurement of a few minutes whose result is kept.
 
     Attributes:
         kind: COMPARISON, SCALING, DETECTOR, INT8 or ATTENTION.
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """Of its result; the same work on another machine is another result."""
+        """The identity of its result, which differs between machines."""
         threads = max(setting.threads for setting in self.turns)
         machine = describe(self.turns[0].device, threads)
         return identity(self.kind, self.section, self.turns[0], self.names, machine)

@@ -10,7 +10,7 @@ import torch
 
 
 def describe(device: str, threads: int) -> dict[str, object]:
-    """Return what a number depends on besides the code: processor, PyTorch, threads."""
+    """Return the processor, PyTorch version and threads that a measurement depends on."""
     found: dict[str, object] = {
         "cpu": cpu_name(),
         "cores": cores(),
@@ -27,7 +27,7 @@ def describe(device: str, threads: int) -> dict[str, object]:
 
 
 def one_line(machine: dict) -> str:
-    """Return the description in words; results are distinguished by it."""
+    """Return the description in words, which identifies the machine of a result."""
     gpu = f"{machine['gpu']}, CUDA {machine['cuda']}, on " if "gpu" in machine else ""
     avx = "with" if machine["avx512"] else "without"
     return (
@@ -37,7 +37,7 @@ def one_line(machine: dict) -> str:
 
 
 def cpu_name() -> str:
-    """Return the name with family and model; one name can stand for several generations."""
+    """Return the name with family and model, as one name may be used for several generations."""
     name = _cpu_info("model name") or platform.processor() or platform.machine()
     family, model = _cpu_info("cpu family"), _cpu_info("model")
     return f"{name} (family {family}, model {model})" if family and model else name

@@ -1,7 +1,7 @@
 """Peak memory of one run, in addition to weights, images and libraries.
 
-On a GPU the allocator counts it.  On a CPU it is the resident memory of a process that does nothing
-else, whose peak Linux resets on demand; where that is not allowed, a thread samples.
+On a GPU, PyTorch's allocator counts it.  On a CPU, it is the peak resident memory of a separate
+process.  Linux resets this peak on demand; where that is not allowed, a thread takes samples.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def in_process_of_its_own(script: Path, candidate: Candidate, setting: Setting) 
 
 
 def report(request: str) -> str:
-    """Return what the new process prints, given its request."""
+    """Return the text that the new process prints in reply to a request."""
     asked = json.loads(request)
     setting = Setting.from_json(asked["setting"])
     torch.set_num_threads(setting.threads)
@@ -76,8 +76,8 @@ def report(request: str) -> str:
 def of_candidate(candidate: Candidate, setting: Setting) -> Peak:
     """Measure one run, with weights and images in place, after a warm-up at 64x64.
 
-    The warm-up initializes libraries and threads; it uses a second model, as peers take one size.
-    Another run before the measured one compiles, and fills caches.
+    The warm-up initializes libraries and threads; it uses a second model, because peers are built
+    for one size.  Another run before the measured one compiles the model and fills caches.
     """
     weights = random_backbone(setting)
     small = replace(setting, size=(64, 64), batch=1, window=min(setting.window, 2))
@@ -92,7 +92,7 @@ def of_candidate(candidate: Candidate, setting: Setting) -> Peak:
 
 
 def peak_of(call: Callable[[], object], device: str) -> Peak:
-    """Measure the bytes that a call needs at its peak, above the memory in use before."""
+    """Measure the peak memory of a call in bytes, above the memory in use before it."""
     gc.collect()
     if device == "cuda":
         return _peak_of_allocator(call)
@@ -129,7 +129,7 @@ def can_reset_peak() -> bool:
 
 
 def return_free_memory() -> None:
-    """Let glibc, if used, return its free memory to the system."""
+    """Make glibc, if used, return its free memory to the system."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -147,7 +147,7 @@ def _sampled() -> int:
     """Return the resident bytes now.
 
     Raises:
-        OSError: There is no /proc, as outside Linux.
+        OSError: There is no /proc, because the system is not Linux.
     """
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -1,7 +1,7 @@
-"""Our weights in other implementations of SwinV2, each as a backbone of four normalized maps.
+"""Other implementations of SwinV2 with our weights, as backbones of four normalized maps.
 
 A detector takes four normalized maps in NCHW; no peer has norms for the first three.  All peers get
-ours, so every candidate does the same work: stages, four LayerNorms, four permutations.
+our norms, so every candidate does the same work: stages, four LayerNorms, four permutations.
 
 Shapes: B images; C channels and (h, w) map of a stage.
 """
@@ -25,7 +25,7 @@ from swinv2_backbone import SwinV2
 from swinv2_backbone.backbone import FEATURES
 from swinv2_backbone.checkpoints.convert import to_layout
 
-# The model of a peer and images -> maps (B, h, w, C), before any norm.  A peer has no types.
+# (model of a peer, images) -> maps (B, h, w, C), before any norm.  Peers are not typed.
 Stages = Callable[[Any, Tensor], list[Tensor]]
 
 
@@ -34,10 +34,10 @@ class Peer:
     """Another implementation.
 
     Attributes:
-        module: The module that must be installed; None: a file of the user's.
-        layout: The names of its weights, see ``checkpoints.convert.TARGETS``.
+        module: The module that must be installed; None for a file of the user.
+        layout: The naming of its weights, see ``checkpoints.convert.TARGETS``.
         build: (setting, checkpointing, path of the file or None) -> the model, with any weights.
-        stages: Runs it.
+        stages: Runs the model, see ``Stages``.
         checkpoints: Whether it has activation checkpointing.
         unfit: Returns why it does not apply to a setting, or None.
     """
@@ -72,7 +72,7 @@ def build_peer(
     """Build the peer's model for a setting with our weights.
 
     Raises:
-        ValueError: Its parameters are not those of the layout.
+        ValueError: The layout lacks some of its parameters.
     """
     model = peer.build(setting, checkpointing, path)
     tensors, _ = to_layout(weights, peer.layout)
@@ -82,14 +82,14 @@ def build_peer(
             f"there are no weights for {len(missing)} parameters: {sorted(missing)[0]}"
         )
     own = model.state_dict()
-    # Tables of windows that a peer shrinks to its maps are its own; others have our values.
+    # A peer that shrinks a window to its map keeps its own tables for it; all else is ours.
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fitting, strict=False)
     return PeerBackbone(model, peer.stages, weights.norms)
 
 
 def _shape(setting: Setting) -> dict:
-    """Return the arguments that timm and Microsoft share."""
+    """Return the arguments that timm, Hugging Face and Microsoft share."""
     variant = setting.variant
     return {
         "img_size": setting.size,
@@ -126,7 +126,7 @@ def _hugging_face(setting: Setting, checkpointing: bool, path: Path | None) -> n
     config = Swinv2Config(image_size=shape.pop("img_size"), **shape)
     model = Swinv2Model(config, add_pooling_layer=False)
     if checkpointing:
-        # Releases of transformers for Python 3.10 have the old name alone; newer ones deprecate it.
+        # Releases of transformers for Python 3.10 have only the old name; newer ones deprecate it.
         old_name = model.gradient_checkpointing_enable
         getattr(model, "activation_checkpointing_enable", old_name)()
     return model
@@ -221,7 +221,7 @@ PEERS = {
         "microsoft",
         _microsoft,
         _microsoft_stages,
-        checkpoints=False,  # in one forward with its merging, which would hide the stage's map
+        checkpoints=False,  # part of a forward that also merges, which would hide the stage's map
         unfit=_microsoft_unfit,
     ),
 }

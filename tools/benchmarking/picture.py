@@ -19,9 +19,9 @@ from benchmarking.results import COMPARISON, Content  # noqa: E402
 from benchmarking.settings import Setting  # noqa: E402
 from benchmarking.timing import Spread  # noqa: E402
 
-WIDTH, DPI = 12.5, 80  # inches, which the longest title needs, and dots an inch: 1000 pixels
-BAR, GAP = 0.22, 0.4  # inches: of a bar, and between settings
-MANY = 8  # settings
+WIDTH, DPI = 12.5, 80  # inches, for the longest title, and dots per inch: 1000 pixels
+BAR, GAP = 0.22, 0.4  # inches: height of a bar, and gap between settings
+MANY = 8  # settings, above which eager peers are left out
 OURS_COLOR = "tab:red"
 PEER_COLORS = dict(zip(PEERS, ("tab:blue", "tab:orange", "tab:green", "tab:purple")))
 
@@ -31,7 +31,7 @@ Ratios = dict[str, Spread]
 def draw(results: Sequence[Content], path: Path) -> None:
     """Write a PNG of all comparisons that have an eager peer, with a group of bars for each.
 
-    If there are many, the eager peers are left out; none of them is above 1.
+    If there are many, the eager peers are left out, whose ratios are at most 1.
 
     Raises:
         ValueError: No result has an eager peer.
@@ -56,7 +56,7 @@ def _title(result: Content) -> str:
 
 
 def bars(result: Content) -> Ratios:
-    """Return the ratio by candidate, if the result is a comparison with a peer."""
+    """Return the ratio of every candidate; empty unless an eager peer was compared."""
     if result["kind"] != COMPARISON:
         return {}
     found = {name: one.over_eager for name, one in comparison_figures(result).items()}
@@ -72,7 +72,7 @@ def _draw_groups(axes: Axes, groups: Mapping[str, Ratios]) -> None:
     y, ticks = 0.0, {}
     for title, ratios in groups.items():
         y -= GAP
-        # Not in the layout, or the longest title squeezes the axes.
+        # Excluded from the layout, because the longest title would squeeze the axes.
         label = axes.text(0, y - BAR / 2, title, va="bottom", fontsize=9, weight="bold")
         label.set_in_layout(False)
         for name, ratio in ratios.items():

@@ -51,7 +51,7 @@ def products(setting: Setting) -> Counter[Product]:
             found[Product("weight_gradient", 1, outer, tokens, inner)] += count
             found[Product("input_gradient", 1, tokens, outer, inner)] += count * learns_input
     for matrices, n, d, count in attentions(setting):
-        # In training also: q and k by the gradient of the logits, p and v by that of the output.
+        # Training adds: q and k by the gradient of the logits, p and v by that of the output.
         times = 2 if setting.training else 1
         found[Product("qk", matrices, n, d, n)] += count * times
         found[Product("pv", matrices, n, n, d)] += count * times
@@ -76,7 +76,7 @@ def linear_layers(setting: Setting) -> Iterator[tuple[int, int, int, int, bool]]
 def attentions(setting: Setting) -> Iterator[tuple[int, int, int, int]]:
     """Yield (nW * nH, N, d, blocks) for every stage.
 
-    There are as many windows as the tokens fill; the floor excludes the rest of partly filled ones.
+    The number of windows is the number of tokens divided by N, rounded up: padding does not count.
     """
     variant = setting.variant
     for stage, (size, depth) in enumerate(zip(setting.maps, variant.depths)):

@@ -1,8 +1,8 @@
-"""Linear layers in int8 on the CPU against float32: size, time and error.
+"""int8 linear layers on the CPU compared with float32: size, time and error.
 
 Dynamic quantization (torch.ao): weights are int8 in the file, inputs are quantized at run time by
 their own range, and products are accumulated as integers.  A block with such layers is computed by
-its modules, so float32 by modules takes its turn too.
+its modules, so float32 computed by modules is timed as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BY_MODULES, INT8 = "float32 by modules", "int8 linear layers"
 
 
 def unfit(setting: Setting) -> str | None:
-    """Return why a setting has no int8, or None."""
+    """Return why int8 cannot be compared at a setting, or None."""
     if setting.device != "cpu" or setting.dtype != "float32" or setting.training:
         return "int8 is compared with float32, forward, on the CPU"
     return None
@@ -38,7 +38,7 @@ def unfit(setting: Setting) -> str | None:
 def quantize(model: nn.Module) -> nn.Module:
     """Return a copy with int8 linear layers, except for the MLP of the position bias.
 
-    The MLP runs only once, and reads its weights itself.
+    The position bias runs its MLP only once, and reads the weights without calling the layers.
     """
     layers = {
         name: default_dynamic_qconfig
@@ -90,9 +90,9 @@ def file_size(model: nn.Module) -> int:
 
 
 def errors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the largest error relative to the largest value, and the mean relative to the mean.
+    """Return the largest error over the largest value, and the mean error over the mean value.
 
-    Each is of the feature where it is largest.
+    Each is the maximum over the features.
     """
     apart = {name: (found[name] - value).abs() for name, value in expected.items()}
     return {

@@ -123,7 +123,7 @@ def int8_table(result: Content) -> str:
 
 
 def attention_table(result: Content) -> str:
-    """Return forward, and both passes of attention, with their share of the roofline."""
+    """Return the times of forward and of both passes, with their share of the roofline."""
     columns = ("attention", "forward us", "of roofline", "both us", "of roofline")
     rows = [
         (
@@ -152,7 +152,7 @@ TABLES = {
 
 
 def failures(results: Iterable[Content]) -> Iterator[str]:
-    """Yield a line for each candidate that was not timed: where and why."""
+    """Yield a line for each candidate that was not timed, with the setting and the reason."""
     for result in results:
         where = title_of(Setting.from_json(result["setting"]))
         for name, why in result["failed"].items():
@@ -168,7 +168,7 @@ def _titled(
 
 
 def title_of(setting: Setting, autocast: bool = False) -> str:
-    """Return the setting in words; for half precision, whether it is autocast, as in training."""
+    """Return the setting in words; half precision is autocast in training or if ``autocast``."""
     precision = setting.dtype
     if setting.dtype != "float32":
         precision += " (autocast)" if autocast or setting.training else " (model and images)"

@@ -1,4 +1,4 @@
-"""Results and the compact file that keeps them: machines once, then one result a line.
+"""Results and the compact file that keeps them: machines once, then one result per line.
 
 A result has the milliseconds of every round; medians and ratios are derived from them (figures.py).
 Its content is JSON:
@@ -29,15 +29,15 @@ Content = dict[str, Any]
 COMPARISON, SCALING, DETECTOR, INT8 = "comparison", "scaling", "detector", "int8"
 ATTENTION = "attention"
 
-DIGITS = 8  # of a number in the file; with 7 every table of docs/SPEED.md is the same
-NAMED_BY = ("candidates", "left_out", "failed")  # the names that tell comparisons apart
+DIGITS = 8  # significant digits in the file; with 7 the tables of docs/SPEED.md are the same
+NAMED_BY = ("candidates", "left_out", "failed")  # keys whose names distinguish comparisons
 
 
 class Results:
     """Results by identity, in a file that is written after each; without a file, in memory.
 
     Raises:
-        ValueError: The file exists and is not one of these.
+        ValueError: The file exists and holds no results.
     """
 
     def __init__(self, path: Path | None):
@@ -50,7 +50,7 @@ class Results:
         return self._by_identity.get(identity)
 
     def add(self, result: Content) -> Content:
-        """Keep a result in place of an earlier one, and return it as the file has it."""
+        """Keep a result, replacing an earlier one of the same identity; return it as rounded."""
         rounded = _rounded(result)
         self._by_identity[identity_of(rounded)] = rounded
         if self.path is not None:
@@ -59,7 +59,7 @@ class Results:
 
 
 def identity(kind: str, section: str, setting: Setting, names: Iterable[str], machine: dict) -> str:
-    """Return what tells one result from another, in words."""
+    """Return the text that identifies a result."""
     return f"{kind} | {section} | {setting} | {' '.join(sorted(names))} | {one_line(machine)}"
 
 
@@ -77,7 +77,7 @@ def read_results(path: Path) -> list[Content]:
     """Read the results of a file, each with its machine.
 
     Raises:
-        ValueError: The file is not one of these.
+        ValueError: The file holds no results.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def read_results(path: Path) -> list[Content]:
 
 
 def write_results(path: Path, results: Iterable[Content]) -> None:
-    """Write a file in one step, with one line for each machine and each result."""
+    """Write a file atomically, with one line for each machine and each result."""
     results = list(results)
     machines: list[dict] = []
     for one in results:

@@ -19,10 +19,10 @@ def runner(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], o
 
 
 def _training(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], None]:
-    """Return a call of forward and backward from a weighted sum of all features; no optimizer.
+    """Return a call of forward, and of backward from a weighted sum of all features.
 
-    The weights of the sum are random and fixed, so that gradients differ between elements, as those
-    of an FPN do.
+    The weights of the sum are random and fixed, so that gradients differ between elements, like
+    those of an FPN.  There is no optimizer.
     """
     gradients: dict[str, Tensor] = {}
 
@@ -37,7 +37,7 @@ def _training(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[]
 
 
 def features_of(model: nn.Module, images: Tensor, setting: Setting) -> dict[str, Tensor]:
-    """Return the features in the precision of the setting; with a graph in training only."""
+    """Return the features in the setting's precision; with an autograd graph only in training."""
     mixed = setting.training and setting.dtype != "float32"
     images = images if setting.training else images.to(setting.torch_dtype)
     with (

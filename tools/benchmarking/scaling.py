@@ -1,4 +1,4 @@
-"""How time grows with pixels, with padding and with threads: one candidate at several settings.
+"""Time as a function of pixels, padding and threads: one candidate at several settings.
 
 The settings take turns, as candidates do elsewhere.
 """
@@ -26,12 +26,12 @@ THREADS = (1, 2)
 
 
 def linear_cost(setting: Setting) -> list[Setting]:
-    """Return squares of growing sides at the setting's window."""
+    """Return the setting with square images of increasing sides."""
     return [replace(setting, size=(side, side)) for side in SIDES]
 
 
 def padding_cost(setting: Setting) -> list[Setting]:
-    """Return the nearest size of whole windows, then one that needs padding."""
+    """Return two settings: the nearest one without padding, then one that needs padding."""
     padded = replace(setting, size=PADDED)
     return [nearest_whole(padded), padded]
 

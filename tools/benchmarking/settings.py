@@ -1,7 +1,7 @@
 """The setting of a measurement: model, window, size, dtype and mode, and the shapes that follow.
 
 Legend: H, W image in pixels; h, w map of a stage in tokens; M window in tokens, the same in all
-stages, as not every peer supports others.
+stages, because not every peer supports different ones.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Setting:
 
     Attributes:
         model: A key of VARIANTS.
-        window: M of all stages.
+        window: M, for all stages.
         size: (H, W).
         batch: Number of images.
         dtype: A key of DTYPES: of model and images in forward, of autocast in training.
         mode: One of MODES.
         device: "cpu" or "cuda".
-        threads: PyTorch's on the CPU.
+        threads: PyTorch's threads on the CPU.
     """
 
     model: str
@@ -110,7 +110,7 @@ def is_whole(setting: Setting) -> bool:
 
 
 def shifts_alike(setting: Setting) -> bool:
-    """Return whether both axes of every map are shifted, or neither; Hugging Face needs that."""
+    """Return whether both axes of every map are shifted, or neither; Hugging Face requires it."""
     return all((h > setting.window) == (w > setting.window) for h, w in setting.maps)
 
 

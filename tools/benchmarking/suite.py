@@ -68,9 +68,9 @@ ON_CUDA = (
 )
 # fmt: on
 DETECTOR_SIZES = ("800x1333",)
-DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of detectors and of what is scaled, by device
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # of all but the comparisons, by device
 INT8_SIZES = ("256x256", "512x512")
-SCALED_AT = "768x1280"  # where threads are counted
+SCALED_AT = "768x1280"  # size at which threads are varied
 
 # For the estimate alone: multiply-adds per second of a thread or a GPU, time of a candidate divided
 # by that of its products, seconds around each candidate (checks, memory), and to compile it.
@@ -116,7 +116,7 @@ def _attention(base: Setting) -> Iterator[Job]:
 def _scaling(base: Setting, plan: Plan) -> Iterator[Job]:
     for window, mode in product((8, 16), ("forward", "training")):
         at = replace(base, model=TINY, window=window, batch=1, mode=mode)
-        if mode == "forward":  # many machines have no memory for 2048x2048 in training
+        if mode == "forward":  # many machines lack the memory for 2048x2048 in training
             yield jobs.scaling(
                 scaling.linear_cost(at), Candidate(OURS), plan, "Cost of a pixel by size"
             )

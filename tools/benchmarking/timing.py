@@ -1,4 +1,4 @@
-"""Times in turn, A B C A B C ..., so that a slow moment of the machine affects all alike."""
+"""Timing in turns, A B C A B C ..., so that a slow moment of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def alternate(
     """Return the seconds of every run in every round; the runs take turns.
 
     Args:
-        runs: By name, in the order of their turns.
-        rounds: Each has one turn of every run.
-        warmup: Rounds before, which are not kept.
-        time_limit: Seconds after which no further round begins; there are always three, or
+        runs: Stopwatches by name, in the order of their turns.
+        rounds: Number of rounds, each with one turn of every run.
+        warmup: Number of rounds before, which are not kept.
+        time_limit: Seconds after which no further round begins; at least three rounds are run, or
             ``rounds`` if that is fewer.
-        clock: Used for the time limit alone.
+        clock: Clock for the time limit alone.
     """
     for _ in range(warmup):
         for run in runs.values():
@@ -92,11 +92,11 @@ def in_milliseconds(seconds: Mapping[Name, Sequence[float]]) -> dict[Name, list[
 def paired(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
     """Return the median and quartiles of the ratios of each round.
 
-    Unlike the ratio of two medians it does not change when the machine is slow for some rounds.
+    Unlike the ratio of two medians, it does not change when the machine is slow for some rounds.
     """
     return Spread.of([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 def fastest(times: Mapping[Name, Sequence[float]], among: Sequence[Name]) -> Name | None:
-    """Return the name with the least median; None if there is none."""
+    """Return the name with the smallest median; None if ``among`` is empty."""
     return min(among, key=lambda name: median(times[name]), default=None)

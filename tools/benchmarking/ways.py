@@ -18,7 +18,7 @@ from benchmarking.products import Product
 Ways = dict[str, Callable[[], object]]
 
 TILES = (4096, 16384)  # rows at a time, whose result stays in the cache
-GROUPS = (2**18, 2**20, 2**22, 2**27)  # logits of the matrices that are multiplied together
+GROUPS = (2**18, 2**20, 2**22, 2**27)  # total logits of the matrices that are multiplied together
 
 
 def ways(product: Product, left: Tensor, right: Tensor, out: Tensor) -> Ways:
@@ -54,7 +54,7 @@ def _weight_gradient(dy: Tensor, x: Tensor, out: Tensor) -> Ways:
 
 
 def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
-    """Use the weight (outputs, inputs) as it is and in oneDNN's own order, where PyTorch can."""
+    """Use the weight (outputs, inputs) as is and in oneDNN's own order, where available."""
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return {}
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
@@ -72,7 +72,7 @@ def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ways:
 
 
 def _by_rows(x: Tensor, matrix: Tensor, out: Tensor) -> Ways:
-    """Multiply all rows at once into allocated memory, and tile by tile into the same.
+    """Multiply all rows at once into preallocated memory, and tile by tile into the same memory.
 
     Code that works tile by tile uses the result of a tile before it leaves the cache.
     """

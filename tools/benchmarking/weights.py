@@ -1,4 +1,4 @@
-"""Random weights on which every parameter matters, the same for every candidate."""
+"""Random weights for which every parameter matters, the same for every candidate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swinv2_backbone import SwinV2, build_backbone
 def random_backbone(setting: Setting) -> SwinV2:
     """Return our model in float32 on the CPU, whose weights all candidates get.
 
-    A new block is the identity, as its norms start at 0; here every parameter matters.
+    A new block is the identity, because its norms start at 0; here every parameter matters.
     """
     return _random_backbone(setting.model, setting.window)
 

@@ -7,13 +7,16 @@ from swinv2_backbone.d2.modeling.backbone import (
     build_swinv2_fpn_backbone,
     feature_shapes,
 )
+from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
 from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 __all__ = [
     "D2SwinV2",
     "UPerNetHead",
+    "build_model",
     "build_retinanet_swinv2_fpn_backbone",
     "build_swinv2_backbone",
     "build_swinv2_fpn_backbone",
     "feature_shapes",
+    "with_true_sizes",
 ]

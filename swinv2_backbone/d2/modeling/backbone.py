@@ -8,30 +8,36 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 from swinv2_backbone import backbone as core
 from swinv2_backbone.build import build_backbone
+from swinv2_backbone.d2.modeling.image_sizes import attached_sizes, can_hand_over_sizes
 from swinv2_backbone.packing import Size
 from swinv2_backbone.variants import VARIANTS, variant_name
+
+NO_MASK = "MODEL.SWINV2.MASK_PADDING False (mask_padding=False of D2SwinV2)"
 
 
 class D2SwinV2(Backbone):
     """A SwinV2 of a published or custom size that returns ``res2`` ... ``res5`` to Detectron2.
 
-    Detectron2 normalizes the images of a batch and pads them with zeros to a common size.  This
-    backbone recovers the true sizes from the zeros, so that the features of an image depend
-    neither on its padding nor on the other images of the batch.
+    Detectron2 normalizes the images of a batch and pads them with zeros to a common size.  The
+    features of an image depend neither on its padding nor on the other images of the batch: a model
+    built by :func:`swinv2_backbone.d2.build_model`, the trainer or the predictor attaches the true
+    sizes to a batch.  For a batch without them, this backbone recovers the sizes from the zeros.
 
     Args:
         variant: a key of ``swinv2_backbone.VARIANTS`` or a seed name; None for a custom size.
         embed_dim, depths, num_heads: the custom size; only without ``variant``.
         window_size: one number, one per stage, or one (height, width) per stage.  Default: the
             variant's windows; required for a custom size.
-        mask_padding: exclude padding from attention; False treats it as image, as other
+        mask_padding: exclude padding from attention; False treats it as part of the image, as other
             backbones do.
+        zeros_are_padding: recover the sizes of a batch without sizes from its zeros; False, for a
+            mean that a pixel can equal, refuses such a batch.
         others: see :class:`swinv2_backbone.SwinV2`.
 
     Raises:
@@ -55,6 +61,7 @@ class D2SwinV2(Backbone):
         in_channels: int = 3,
         kernel: str = "auto",
         mask_padding: bool = True,
+        zeros_are_padding: bool = True,
     ):
         super().__init__()
         options: dict[str, Any] = dict(
@@ -82,10 +89,20 @@ class D2SwinV2(Backbone):
             self.swinv2 = core.SwinV2(embed_dim, depths, num_heads=num_heads, **options)
         self.variant = variant
         self.mask_padding = mask_padding
+        self.zeros_are_padding = zeros_are_padding
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, C_in, H, W) -> name -> (B, C, ceil(H / stride), ceil(W / stride))."""
-        return self.swinv2(images, true_sizes(images) if self.mask_padding else None)
+        return self.swinv2(images, self._sizes(images) if self.mask_padding else None)
+
+    def _sizes(self, images: Tensor) -> list[Size]:
+        sizes = attached_sizes(images)
+        if sizes is None and not self.zeros_are_padding:
+            raise ValueError(
+                "a pixel can be exactly 0 and look like padding, and the batch has no true sizes: "
+                f"build the model by swinv2_backbone.d2.build_model, or set {NO_MASK}"
+            )
+        return true_sizes(images) if sizes is None else sizes
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {
@@ -95,7 +112,7 @@ class D2SwinV2(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """0, as any size is accepted.  (An FPN on top requires multiples of its own stride.)"""
+        """0: any size is accepted.  (An FPN on top requires multiples of its own stride.)"""
         return 0
 
 
@@ -130,7 +147,7 @@ def true_sizes(images: Tensor) -> list[Size]:
 
     Rows at the bottom and columns at the right that are exactly zero in all channels are padding.
     (A normalized pixel is never zero, as ImageNet's means are not whole numbers.)  An image of
-    zeros alone counts as whole.
+    zeros alone keeps its full size.
     """
     content = (images != 0).any(dim=1)  # (B, H, W)
     # argmax returns the first maximum: of the flipped axis, the last row with content.
@@ -143,17 +160,27 @@ def true_sizes(images: Tensor) -> list[Size]:
     ]
 
 
+def zero_is_a_pixel(mean: Sequence[float]) -> str:
+    """Return the fault of a mean that a pixel can equal where zeros mean padding, or ""."""
+    if not all(float(value).is_integer() for value in mean):
+        return ""
+    return (
+        f"with MODEL.PIXEL_MEAN {list(mean)} a pixel can be exactly 0 and look like padding, and "
+        f"the meta-architecture does not pass on the true sizes of the images: set {NO_MASK}"
+    )
+
+
 @BACKBONE_REGISTRY.register()
 def build_swinv2_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> D2SwinV2:
     """Build a SwinV2 without a neck from ``cfg.MODEL.SWINV2``.
 
     ``OUT_FEATURES`` defaults to the features that the head of a ``SemanticSegmentor`` uses, because
-    unused weights break distributed training; with other heads, to all four.
+    unused weights break distributed training; otherwise it defaults to all four.
     """
     default: Sequence[str] = core.FEATURES
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         used = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES
-        if used and set(used) <= set(core.FEATURES):  # otherwise features of a neck in between
+        if used and set(used) <= set(core.FEATURES):  # otherwise features of a neck
             default = used
     return _build_swinv2(cfg, input_shape, cfg.MODEL.SWINV2.OUT_FEATURES or default)
 
@@ -166,10 +193,10 @@ def build_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build a SwinV2 with RetinaNet's FPN, which returns p3 ... p7 and makes p6 from res5."""
+    """Build a SwinV2 with RetinaNet's FPN, which returns p3 ... p7 and computes p6 from res5."""
     if "res5" not in cfg.MODEL.FPN.IN_FEATURES:
         raise ValueError(
-            "RetinaNet's p6 is made from res5: add it to MODEL.FPN.IN_FEATURES "
+            "RetinaNet's p6 is computed from res5: add it to MODEL.FPN.IN_FEATURES "
             f"{list(cfg.MODEL.FPN.IN_FEATURES)}"
         )
 
@@ -180,12 +207,10 @@ def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 
 
 def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> D2SwinV2:
-    node = cfg.MODEL.SWINV2
-    if node.MASK_PADDING and all(float(mean).is_integer() for mean in cfg.MODEL.PIXEL_MEAN):
-        raise ValueError(
-            f"with MODEL.PIXEL_MEAN {list(cfg.MODEL.PIXEL_MEAN)} a pixel can be exactly 0 and look "
-            "like padding: set MODEL.SWINV2.MASK_PADDING False"
-        )
+    node, model = cfg.MODEL.SWINV2, META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    fault = zero_is_a_pixel(cfg.MODEL.PIXEL_MEAN)
+    if node.MASK_PADDING and fault and not can_hand_over_sizes(model):
+        raise ValueError(fault)
     return D2SwinV2(
         node.VARIANT,
         embed_dim=node.EMBED_DIM,
@@ -200,6 +225,7 @@ def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[s
         in_channels=input_shape.channels,
         kernel=node.KERNEL,
         mask_padding=node.MASK_PADDING,
+        zeros_are_padding=not fault,
     )
 
 
@@ -216,8 +242,8 @@ def _build_fpn(
     # training does not support; a feature that the backbone does not return cannot be used.
     if set(in_features) != set(out_features):
         raise ValueError(
-            f"MODEL.FPN.IN_FEATURES {list(in_features)} must be MODEL.SWINV2.OUT_FEATURES "
-            f"{list(out_features)} (or leave the latter None)"
+            f"MODEL.FPN.IN_FEATURES {list(in_features)} must equal MODEL.SWINV2.OUT_FEATURES "
+            f"{list(out_features)}, or leave the latter None"
         )
     bottom_up = _build_swinv2(cfg, input_shape, out_features)
     return FPN(

@@ -58,9 +58,9 @@ class AuxiliaryHead(nn.Sequential):
 class UPerNetHead(nn.Module):
     """A head that predicts the class logits of every pixel from a backbone's features.
 
-    In a config: ``MODEL.META_ARCHITECTURE SemanticSegmentor``, ``MODEL.SEM_SEG_HEAD.NAME
-    UPerNetHead`` with that node's ``IN_FEATURES``, ``NUM_CLASSES``, ``CONVS_DIM``, ``NORM``,
-    ``LOSS_WEIGHT`` and ``IGNORE_VALUE``, and ``MODEL.UPERNET``.
+    In a config, set ``MODEL.META_ARCHITECTURE SemanticSegmentor`` and ``MODEL.SEM_SEG_HEAD.NAME
+    UPerNetHead``.  The head reads that node's ``IN_FEATURES``, ``NUM_CLASSES``, ``CONVS_DIM``,
+    ``NORM``, ``LOSS_WEIGHT`` and ``IGNORE_VALUE``, and ``MODEL.UPERNET``.
 
     Args:
         input_shape: channels and strides of the features to use, by name.
@@ -69,7 +69,7 @@ class UPerNetHead(nn.Module):
         norm: a name for Detectron2's ``get_norm``: "SyncBN" on several GPUs, otherwise "GN".
         pool_scales: scales of the pyramid pooling.
         dropout: probability of dropping a channel before a classifier, in training.
-        ignore_value: label of pixels that no loss counts.
+        ignore_value: label of the pixels that the losses ignore.
         loss_weight, aux_loss_weight: weights of the two cross entropies.
         aux_in_feature: input feature of the auxiliary head; None for no auxiliary head.
         aux_channels: channels of the auxiliary head.
@@ -159,12 +159,12 @@ class UPerNetHead(nn.Module):
 
         Args:
             features: the features of ``input_shape``; others are ignored.
-            targets: (B, H, W) class numbers at the resolution of the images; only in training.
+            targets: (B, H, W) class indices at the resolution of the images; only in training.
 
         Returns:
             Logits (B, K, H', W') at the resolution of the images.  H' and W' are the finest
-            feature's size times its stride, which exceeds the image by up to stride - 1 pixels at
-            the bottom and right.
+            feature's size times its stride; they exceed the image by up to stride - 1 pixels at the
+            bottom and right.
         """
         if not self.training:
             return _upsample(self._logits(features), min(self.strides.values())), {}
@@ -178,7 +178,7 @@ class UPerNetHead(nn.Module):
         return self.predictor(self.dropout(self.fuse(features)))
 
     def _check_batch(self, images: int) -> None:
-        """Raise ValueError for one image: batch norm cannot normalize its 1 x 1 pooling."""
+        """Raise ValueError for one image, whose 1 x 1 pooling batch norm cannot normalize."""
         together = images * (comm.get_world_size() if self.norm == "SyncBN" else 1)
         if together == 1 and self.norm in ("BN", "SyncBN"):
             raise ValueError(

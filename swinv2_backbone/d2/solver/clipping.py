@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-CLIPPING = ("value", "norm", "full_model")  # each number, each parameter, all parameters together
+CLIPPING = ("value", "norm", "full_model")  # each element, each parameter, all parameters together
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
@@ -21,9 +21,9 @@ def clip_gradients(
     """Clip gradients in place.
 
     Args:
-        kind: one of ``CLIPPING``: "value" clips each number, "norm" the norm of each parameter's
+        kind: one of ``CLIPPING``: "value" clips each element, "norm" the norm of each parameter's
             gradient, and "full_model" the norm of all gradients together.
-        value: largest value or norm.
+        value: largest absolute value or norm.
         norm_type: order of the norm.
 
     Raises:
@@ -41,5 +41,5 @@ def clip_gradients(
 
 
 def _whole(norm: Tensor) -> Tensor:
-    """Return the norm as an ordinary tensor; sharded gradients have a DTensor."""
+    """Return the norm as an ordinary tensor; that of sharded gradients is a DTensor."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,8 +1,8 @@
 """Parameter groups and the optimizer.
 
 Weight decay is 0 for norms, biases, ``logit_scale``, the position bias MLP and SimMIM's mask token.
-(Detectron2's overrides compare only the last component of a name, so that ``cpb_mlp`` never matches
-there.)
+(Detectron2's overrides compare only the last component of a name, so ``cpb_mlp`` would never
+match.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEVER_DECAYED = ("logit_scale", "mask_token")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build AdamW or SGD over the groups of :func:`parameter_groups`, as ``cfg.SOLVER`` says."""
+    """Build AdamW or SGD over the groups of :func:`parameter_groups`, from ``cfg.SOLVER``."""
     solver = cfg.SOLVER
     decay = solver.WEIGHT_DECAY
     groups = parameter_groups(
@@ -34,7 +34,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr=solver.BASE_LR,
         weight_decay=decay,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        # None, in Detectron2: the same as for weights
+        # In Detectron2, None means the same as for weights.
         weight_decay_bias=decay if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         backbone_lr_factor=solver.BACKBONE_LR_FACTOR,
@@ -60,7 +60,7 @@ def parameter_groups(
 ) -> list[dict]:
     """Group the trainable parameters by learning rate and weight decay.
 
-    Each group also has the full ``names`` of its parameters, in their order.
+    Each group also has the full ``names`` of its parameters, in the same order.
 
     Args:
         lr: learning rate of the heads' weights.
@@ -87,10 +87,10 @@ def parameter_groups(
 
 
 def learning_rate_scales(model: nn.Module, factor: float, decay: float) -> dict[str, float]:
-    """Return the factor of the learning rate for every backbone parameter, by its full name.
+    """Return the learning rate factor of every backbone parameter, by its full name.
 
-    It is ``factor * decay ** (blocks above it)``. The patch embedding lies below all blocks, patch
-    merging at the height of the first block of its stage, and an output norm above the last block.
+    It is ``factor * decay ** (layers above it)``.  The layers are the patch embedding, the blocks,
+    and the output norms together on top.  Patch merging belongs to the first block of its stage.
     """
     scales = {}
     for prefix, backbone in model.named_modules():
@@ -123,7 +123,7 @@ def _kind(name: str, module: nn.Module) -> str:
 
 
 def _height(name: str, depths: Sequence[int]) -> int:
-    """Return a block's number from 1; 0 for the patch embedding, one above the last for norms."""
+    """Return a parameter's layer: 0 for the patch embedding, then the blocks, then output norms."""
     kind, *rest = name.split(".")
     if kind == "norms":
         return sum(depths) + 1

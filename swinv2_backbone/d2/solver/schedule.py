@@ -14,7 +14,7 @@ POLYNOMIAL = "WarmupPolyLR"  # name of the schedule that Detectron2 does not hav
 def build_lr_scheduler(
     cfg: CfgNode, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Build warm-up, then steps, a cosine or polynomial decay, as ``cfg.SOLVER`` says."""
+    """Build warm-up, then steps, a cosine or polynomial decay, from ``cfg.SOLVER``."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != POLYNOMIAL:
         return build_detectron2_lr_scheduler(cfg, optimizer)

@@ -1,9 +1,9 @@
-"""Scaled cosine attention of one tile, forward and backward, one clipped window after another.
+"""Scaled cosine attention of one tile, forward and backward, by groups of clipped windows.
 
 The functions compute ``attention.cosine_attention`` between tokens that share a clipped window (see
-tiles.py).  Tokens are in map order: gathering them into windows is part of the multiplication by
-the inverse norms.  Logits are computed for as many windows, heads or queries at a time as fit into
-a budget: the paper's "sequential self-attention", for windows of any size.
+tiles.py).  Tokens are in map order; multiplying them by the inverse norms also gathers them into
+windows.  Logits are computed for as many windows, heads or queries at a time as fit into a budget:
+the paper's "sequential self-attention", for windows of any size.
 
 Legend: n tokens of the tile; R clipped windows of one size; N tokens of such a window; nH heads; d
 channels per head; C = nH * d.
@@ -22,7 +22,7 @@ from swinv2_backbone.kernels.tiles import Group, Tile
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import bias_matrix, offset_index, offsets_within
 
-EPS = 1e-6  # smallest norm of a query or key, as in attention.py
+EPS = 1e-6  # lower bound of the norms of queries and keys, as in attention.py
 LOGITS_BYTES = 3 * 2**19  # size of the logits held at a time, which fits the cache of 1 or 2 cores
 SMALL = 200  # tokens; in larger windows PyTorch's fused attention is faster
 
@@ -172,7 +172,7 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
 
 
 def _portions(q: Tensor, bias: Tensor) -> Iterator[tuple[tuple[slice, slice], slice]]:
-    """Yield the windows, heads and queries to compute at a time, whose logits fit the budget."""
+    """Yield slices of windows, heads and queries whose logits fit the budget."""
     windows, num_heads, tokens, _ = q.shape
     rows = max(1, LOGITS_BYTES // (bias.element_size() * tokens))
     some_queries = min(tokens, rows)

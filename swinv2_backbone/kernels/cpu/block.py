@@ -1,9 +1,9 @@
-"""A whole SwinV2 block, tile by tile: as fast as its matrix products, in the memory of a tile.
+"""A whole SwinV2 block on a CPU, computed tile by tile.
 
 Attention, projection, norms, MLP and residuals of a token depend only on its window, so a block is
-computed for one tile of windows at a time, from input to output while everything is in the cache.
+computed for one tile of windows at a time, from input to output while the tile is in the cache.
 The block is one operator, ``torch.ops.swinv2.tiled_block``, with its own backward, which goes over
-the tiles again.  It is opaque to torch.compile and the same for images of all sizes.
+the tiles again.  It is opaque to torch.compile and serves images of all sizes.
 
 Legend: T tokens of the whole batch, packed; C channels; nH heads.
 """
@@ -34,9 +34,9 @@ class Arguments(NamedTuple):
     """The arguments of ``torch.ops.swinv2.tiled_block``."""
 
     x: Tensor  # (T, C)
-    parameters: list[Tensor]  # BlockParameters; they are used in the dtype of x
+    parameters: list[Tensor]  # BlockParameters; converted to the dtype of x
     table: Tensor  # (nH, offsets of the window), the position bias
-    drop_path: list[Tensor]  # none, or the drop path scales of both branches, (T, 1) each
+    drop_path: list[Tensor]  # empty, or the drop path scales of both branches, (T, 1) each
     sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
@@ -63,7 +63,7 @@ def tiled_block(
         save_activations: save the activations for the backward pass, which otherwise recomputes
             them tile by tile.
     """
-    # Autocast has no effect inside an operator; it does not change float64.
+    # Autocast has no effect inside an operator, so cast here; like autocast, leave float64 alone.
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters, table))

@@ -37,7 +37,7 @@ class Gradients:
         self.sums: dict[str, Tensor] = {}  # parameter -> gradient
 
     def add_tile(self, grad: Tensor, x: Tensor, tile: Tile, saved: Activations) -> Tensor:
-        """Return the gradient of a tile's input from that of its output, (n, C) both."""
+        """Return the gradient of a tile's input from that of its output, both (n, C)."""
         block, p = self.block, self.block.parameters
         norm1, *stats1 = block.norm1(saved.projected)
         _, *stats2 = block.norm2(saved.mlp)

@@ -58,7 +58,7 @@ class PreparedLinear:
 
 
 def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of weight (C', C) and bias (C'), the latter at least in float32.
+    """Return the gradients of weight (C', C) and bias (C'), the latter in at least float32.
 
     ``grad`` (n, C') is the gradient of the layer's output, ``x`` (n, C) its input.
     """
@@ -70,7 +70,7 @@ def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_onednn(x: Tensor) -> bool:
-    """Return True if oneDNN multiplies tensors of the dtype and device of ``x``."""
+    """Return True if oneDNN is enabled and supports the dtype and device of ``x``."""
     return (
         _ONEDNN
         and bool(torch.backends.mkldnn.enabled)

@@ -91,7 +91,7 @@ class TiledBlock:
         return torch.native_layer_norm(x, x.shape[-1:], p.norm2, p.norm2_bias, LAYER_NORM_EPS)
 
     def add(self, x: Tensor, branch: Tensor, which: int, tile: Tile) -> Tensor:
-        """Return x + drop path of a branch, whose memory is reused."""
+        """Add a branch to ``x`` after drop path; the memory of the branch may be reused."""
         return self.scaled(branch, which, tile).add_(x)
 
     def scaled(self, x: Tensor, which: int, tile: Tile) -> Tensor:

@@ -1,6 +1,6 @@
-"""A whole block, or attention alone, on a GPU by Triton.
+"""Triton kernels for a GPU: a whole block, or attention alone.
 
-Nothing is imported here, as Triton is optional: see ``block.fused_block`` and
+Nothing is imported here, because Triton is optional: see ``block.fused_block`` and
 ``attention.triton_window_attention``.
 """
 

@@ -4,13 +4,13 @@
 windows or masks: a program reads the tokens of a clipped window (tiles.py) in map order, keeps a
 block of the logits in registers, and writes the result in map order.
 
-- Products take q, k and v as they are, in their own dtype, and sum in float32.  The lengths of q
-  and k divide the float32 product, so the cosine is that of the inputs: logits reach 116, and
-  rounding a normalized q or k to bfloat16 would shift them by tenths.
+- Matrix products take q, k and v in their own dtype and accumulate in float32.  For the cosines,
+  the float32 product is divided by the norms of q and k: logits reach 116, and rounding a
+  normalized q or k to bfloat16 would shift them by tenths.
 - The bias of query i and key j is at place(i) - place(j) from the center of its head's table,
   where the place of row h and column w is h * (2 Mw - 1) + w.
-- Backward recomputes the probabilities from the log-sum-exp of every row of logits.
-- There are no atomic additions, so the gradients are the same bit for bit in every run.
+- The backward recomputes the probabilities from the log-sum-exp of every row of logits.
+- There are no atomic additions, so the gradients are bitwise equal in every run.
 
 Legend: T tokens of the batch; nH heads; C = 32 nH channels; nW clipped windows; Mh, Mw the window.
 BLOCK slots of a clipped window, some of them empty, are a block of queries or of keys.
@@ -40,9 +40,9 @@ from swinv2_backbone.kernels.triton.launch import cdiv, launch
 from swinv2_backbone.packing import flat_sizes, sizes_of
 from swinv2_backbone.windows import Partition
 
-# Measured on an H100.  In float32, without tensor cores, 4 warps spill.  Prefetching pays in the
-# one kernel that loads little else than q, k and v.  Kernels that sum over windows run about
-# PROGRAMS programs, a few for each multiprocessor.
+# Tuned on an H100.  In float32, which uses no tensor cores, 4 warps spill registers.  Prefetching
+# pays off only in forward_whole, which loads little besides q, k and v.  Kernels that loop over
+# windows run about PROGRAMS programs, a few per multiprocessor.
 LARGEST_BLOCK = 64
 PROGRAMS = 1024
 WARPS = {torch.float32: 8, torch.float16: 4, torch.bfloat16: 4}
@@ -55,23 +55,23 @@ class Arguments(NamedTuple):
     qkv: Tensor  # (T, 3C)
     scale: Tensor  # (nH,) float32
     table: Tensor  # (nH, offsets of the window) float32
-    sizes: list[int]  # height and width of every map, one after the other
+    sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
 
 
 class _Geometry(NamedTuple):
-    """The blocks that the tokens are computed in."""
+    """The division of the tokens into blocks."""
 
     windows: Tensor  # (nW, 4), see clipped_windows
-    rows: int  # of the highest clipped window
-    blocks: int  # of its slots
+    rows: int  # of the tallest clipped window
+    blocks: int  # of slots of that window
     numbers: tuple[int, int]  # pitch, center
     constants: tuple[int, int]  # COLUMNS, BLOCK
 
 
 def _power_of_2(n: int) -> int:
-    """Return the next power of two, or ``n`` itself; Triton's function takes microseconds."""
+    """Round up to a power of two; Triton's function takes microseconds."""
     return 1 << (n - 1).bit_length()
 
 
@@ -80,7 +80,8 @@ def _geometry(a: Arguments) -> _Geometry:
     if sum(map(prod, sizes)) != len(a.qkv):
         raise ValueError(f"{len(a.qkv)} tokens do not fill maps of {sizes}")
     rows = min(height, max(a.sizes[::2]))
-    # Slots of a row: as many as the window has or, for narrower maps, one of few numbers.
+    # Slots per row: the window's width or, if all maps are narrower, a multiple of 8, so that few
+    # kernels are compiled.
     columns = min(width, 8 * cdiv(max(a.sizes[1::2]), 8))
     block = min(LARGEST_BLOCK, max(16, _power_of_2(rows * columns)))
     pitch = 2 * width - 1
@@ -141,7 +142,7 @@ def attention_backward(
         ):
             launch(kernel, programs, tensors, integers, (columns, block), num_warps=warps)
     row_blocks = cdiv(rows, block // columns)
-    kinds = (2 * row_blocks - 1) * heads  # of pairs of blocks; those of a kind are summed
+    kinds = (2 * row_blocks - 1) * heads  # of pairs of blocks; pairs of one kind are summed
     groups = min(count, cdiv(PROGRAMS, kinds))
     pairs = a.table.new_empty(groups, kinds, block, block)
     grad_scale = a.table.new_empty(groups, kinds)
@@ -189,7 +190,7 @@ OPERATOR = Operator(
 def triton_window_attention(
     qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition
 ) -> Tensor:
-    """Let every token attend to the tokens of its clipped window; one operator to torch.compile.
+    """Compute attention within clipped windows; to torch.compile, this is one operator.
 
     Args:
         qkv: (T, 3C) packed tokens of all images, in float32, float16 or bfloat16.
@@ -221,8 +222,8 @@ def triton_window_attention(
 def _check_arguments(qkv: Tensor, heads: int, partition: Partition) -> None:
     if qkv.shape[1] != 3 * TRITON_HEAD_DIM * heads:
         raise ValueError(
-            f"{qkv.shape[1]} channels of q, k and v in {heads} heads are "
-            f"{qkv.shape[1] / 3 / heads:g} per head, not {TRITON_HEAD_DIM}"
+            f"qkv of {qkv.shape[1]} channels and {heads} heads has "
+            f"{qkv.shape[1] / 3 / heads:g} channels per head, not {TRITON_HEAD_DIM}"
         )
     if qkv.dtype not in WARPS:
         raise ValueError(f"qkv is {qkv.dtype}, not one of {tuple(WARPS)}")

@@ -1,12 +1,12 @@
 """A whole SwinV2 block on a GPU: four matrix products with fused kernels around them.
 
-Attention is one kernel (attention.py), and so is each norm with its residual (rows.py).  The block
-has a backward of its own and takes its parameters as they are: a GPU that multiplies fast waits for
-Python and autograd most of the time, so they are avoided where possible.  It saves the activations
-that its backward reads, and none twice.
+In the forward, attention is one kernel (attention.py), and so is each norm with its residual
+(rows.py).  The block has its own backward and takes its parameters unprepared: a fast GPU would
+wait for Python and autograd most of the time, so both are avoided where possible.  It saves the
+activations that its backward reads, and none twice.
 
-Under autocast the products are in half precision; tokens, norms and residuals are in float32, as
-with the modules.
+Under autocast the matrix products are in half precision; tokens, norms and residuals are in
+float32, as with the modules.
 
 To torch.compile the block is one opaque operator, ``torch.ops.swinv2.triton_block``.
 
@@ -44,13 +44,13 @@ class Arguments(NamedTuple):
     x: Tensor  # (T, C)
     parameters: list[Tensor]  # BlockParameters
     bias: list[Tensor]  # BiasParameters
-    drop_path: list[Tensor]  # none, or the drop path scales of both branches, (T, 1) each
-    sizes: list[int]  # height and width of every map, one after the other
+    drop_path: list[Tensor]  # empty, or the drop path scales of both branches, (T, 1) each
+    sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
     pretrained: list[int]  # the pretrained window of the position bias
     dtype: torch.dtype  # of the matrix products
-    save_activations: bool  # False: the backward computes them again
+    save_activations: bool  # False: the backward recomputes them from x
 
     def geometry(self) -> Geometry:
         """Return the windows of the attention."""
@@ -72,12 +72,13 @@ def fused_block(
 
     Args:
         x: the packed tokens.
-        parameters, bias: of the block and of its position bias.
+        parameters, bias: parameters of the block and of its position bias.
         pretrained: the pretrained window of the position bias.
-        table: window -> the position bias; called where no gradient is needed, as it may be cached.
-        drop_path: none, or the per-token drop path scales of both branches, (T, 1) each.
+        table: window -> the position bias, which may be cached; called if no gradient is needed.
+        drop_path: empty, or the per-token drop path scales of both branches, (T, 1) each.
         partition: the windows.
-        save_activations: for the backward pass; else it computes them again.
+        save_activations: save the activations for the backward pass, which otherwise recomputes
+            them.
     """
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device):
@@ -90,7 +91,7 @@ def fused_block(
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in leaves)
     arguments = _arguments(x, parameters, bias, pretrained, drop_path, partition, dtype)
     arguments = arguments._replace(save_activations=learning and save_activations)
-    if compiling or type(x) is not Tensor:  # such as tensors without memory
+    if compiling or type(x) is not Tensor:  # such as a FakeTensor
         return OPERATOR(arguments)[0]
     if learning:
         return OPERATOR.differentiable(arguments)
@@ -133,10 +134,10 @@ def _arguments(
 
 
 def _forward(a: Arguments, table: Tensor | None = None) -> list[Tensor]:
-    """Return the block's output (T, C) and, if they are saved, constants and activations.
+    """Return the block's output (T, C) and, if activations are saved, constants and activations.
 
-    What the backward is given anyway is not among these: ``x`` and parameters, unless they had to
-    be rounded.
+    These omit the tensors that the backward receives anyway: ``x`` and the parameters, unless they
+    had to be rounded.
     """
     p, bias, geometry = BlockParameters(*a.parameters), BiasParameters(*a.bias), a.geometry()
     constants = prepare(p, bias, table, geometry, a.dtype)
@@ -151,8 +152,7 @@ def _forward(a: Arguments, table: Tensor | None = None) -> list[Tensor]:
 def _backward(grad: Tensor, saved: Sequence[Tensor], a: Arguments) -> list[Tensor]:
     """Return the gradients of ``x`` and the parameters.
 
-    ``saved`` is what :func:`_forward` returns beside the output, or nothing: then it is computed
-    again.
+    ``saved`` holds the results of :func:`_forward` after the output; if empty, they are recomputed.
     """
     p, bias, geometry = BlockParameters(*a.parameters), BiasParameters(*a.bias), a.geometry()
     if saved:
@@ -184,7 +184,7 @@ def _as_dtypes_of(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> 
 
 
 def _arguments_to_save(a: Arguments, saved: Sequence[Tensor]) -> Arguments:
-    """Drop ``x`` where it is among the activations, rounded."""
+    """Drop ``x`` if its rounded copy is among the activations."""
     return a._replace(x=a.x.new_empty(0)) if saved and a.dtype != a.x.dtype else a
 
 
@@ -214,7 +214,7 @@ def _empty_results(a: Arguments) -> list[Tensor]:
 
 
 def _empty_gradients(grad: Tensor, a: Arguments) -> list[Tensor]:
-    # That of x is like grad: x itself may have been dropped.
+    # grad takes the place of x, which may have been dropped.
     return [
         torch.empty_like(each, memory_format=torch.contiguous_format)
         for each in (grad, *a.parameters, *a.bias)

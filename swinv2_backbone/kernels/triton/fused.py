@@ -27,14 +27,14 @@ from swinv2_backbone.position_bias import BiasParameters
 class Geometry(NamedTuple):
     """The windows of a block's attention, as an operator takes them."""
 
-    sizes: list[int]  # height and width of every map, one after the other
+    sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
     pretrained: list[int]  # the pretrained window of the position bias
 
 
 class Activations(NamedTuple):
-    """Saved activations: what the backward of a block reads, in the dtype of the products.
+    """Saved activations: the tensors that the backward reads, in the dtype of the products.
 
     ``x`` and ``middle`` are the inputs of the two branches.
     """
@@ -50,11 +50,11 @@ class Activations(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Tensors computed from a block's parameters in its forward, and read again in its backward."""
+    """Tensors computed from a block's parameters in the forward and reused in the backward."""
 
     scale: Tensor  # (nH,) float32
     table: Tensor  # (nH, offsets of the window) float32, the position bias
-    qkv_bias: Tensor  # (3C,); this and the others in the dtype of the products
+    qkv_bias: Tensor  # (3C,); this and the following in the dtype of the products
     qkv: Tensor
     proj: Tensor
     proj_bias: Tensor
@@ -90,11 +90,11 @@ class FusedBlock:
     """A block in one forward or backward.
 
     Args:
-        parameters, bias: of the block.
-        constants: computed from them, see :func:`prepare`.
-        drop_path: none, or the per-token drop path scales of both branches, (T, 1) each.
-        geometry: of the attention.
-        dtype: of the matrix products.
+        parameters, bias: parameters of the block and of its position bias.
+        constants: tensors computed from them, see :func:`prepare`.
+        drop_path: empty, or the per-token drop path scales of both branches, (T, 1) each.
+        geometry: the windows of the attention.
+        dtype: dtype of the matrix products.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Launching a Triton kernel in a third of the time.
 
 Triton inspects every argument at every launch to find the compiled kernel, which takes longer than
-most of our kernels run.  Here the compiled kernel is found by what can differ between our calls.
+most of our kernels run.  Here the lookup uses only the properties that differ between our calls.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def launch(
 ) -> None:
     """Run ``kernel(*tensors, *numbers, *constants)`` on the device of the first tensor.
 
-    The compiler must not depend on ``numbers``: they are not specialized, or all are multiples of
-    16; and they are less than 2 ** 31.
+    The compiled code must not depend on ``numbers``: they must be unspecialized, or all multiples
+    of 16, and less than 2 ** 31.
     """
     device = tensors[0].device.index
     if device is not None and device != torch.cuda.current_device():
@@ -49,5 +49,5 @@ def launch(
         return
     options = {"num_warps": num_warps, "num_stages": num_stages}
     compiled = kernel[programs,](*tensors, *numbers, *constants, **options)
-    if aligned:  # None from the interpreter
+    if aligned:  # compiled is None in the interpreter
         _compiled[key] = compiled

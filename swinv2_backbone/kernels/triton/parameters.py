@@ -1,7 +1,7 @@
 """The parameters of a block prepared by Triton kernels: position bias, scale, bias of qkv.
 
-They are small, and launching a dozen kernels for them takes long: here each takes one.  The bias
-and gradients are computed in float64, as in ``position_bias.py``.
+They are small, so launches dominate: PyTorch needs a dozen, these kernels two in the forward and
+three in the backward.  Bias and gradients are computed in float64, as in ``position_bias.py``.
 
 Legend: nH heads; O offsets of a window; K hidden units of the MLP.
 """
@@ -19,14 +19,14 @@ from swinv2_backbone.kernels.triton.launch import cdiv, launch
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import HIDDEN, BiasParameters, offset_grid
 
-FEW, MANY = 8, 64  # offsets at a time: with all hidden units, with UNITS of them
+FEW, MANY = 8, 64  # offsets per block: FEW with all hidden units, MANY with UNITS of them
 UNITS = 16
-VALUES = 256  # of scale and bias at a time
+VALUES = 256  # elements of scale and qkv bias per program
 
 
 @lru_cache(maxsize=64)
 def _offsets(window: Size, pretrained: Size, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # outlives this forward
+    with torch.inference_mode(False):  # cached, so not an inference tensor
         return offset_grid(window, pretrained, device, torch.float64).contiguous()
 
 
@@ -82,7 +82,7 @@ def small_gradients(
 
 
 def scale_and_qkv_bias(p: BlockParameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the scale (nH,) in float32, and the bias of qkv (3C,) in ``dtype``; keys have none."""
+    """Return the scale (nH,) in float32, and the qkv bias (3C,) in ``dtype``; zero for the keys."""
     heads, channels = p.logit_scale.numel(), len(p.q_bias)
     scale = p.logit_scale.new_empty(heads, dtype=torch.float32)
     qkv_bias = p.q_bias.new_empty(3 * channels, dtype=dtype)

@@ -1,10 +1,11 @@
 """Triton kernels over rows of tokens: the computations between the matrix products of a block.
 
-They are the norms with their residuals, and the gradient of GELU with the sums that are the
-gradient of a bias.  Each reads and writes its tensors once, computes in float32 and rounds at the
-end.  (They are bound by memory, like all of a block except its products.)
+They are the norms with their residuals, and the gradient of GELU, whose sum over tokens is the
+gradient of a bias.  Each kernel reads and writes its tensors once, computes in float32 and rounds
+at the end.  (They are memory-bound, like all of a block except its matrix products.)
 
-Sums over tokens are computed by PROGRAMS programs, then over these, in the same order in every run.
+Sums over tokens are computed by up to PROGRAMS programs, whose partial sums are then added, in the
+same order in every run.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch import Tensor
 from swinv2_backbone.kernels.triton.device import rows as device
 from swinv2_backbone.kernels.triton.launch import cdiv, launch
 
-BLOCK = 4096  # numbers that a program holds in registers at a time
-BLOCK_BACKWARD = 2048  # where it holds more of them
-PROGRAMS = 528  # that sum: some for each of the 100 to 150 multiprocessors of a large GPU
-COLUMNS = 128  # of a block of the hidden layer, whose width is a multiple of it
+BLOCK = 4096  # elements of a tensor that a program holds in registers
+BLOCK_BACKWARD = 2048  # in the backward, where it holds more tensors
+PROGRAMS = 528  # that sum; a few for each of the 100 to 150 multiprocessors of a large GPU
+COLUMNS = 128  # per block of the hidden layer, whose width is a multiple of it
 
 
 def add_norm(
@@ -57,7 +58,7 @@ def add_norm(
 
 
 class NormGradients(NamedTuple):
-    """The gradients of :func:`add_norm`, and the sum of that of ``branch`` over tokens."""
+    """The gradients of :func:`add_norm`, and the sum of the branch's gradient over tokens."""
 
     x: Tensor  # (T, C)
     branch: Tensor  # (T, C)
@@ -91,7 +92,7 @@ def add_norm_backward(
 def gelu_backward(hidden: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``gelu(hidden)`` (T, H), and the gradient of ``hidden`` summed over tokens (H,).
 
-    ``grad`` (T, H), the gradient of ``gelu(hidden)``, BECOMES the gradient of ``hidden``.
+    ``grad`` (T, H), the gradient of ``gelu(hidden)``, is OVERWRITTEN by the gradient of ``hidden``.
     """
     tokens, width = hidden.shape
     activated = torch.empty_like(hidden)
@@ -111,6 +112,6 @@ def gelu_backward(hidden: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _block_size(channels: int, block: int) -> tuple[int, int]:
-    """Return the rows of a block of numbers, and its width, both powers of two."""
+    """Return the rows and the width of a block, both powers of two."""
     width = triton.next_power_of_2(channels)
     return max(1, block // width), width

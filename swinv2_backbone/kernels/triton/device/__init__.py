@@ -1,6 +1,6 @@
-"""Triton functions: they run on the device, on values that have no types of Python.
+"""Triton functions that run on the device.
 
-Nothing is imported here, as Triton is optional.
+Nothing is imported here, because Triton is optional.
 """
 
 __all__: list[str] = []

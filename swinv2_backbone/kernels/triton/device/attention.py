@@ -3,7 +3,7 @@
 Legend: BLOCK slots of a clipped window are a block of queries or of keys; a slot without a token is
 empty.  ``slots`` is a tuple: token, place and presence of every slot of a block.
 """
-# Not typed: values of the device have no types of Python.
+# Not typed: values on the device have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import triton.language as tl
 from swinv2_backbone.kernels.choose import TRITON_HEAD_DIM
 
 D = tl.constexpr(TRITON_HEAD_DIM)
-_EPS = tl.constexpr(1e-6)  # q and k are divided by their length, or by this if that is smaller
+_EPS = tl.constexpr(1e-6)  # lower bound of the norms that q and k are divided by
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 # One binary serves images of all sizes: integers are not specialized for being 1 or a multiple of
-# 16.  The width of a window is a constant, though, because dividing by anything else takes long.
+# 16.  The width of a window is a constant, though, because dividing by a variable is slow.
 kernel = partial(
     triton.jit,
     do_not_specialize=("heads", "blocks", "count", "groups", "pitch", "center"),
@@ -41,7 +41,7 @@ def load_window(windows, index):
 
 @triton.jit
 def of_program(windows, heads, blocks):
-    """Head, block and window.  Adjacent programs share the block: they read whole rows together."""
+    """Head, block and window.  Adjacent programs share the block, so they read whole rows."""
     rest = tl.program_id(0) // heads
     return tl.program_id(0) % heads, rest % blocks, load_window(windows, rest // blocks)
 
@@ -62,7 +62,7 @@ def slots_of(window, start, count, pitch, COLUMNS: tl.constexpr, BLOCK: tl.const
 
 @triton.jit
 def load_rows(source, slots, length):
-    """(BLOCK, 32) from rows of ``length``; 0 for empty slots."""
+    """(BLOCK, 32) of rows of ``length`` elements; 0 for empty slots."""
     at = source + (slots[0] * length)[:, None] + tl.arange(0, D)[None, :]
     return tl.load(at, mask=slots[2][:, None], other=0.0)
 
@@ -105,7 +105,7 @@ def cosines(a, b, scale):
 
 @triton.jit
 def exp(x, minus):
-    """exp(x - minus) by the one exponential that a GPU has."""
+    """exp(x - minus) by exp2, the exponential that GPUs have in hardware."""
     return tl.exp2(x * _LOG2_E - minus * _LOG2_E)
 
 
@@ -113,9 +113,9 @@ def exp(x, minus):
 def load_bias(bias, queries, keys):
     """The bias of every pair of slots; -inf for keys of empty slots.
 
-    It must be loaded before the product that it is added to.  Triton lays values of two origins out
-    for the earlier one: for the product, whose layout the softmax has.  In the other order it
-    computes the softmax in both layouts.
+    It must be loaded before the product that it is added to.  Then Triton converts it to the layout
+    of the product, which the softmax uses.  In the other order Triton computes the softmax in both
+    layouts.
     """
     places = queries[1][:, None] - keys[1][None, :]
     return tl.load(bias + places, mask=keys[2][None, :], other=float("-inf"))
@@ -132,6 +132,6 @@ def places_of(pitch, shift, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def load_bias_of_places(bias, queries, keys, center):
-    """The bias of every pair of places; any number for offsets that no window has."""
+    """The bias of every pair of places; arbitrary for offsets that no window has."""
     places = queries[:, None] - keys[None, :]
     return tl.load(bias + places, mask=tl.abs(places) <= center, other=0.0)

@@ -1,5 +1,5 @@
 """The backward kernels of attention, see ../attention.py."""
-# Not typed: values of the device have no types of Python.
+# Not typed: values on the device have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def backward_queries(
     qkv, scale, table, windows, out, lse, grad, grad_qkv, delta,
     heads, blocks, pitch, center, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one block of q, and ``delta``, the sum of p * d p of every query.
+    """The gradient of one block of q, and ``delta``, the sum of p * dp of every query.
 
-    That sum equals the product of the result and its gradient, but only as exactly as the result
-    was rounded.  The difference is added up on the way: then the gradients of the logits of a query
-    sum to zero, without which the gradients of scale and bias would be off by several percent.
+    That sum equals the dot product of the result and its gradient, up to the rounding of the
+    result.  The difference is accumulated in the loop, so that the logit gradients of a query sum
+    to zero in the kernels that read ``delta``.  Otherwise the gradients of scale and bias would be
+    off by several percent.
     """
     head, block, window = of_program(windows, heads, blocks)
     size, channels = window[2] * COLUMNS, heads * D
@@ -105,14 +106,14 @@ def backward_pairs(
     heads, count, groups, blocks, pitch, center,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of the logits of all equivalent pairs of blocks, summed, and of the scale.
+    """The gradient of the scale, and the logit gradients summed over equivalent pairs of blocks.
 
     A pair is a block of queries and a block of keys.  Blocks are whole rows here.  Pairs whose
-    queries are ``shift`` blocks below their keys have the same offsets at the same slots, at every
-    place and in every window.
+    queries are ``shift`` blocks below their keys are equivalent: they have the same offsets at the
+    same slots, at every place and in every window.
 
-    If one pair is a WHOLE window, it gives the gradients of q, k and v as well, and needs no
-    ``delta``: the other backward kernels are not run.
+    If one pair is a WHOLE window, this kernel also computes the gradients of q, k and v, and needs
+    no ``delta``: ``backward_queries`` and ``backward_keys`` are not run.
     """
     rest, channels = tl.program_id(0) // heads, heads * D
     head, shift = tl.program_id(0) % heads, rest % (2 * blocks - 1) - (blocks - 1)
@@ -143,7 +144,7 @@ def backward_pairs(
                 d_v = dot(tl.trans(p.to(d_out.dtype)), d_out)
                 store_rows(d_q_of + 2 * channels, d_v, keys, 3 * channels)
             d_p = dot(d_out, tl.trans(v))
-            if WHOLE:  # p sums to one only as exactly as the log-sum-exp was rounded
+            if WHOLE:  # p sums to one only up to the rounding of the log-sum-exp
                 mean = tl.sum(p * d_p, 1) / tl.where(queries[2], tl.sum(p, 1), 1.0)
             else:
                 mean = tl.load(delta + at, mask=queries[2], other=0.0)
@@ -167,11 +168,11 @@ def fold(
     pairs, grad_table, heads, blocks, pitch, center,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr, OFFSETS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one row of the bias table: sums over the pairs of slots of equal offset."""
+    """The gradient of one row of the bias table: sums over the pairs of slots of each offset."""
     rows: tl.constexpr = BLOCK // COLUMNS
     height = center // pitch  # Mh - 1
     head = tl.program_id(0) // (2 * height + 1)
-    down = tl.program_id(0) % (2 * height + 1) - height  # from key to query, as is ``across``
+    down = tl.program_id(0) % (2 * height + 1) - height  # from key to query, like ``across``
     offset = tl.arange(0, OFFSETS)
     across = offset[None, :] - pitch // 2
     query = tl.arange(0, BLOCK)[:, None]

@@ -1,5 +1,5 @@
 """The forward kernels of attention, see ../attention.py."""
-# Not typed: values of the device have no types of Python.
+# Not typed: values on the device have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def forward_whole(
     qkv, scale, table, windows, out, lse, heads, count, groups, pitch, center,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Windows of one block: they share the bias, which is loaded once."""
+    """Windows that are one block each; they share the bias, which is loaded once."""
     head, channels = tl.program_id(0) % heads, heads * D
     q_of = qkv + head * D
     scale, bias = tl.load(scale + head), table + head * (2 * center + 1) + center
@@ -52,7 +52,7 @@ def forward_block(
     qkv, scale, table, windows, out, lse, heads, blocks, pitch, center,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of a window and head; the softmax is online over blocks of keys."""
+    """One block of queries of a window and head, with an online softmax over blocks of keys."""
     head, block, window = of_program(windows, heads, blocks)
     size, channels = window[2] * COLUMNS, heads * D
     if block * BLOCK >= size:

@@ -1,8 +1,8 @@
 """Device kernels of the position bias, the scale and the bias of qkv, see ../parameters.py.
 
-A share is 1 / 16 of a bias.
+A share is a bias divided by 16: the sigmoid.
 """
-# Not typed: values of the device have no types of Python.
+# Not typed: values on the device have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def bias_backward(
     offsets, weight1, bias1, weight2, grad, logit_scale, grad_scale, by_inner, grad_logit_scale,
     heads, count, K: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of the argument of the sigmoid and of the logarithm of the scale."""
+    """The gradients of the sigmoid's argument and of ``logit_scale``."""
     head, block = tl.program_id(0) % heads, tl.program_id(0) // heads
     at = block * FEW + tl.arange(0, FEW)
     share = _shares(offsets, weight1, bias1, weight2, head, at, at < count, K)

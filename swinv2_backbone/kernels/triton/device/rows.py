@@ -1,5 +1,5 @@
 """Device kernels over rows of tokens, see ../rows.py."""
-# Not typed: values of the device have no types of Python.
+# Not typed: values on the device have no Python types.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _EPS = tl.constexpr(LAYER_NORM_EPS)
 
 @triton.jit
 def _block(rows, columns, tokens, channels):
-    """Offsets of a block of numbers, and the mask of those inside the tensor."""
+    """Memory offsets of a block, and the mask of those inside the tensor."""
     at = rows.to(tl.int64)[:, None] * channels + columns[None, :]
     return at, (rows < tokens)[:, None] & (columns < channels)[None, :]
 
 
 @triton.jit
 def _standardize(x, inside, channels):
-    """Rows of mean 0 and variance 1, and 1 over their standard deviations."""
+    """Rows standardized to mean 0 and variance 1, and their reciprocal standard deviations."""
     centered = tl.where(inside, x - (tl.sum(x, 1) / channels)[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(centered * centered, 1) / channels + _EPS)
     return centered * scale[:, None], scale
@@ -57,7 +57,7 @@ def add_norm_backward(
     """The gradients of blocks of rows, and their sums over these rows."""
     columns = tl.arange(0, WIDTH)
     w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    by_weight = tl.zeros([ROWS, WIDTH], tl.float32)  # summed over rows in the end
+    by_weight = tl.zeros([ROWS, WIDTH], tl.float32)  # summed over rows at the end
     by_bias = tl.zeros([ROWS, WIDTH], tl.float32)
     by_branch = tl.zeros([ROWS, WIDTH], tl.float32)
     for start in range(tl.program_id(0) * ROWS, tokens, programs * ROWS):
@@ -99,7 +99,7 @@ def gelu_backward(
     for start in range(program * ROWS, tokens, programs * ROWS):
         at, inside = _block(start + tl.arange(0, ROWS), columns, tokens, width)
         h = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
-        share = 0.5 * (1 + tl.erf(h * 0.7071067811865476))  # the normal distribution up to h
+        share = 0.5 * (1 + tl.erf(h * 0.7071067811865476))  # the normal distribution function at h
         density = 0.3989422804014327 * tl.exp(-0.5 * h * h)
         tl.store(activated + at, (h * share).to(activated.dtype.element_ty), mask=inside)
         g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32) * (share + h * density)
