@@ -19,6 +19,7 @@ def test_a_report_shows_counts_examples_and_remedies():
     for number in range(EXAMPLES + 2):
         report.error(Fault("worms in figs", "wash them"), f"fig {number}")
     report.repair(Fault("dust on dates", "wiped off"), "date 1")
+    report.note(Fault("figs with stalks", "keep them if you like"), "12 of 80 figs", count=12)
     assert str(report).splitlines() == [
         "some.json cannot be used:",
         "       7  worms in figs: fig 0, fig 1, fig 2, fig 3, fig 4, ...",
@@ -26,6 +27,9 @@ def test_a_report_shows_counts_examples_and_remedies():
         "some.json, faults that can be repaired in a copy:",
         "       1  dust on dates: date 1",
         "          -> wiped off",
+        "some.json, for your information:",
+        "      12  figs with stalks: 12 of 80 figs",
+        "          -> keep them if you like",
     ]
     with pytest.raises(ValueError, match="worms in figs"):
         report.raise_errors()

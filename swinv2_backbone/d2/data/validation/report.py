@@ -1,4 +1,4 @@
-"""The report of a dataset check: faults that stop a training, faults repaired, with examples."""
+"""The report of a dataset check: faults that stop a training, repairs and notes, with examples."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ class Finding:
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
+    more: bool = False  # places that are not among the examples
 
-    def add(self, example: str) -> None:
-        self.count += 1
+    def add(self, example: str, count: int = 1) -> None:
+        self.count += count
         if len(self.examples) < EXAMPLES:
             self.examples.append(example)
+        else:
+            self.more = True
 
 
 class Report:
@@ -58,14 +61,24 @@ class Report:
         self.source = source
         self.errors: dict[Fault, Finding] = {}
         self.repaired: dict[Fault, Finding] = {}
+        self.notes: dict[Fault, Finding] = {}
 
-    def error(self, fault: Fault, example: str) -> None:
-        """Note a fault that makes the dataset unusable."""
-        self.errors.setdefault(fault, Finding()).add(example)
+    def error(self, fault: Fault, example: str, count: int = 1) -> None:
+        """Add a fault that makes the dataset unusable.
 
-    def repair(self, fault: Fault, example: str) -> None:
-        """Note a fault that is repaired in a copy."""
-        self.repaired.setdefault(fault, Finding()).add(example)
+        Args:
+            example: the place of the fault, or a summary of all its places.
+            count: the number of places.
+        """
+        self.errors.setdefault(fault, Finding()).add(example, count)
+
+    def repair(self, fault: Fault, example: str, count: int = 1) -> None:
+        """Add a fault that is repaired in a copy."""
+        self.repaired.setdefault(fault, Finding()).add(example, count)
+
+    def note(self, fault: Fault, example: str, count: int = 1) -> None:
+        """Add something that the user should know, but that changes and stops nothing."""
+        self.notes.setdefault(fault, Finding()).add(example, count)
 
     def raise_errors(self) -> None:
         """Raise ValueError with the whole report if it has an error."""
@@ -79,13 +92,15 @@ class Report:
         if self.repaired:
             done = "faults that can be repaired" if self.errors else "faults repaired"
             lines += [f"{self.source}, {done} in a copy:", *_lines(self.repaired)]
+        if self.notes:
+            lines += [f"{self.source}, for your information:", *_lines(self.notes)]
         return "\n".join(lines) or f"{self.source}: no faults"
 
 
 def _lines(findings: dict[Fault, Finding]) -> list[str]:
     lines = []
     for fault, finding in findings.items():
-        more = ", ..." if finding.count > len(finding.examples) else ""
+        more = ", ..." if finding.more else ""
         lines.append(f"{finding.count:8}  {fault.name}: {', '.join(finding.examples)}{more}")
         lines.append(f"{'':8}  -> {fault.remedy}")
     return lines
