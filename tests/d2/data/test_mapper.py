@@ -185,3 +185,36 @@ def test_colors_vary_in_training_alone_and_leave_labels_alone(record, labels):
 def test_impossible_jitter_is_refused(opts, words):
     with pytest.raises(ValueError, match=words):
         config("INPUT.LSJ.ENABLED", "True", *opts)
+
+
+EMPTY = {
+    "no annotations": lambda annotations: [],
+    "crowds alone": lambda annotations: annotations[1:],
+}
+SIZING = {
+    "resize": [],
+    "crop": ["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "(0.5, 0.5)"],
+    "jitter": ["INPUT.LSJ.ENABLED", "True", "INPUT.LSJ.SIZE", "64"],
+}
+
+
+@pytest.mark.parametrize("objects", EMPTY)
+@pytest.mark.parametrize("sizing", SIZING)
+@pytest.mark.parametrize("form", ["polygon", "bitmask", None])
+def test_an_image_without_objects_has_all_fields_of_one_with_objects(record, form, sizing, objects):
+    masks = [] if form is None else ["MODEL.MASK_ON", "True", "INPUT.MASK_FORMAT", form]
+    mapper = DatasetMapper(config(*masks, *SIZING[sizing]), is_train=True)
+    # A crop may leave nothing of the object, but its fields stay.
+    full = mapper(record)["instances"].get_fields()
+    record["annotations"] = EMPTY[objects](record["annotations"])
+    mapped = mapper(record)
+    empty = mapped["instances"]
+    assert len(empty) == 0 and "annotations" not in mapped
+    assert empty.image_size == tuple(mapped["image"].shape[1:])
+    fields = empty.get_fields()
+    assert {key: type(value) for key, value in fields.items()} == {
+        key: type(value) for key, value in full.items()
+    }
+    assert fields["gt_boxes"].tensor.shape == (0, 4)
+    assert fields["gt_boxes"].tensor.dtype == full["gt_boxes"].tensor.dtype
+    assert fields["gt_classes"].dtype == full["gt_classes"].dtype

@@ -11,6 +11,7 @@ from detectron2 import data
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.projects.point_rend import ColorAugSSDTransform
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from swinv2_backbone.d2.data.loading.images import read_image, read_labels
 
@@ -62,6 +63,26 @@ class DatasetMapper(data.DatasetMapper):
         elif "annotations" in record:
             self._transform_annotations(record, transforms, size)
         return record
+
+    def _transform_annotations(
+        self, record: dict, transforms: T.TransformList, size: tuple[int, int]
+    ) -> None:
+        if any(not one.get("iscrowd", 0) for one in record["annotations"]):
+            super()._transform_annotations(record, transforms, size)
+            return
+        # Detectron2 omits the masks here, and then fails to compute boxes from them.
+        del record["annotations"]
+        record["instances"] = self._no_instances(size)
+
+    def _no_instances(self, size: tuple[int, int]) -> Instances:
+        empty = Instances(size)
+        empty.gt_boxes = Boxes(torch.zeros(0, 4))
+        empty.gt_classes = torch.zeros(0, dtype=torch.int64)
+        if self.use_instance_mask:
+            polygons = self.instance_mask_format == "polygon"
+            masks = torch.zeros(0, *size, dtype=torch.bool)
+            empty.gt_masks = PolygonMasks([]) if polygons else BitMasks(masks)
+        return empty
 
 
 class ColorAugmentation(T.Augmentation):
