@@ -1,0 +1,107 @@
+"""The kinds of image files: which are read, how the others are recognized, and what to do then.
+
+Training, checks, prediction, classification and pre-training share these lists.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+HEAD = 512  # bytes at the start of a file that tell its kind
+EXTRA = "pip install 'swinv2_backbone[images]'"
+
+# Suffixes of images: HEIC needs the extra "images", and so do some TIFF files.
+IMAGE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp"),
+)
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+
+class UnsupportedImageError(OSError):
+    """An image file is sound, but of a kind that is not read here; the message has the remedy."""
+
+
+class Kind(NamedTuple):
+    """A kind of files that Pillow does not read.
+
+    Attributes:
+        name: with its article.
+        starts: bytes that such a file starts with.
+        remedy: what its user can do.
+        suffixes: where it is recognized by its name alone.
+        offset: position of ``starts``.
+    """
+
+    name: str
+    starts: tuple[bytes, ...]
+    remedy: str
+    suffixes: tuple[str, ...] = ()
+    offset: int = 0
+
+
+DEVELOP = "develop it to TIFF or PNG, for example with darktable-cli or rawpy"
+NUMBERS = "convert it to TIFF or PNG of 8 or 16 bits, with a range that you choose"
+CONVERT = "convert it to PNG"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIF = Kind("a HEIC image", tuple(b"ftyp" + brand for brand in HEIF_BRANDS), EXTRA, offset=4)
+TIFF = Kind("a TIFF image", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), EXTRA)
+CAMERA = ".arw .cr2 .cr3 .dng .nef .orf .raf .rw2 .srw .x3f"
+KINDS = (
+    HEIF,
+    Kind("a raw camera file", (b"II*\0\x10\0\0\0CR",), DEVELOP, tuple(CAMERA.split())),
+    Kind("a raw camera file", (b"FUJIFILMCCD", b"IIRO", b"IIRS", b"MMOR", b"IIU\0"), DEVELOP),
+    Kind("a raw camera file", (b"ftypcrx",), DEVELOP, offset=4),
+    TIFF,
+    Kind(
+        "an AVIF image",
+        (b"ftypavif", b"ftypavis"),
+        "install Pillow >= 11.3, whose wheels read AVIF",
+        offset=4,
+    ),
+    Kind(
+        "a JPEG XL image",
+        (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        "convert it to PNG, for example with djxl",
+        (".jxl",),
+    ),
+    Kind("a JPEG XR image", (b"II\xbc",), CONVERT, (".jxr", ".wdp", ".hdp")),
+    Kind("a JPEG-LS image", (b"\xff\xd8\xff\xf7",), CONVERT, (".jls",)),
+    Kind("a DICOM file", (b"DICM",), NUMBERS + " (pydicom)", (".dcm", ".dicom"), offset=128),
+    Kind("an OpenEXR image", (b"v/1\x01",), NUMBERS, (".exr",)),
+    Kind("a Radiance HDR image", (b"#?RADIANCE", b"#?RGBE"), NUMBERS, (".hdr",)),
+    Kind("a NumPy array", (b"\x93NUMPY",), NUMBERS, (".npy", ".npz")),
+    Kind("an HDF5 file", (b"\x89HDF\r\n\x1a\n",), NUMBERS, (".h5", ".hdf5", ".nc")),
+    Kind("a NetCDF file", (b"CDF\x01", b"CDF\x02"), NUMBERS),
+    Kind("a NIfTI volume", (b"n+1\0", b"ni1\0"), NUMBERS, (".nii", ".nii.gz"), offset=344),
+    Kind("a FITS file", (b"SIMPLE  =",), NUMBERS, (".fits", ".fit")),
+    Kind("an NRRD volume", (b"NRRD0",), NUMBERS, (".nrrd",)),
+    Kind("a Photoshop document", (b"8BPS",), "export it as PNG", (".psd", ".psb")),
+    Kind("a PDF document", (b"%PDF",), "extract its images", (".pdf",)),
+    Kind("vector graphics", (b"<svg", b"%!PS"), "render them as PNG", (".svg", ".eps", ".ps")),
+    Kind(
+        "a web page", (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"), "download the image again"
+    ),
+    Kind("a pointer of Git LFS", (b"version https://git-lfs",), "run `git lfs pull`"),
+    Kind("a video", (b"ftyp",), "extract its frames", (), offset=4),
+)
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """Return the kind of a file that Pillow does not read, by its first ``HEAD`` bytes."""
+    for kind in KINDS:
+        if head[kind.offset :].startswith(kind.starts):
+            return kind
+    return None
+
+
+def kind_named(path: Path) -> Kind | None:
+    """Return the kind of picture, not read here, that a file name says."""
+    name = path.name.lower()
+    return next((kind for kind in KINDS if kind.suffixes and name.endswith(kind.suffixes)), None)
+
+
+def is_image(path: Path) -> bool:
+    """Return True if the name of a file is that of an image that is read here."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
