@@ -79,8 +79,8 @@ class Backbone:
         "Implementation of the blocks; all give the same result "
         "([SPEED.md](SPEED.md#which-kernel-runs)).")
     mask_padding: bool = _backbone(True, "mask_padding", flag,
-        "Exclude the zero padding of a batch from attention; requires a `PIXEL_MEAN` that no "
-        "pixel equals.")
+        "Exclude the padding of a batch from attention. A meta-architecture that is not "
+        "Detectron2's requires a `PIXEL_MEAN` that no pixel equals.")
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,10 @@ class Data:
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",
         "datasets.train.images_outside", flag,
         "Allow file names in the JSON that point outside `IMAGES`.")
-    class_names: tuple = option((), "DATASETS.CUSTOM.CLASSES", "", sequence(text),
-        "Class names; filled in from the data and saved with the config.")
+    class_names: tuple | None = option((), "DATASETS.CUSTOM.CLASSES", "datasets.test.classes",
+        optional(sequence(text)),
+        "Names of the model's classes, which a test set is matched with; by default those of the "
+        "training set, saved with the config.")
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from swinv2_backbone.checkpoints.fetch import check_source
 from swinv2_backbone.d2.config.lazy_parts import target_name
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError
-from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.datasets.classes import class_names_of
+from swinv2_backbone.d2.data.datasets.coco import read_coco
+from swinv2_backbone.d2.data.datasets.custom import (
+    register_custom_datasets,
+    warn_of_unknown_classes,
+)
 from swinv2_backbone.d2.data.datasets.selected import check_datasets, check_same_classes
 from swinv2_backbone.d2.engine.rehearsal import shorten
 from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
@@ -40,9 +47,13 @@ def prepare(
     if faults := list(_missing(plan, eval_only, resume, rehearse)):
         raise ConfigError(faults)
     tested = list(plan.data.test)
-    used = [*tested, *([] if eval_only else plan.data.train)]
+    trained = [] if eval_only else list(plan.data.train)
+    used = [*trained, *tested]  # the classes of the first one are the model's
     check_datasets(used)
-    faults = [*class_faults(plan, used), *_evaluation_faults(plan, tested, eval_only)]
+    faults = [
+        *class_faults(plan, used, trained=not eval_only),
+        *_evaluation_faults(plan, tested, eval_only),
+    ]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))  # one dataset may have both uses
     check_source(plan.run.weights)
@@ -65,8 +76,31 @@ def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan
     own = plan.config.get("datasets") or {}
     for split in splits:
         if split in own:
-            instantiate(own[split])
+            instantiate(_with_classes(own, split, splits))
     return plan
+
+
+def _with_classes(own: DictConfig, split: str, splits: Sequence[str]) -> DictConfig:
+    """Return the call that registers a split, for a test set with the classes of the training."""
+    call, train = own[split], own.get("train")
+    if split == "train" or not (_registers_coco(call) and _registers_coco(train)):
+        return call
+    if call.get("classes") is not None:
+        return call
+    call = copy.deepcopy(call)  # whose parent is the same, so that references hold
+    if "train" in splits:
+        call.classes = list(MetadataCatalog.get(train.name).thing_classes)
+    elif train.get("classes") is not None:
+        call.classes = train.classes
+    elif Path(train.json_file).is_file():
+        call.classes = class_names_of(read_coco(train.json_file))
+    else:
+        warn_of_unknown_classes(call.json_file)
+    return call
+
+
+def _registers_coco(call: object) -> bool:
+    return OmegaConf.is_dict(call) and "_target_" in call and target_name(call) == "register_coco"
 
 
 def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) -> Iterator[str]:
@@ -102,8 +136,14 @@ def _takes_any_dataset(plan: TrainingPlan) -> bool:
     return plan.dialect is Dialect.YACS or "dataset_name" in plan.config.dataloader.evaluator
 
 
-def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
-    """Compare the heads' numbers of classes with those of the datasets."""
+def class_faults(
+    plan: TrainingPlan, datasets: Sequence[str], *, trained: bool = True
+) -> Iterator[str]:
+    """Compare the heads' numbers of classes with those of the datasets.
+
+    Args:
+        datasets: names of datasets; if ``trained``, the first one is trained on.
+    """
     for option, kind in CLASSES.items():
         if plan[option] is None:
             continue
@@ -112,9 +152,15 @@ def class_faults(plan: TrainingPlan, datasets: Sequence[str]) -> Iterator[str]:
             names = list(MetadataCatalog.get(dataset).get(kind) or ())
             if names and len(names) != plan[option]:
                 more = ", ..." if len(names) > 10 else ""
+                remedy = f"set {plan.setting(option, len(names))}"
+                if not trained:
+                    remedy = (
+                        "the classes of the training decide: evaluate on a dataset that has them, "
+                        f"or give {plan.key('data.class_names')} their names"
+                    )
                 yield (
                     f"{plan.key(option)} is {plan[option]}, but {dataset} has {len(names)} classes "
-                    f"({', '.join(names[:10])}{more}); set {plan.setting(option, len(names))}"
+                    f"({', '.join(names[:10])}{more}); {remedy}"
                 )
 
 

@@ -33,9 +33,10 @@ from swinv2_backbone.d2.data.datasets.semantic import register_semantic
 from swinv2_backbone.d2.data.loading.mapper import ColorAugmentation
 
 DETECTOR, SEGMENTOR = "mask_rcnn_swinv2", "upernet_swinv2_tiny_ade20k"
-WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals", "data.class_names"}
+WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals"}
 # Follow from other keys: the architecture's nodes, and the data.
 DERIVED = {"model.architecture", "model.masks", "model.keypoints", "model.stuff_classes"}
+DERIVED |= {"data.class_names"}
 
 
 @cache

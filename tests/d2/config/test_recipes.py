@@ -308,6 +308,7 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "output_dir": cfg.OUTPUT_DIR,
                 "for_evaluation": split == "TEST",
                 "images_outside": custom.IMAGES_OUTSIDE,
+                "classes": None,  # given by ``prepare``
             }
         elif node.LABELS:
             found[split.lower()] = {

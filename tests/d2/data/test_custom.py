@@ -151,26 +151,6 @@ def test_a_builtin_name_is_not_taken_over(tmp_path, config):
         )
 
 
-def test_training_and_test_must_agree_about_the_classes(tmp_path, config):
-    train = write(tmp_path / "train")
-    test = write(
-        tmp_path / "test",
-        annotations=[],
-        categories=[{"id": 1, "name": "fig"}, {"id": 2, "name": "nut"}],
-    )
-    cfg = config(
-        train,
-        "DATASETS.CUSTOM.TEST.NAME",
-        f"{tmp_path.name}_TEST",
-        "DATASETS.CUSTOM.TEST.JSON",
-        str(test),
-        "DATASETS.CUSTOM.TEST.IMAGES",
-        str(test.parent / "images"),
-    )
-    with pytest.raises(ValueError, match="fig, nut.*date, fig"):
-        cfg = register_custom_datasets(cfg)
-
-
 def test_masks_the_mask_head_could_not_use_are_found_before_training(tmp_path, config):
     rle = {"size": [8, 10], "counts": [9, 2, 69]}
     path = write(tmp_path, annotations=[OBJECT | {"segmentation": rle}])

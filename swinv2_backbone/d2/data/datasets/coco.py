@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
@@ -13,6 +14,7 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
+from swinv2_backbone.d2.data.datasets.classes import class_names_of, match_classes
 from swinv2_backbone.d2.data.validation.coco import check_coco
 from swinv2_backbone.d2.data.validation.report import Report
 
@@ -31,6 +33,7 @@ def register_coco(
     output_dir: str | None = None,
     for_evaluation: bool = False,
     images_outside: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
 
@@ -47,6 +50,9 @@ def register_coco(
         output_dir: folder for a repaired copy; without it, a fault to repair is an error.
         for_evaluation: the dataset is for evaluation, which needs more keys than training.
         images_outside: file names may lead out of the folder of images.
+        classes: the class names of the model, in the order of its outputs. The categories are
+            matched with them by name: other ids, another order, or absent classes are repaired in
+            the copy. None: the file's own names in the order of their ids.
 
     Raises:
         ValueError: the files cannot be used; the message lists every fault. Or ``name`` belongs to
@@ -65,11 +71,16 @@ def register_coco(
         for_evaluation=for_evaluation,
         images_outside=images_outside,
     )
+    if classes is not None:
+        content = match_classes(content, list(classes), report)
     report.raise_errors()
     registered = _file_to_register(content, report, name, json_file, output_dir)
     claim(name, json_file, images)
     register_coco_instances(name, {}, registered, images)
-    MetadataCatalog.get(name).thing_classes = class_names_of(content)
+    MetadataCatalog.get(name).set(
+        thing_classes=class_names_of(content),
+        image_files=[os.path.join(images, entry["file_name"]) for entry in content["images"]],
+    )
 
 
 def _file_to_register(
@@ -104,12 +115,6 @@ def read_coco(json_file: str) -> dict:
     if absent:
         raise ValueError(f"JSON {json_file!r} is not COCO-format: no list of {', '.join(absent)}")
     return content
-
-
-def class_names_of(content: dict) -> list[str]:
-    """Return class names in the order of the category ids, which the model's outputs follow."""
-    by_id = sorted(content["categories"], key=lambda category: category["id"])
-    return [category["name"] for category in by_id]
 
 
 def _write_repaired(content: dict, name: str, json_file: str, output_dir: str) -> Path:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from swinv2_backbone.d2.data.datasets.coco import class_names_of, read_coco, register_coco
+from swinv2_backbone.d2.data.datasets.classes import class_names_of, quoted
+from swinv2_backbone.d2.data.datasets.coco import read_coco, register_coco
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
@@ -15,11 +19,24 @@ SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from L
 HEADS = {"RetinaNet": "RETINANET", SEMANTIC: "SEM_SEG_HEAD"}
 
 
+class ClassNames(NamedTuple):
+    """Class names in the order of the model's outputs.
+
+    ``of_model`` is False if they come from a test set, so that the model may have others.
+    """
+
+    source: str
+    names: list[str]
+    of_model: bool = True
+
+
 def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> CfgNode:
     """Check and register the datasets of ``cfg.DATASETS.CUSTOM``; ``cfg`` is not changed.
 
     A split is either COCO-format (``JSON`` and ``IMAGES``) or semantic (``LABELS`` and ``IMAGES``,
-    with ``DATASETS.CUSTOM.NAMES``).
+    with ``DATASETS.CUSTOM.NAMES``). The classes of a COCO-format test set are matched by name with
+    those of the training set. Without a training set among ``splits``, they are matched with
+    ``DATASETS.CUSTOM.CLASSES`` if that is given, else with ``TRAIN.JSON`` if that exists.
 
     Returns:
         A copy of ``cfg`` in which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are the names of the
@@ -29,7 +46,7 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
     Raises:
         ValueError: keys do not go together, files are missing or faulty (the message lists all
             faults), the model learns from another kind of data or has another number of classes,
-            or training and test set have different classes.
+            or the test set has a class that the training set does not have.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -38,23 +55,15 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
         raise ValueError("\n".join(faults))
     if not any(custom[split].JSON or custom[split].LABELS for split in splits):
         return cfg
-    known: tuple[str, list[str]] | None = None
+    known = None if "TRAIN" in splits else _trained_classes(cfg)
     for split in splits:
         node = custom[split]
         cfg.DATASETS[split] = ()
-        if not (node.JSON or node.LABELS):
-            continue
-        classes = _register(cfg, split)
-        source = node.JSON or custom.NAMES
-        if known and known[1] != classes:
-            raise ValueError(
-                f"the classes of {source} ({', '.join(classes)}) are not those "
-                f"of {known[0]} ({', '.join(known[1])})"
-            )
-        known = (source, classes)
-        cfg.DATASETS[split] = (node.NAME,)
+        if node.JSON or node.LABELS:
+            known = _register(cfg, split, known)
+            cfg.DATASETS[split] = (node.NAME,)
     assert known is not None  # a split is given
-    custom.CLASSES = known[1]
+    custom.CLASSES = known.names
     return cfg
 
 
@@ -88,47 +97,83 @@ def _conflicts(cfg: CfgNode, split: str) -> Iterator[str]:
         yield (f"{key}.LABELS need DATASETS.CUSTOM.NAMES, a text file with one class name a line")
 
 
-def _register(cfg: CfgNode, split: str) -> list[str]:
-    """Register one split; returns its class names."""
-    node, names_file = cfg.DATASETS.CUSTOM[split], cfg.DATASETS.CUSTOM.NAMES
+def _register(cfg: CfgNode, split: str, known: ClassNames | None) -> ClassNames:
+    """Register one split, with the classes of the model if they are known; return them."""
+    node = cfg.DATASETS.CUSTOM[split]
+    register = _register_semantic if node.LABELS else _register_coco
     try:
-        if node.LABELS:
-            # The number of classes first, because checking the files may take minutes.
-            check_class_count(cfg, read_names(names_file), names_file)
-            ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-            register_semantic(node.NAME, node.IMAGES, node.LABELS, names_file, ignored)
-            return MetadataCatalog.get(node.NAME).stuff_classes
-        register_coco(
-            node.NAME,
-            node.JSON,
-            node.IMAGES,
-            masks=cfg.MODEL.MASK_ON,
-            mask_format=cfg.INPUT.MASK_FORMAT,
-            output_dir=cfg.OUTPUT_DIR,
-            for_evaluation=split == "TEST",
-            images_outside=cfg.DATASETS.CUSTOM.IMAGES_OUTSIDE,
-        )
+        return register(cfg, split, known)
     except ValueError as error:
         raise ValueError(f"DATASETS.CUSTOM.{split}: {error}") from error
-    classes = MetadataCatalog.get(node.NAME).thing_classes
-    check_class_count(cfg, classes, node.JSON)
+
+
+def _register_semantic(cfg: CfgNode, split: str, known: ClassNames | None) -> ClassNames:
+    node, names_file = cfg.DATASETS.CUSTOM[split], cfg.DATASETS.CUSTOM.NAMES
+    classes = ClassNames(names_file, read_names(names_file))
+    if known and known.names != classes.names and sorted(known.names) == sorted(classes.names):
+        raise ValueError(
+            f"the classes of {names_file} ({quoted(classes.names)}) are in another order than "
+            f"those of the model in {known.source} ({quoted(known.names)})"
+        )
+    # The number of classes first, because checking the files may take minutes.
+    check_class_count(cfg, classes)
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    register_semantic(node.NAME, node.IMAGES, node.LABELS, names_file, ignored)
     return classes
 
 
-def check_class_count(cfg: CfgNode, classes: list[str], source: str) -> None:
+def _register_coco(cfg: CfgNode, split: str, known: ClassNames | None) -> ClassNames:
+    node = cfg.DATASETS.CUSTOM[split]
+    if known:
+        check_class_count(cfg, known)
+    register_coco(
+        node.NAME,
+        node.JSON,
+        node.IMAGES,
+        masks=cfg.MODEL.MASK_ON,
+        mask_format=cfg.INPUT.MASK_FORMAT,
+        output_dir=cfg.OUTPUT_DIR,
+        for_evaluation=split == "TEST",
+        images_outside=cfg.DATASETS.CUSTOM.IMAGES_OUTSIDE,
+        classes=known.names if known else None,
+    )
+    if known:
+        return known
+    names = MetadataCatalog.get(node.NAME).thing_classes
+    classes = ClassNames(node.JSON, names, of_model=split == "TRAIN")
+    check_class_count(cfg, classes)
+    if not classes.of_model:
+        warn_of_unknown_classes(node.JSON)
+    return classes
+
+
+def warn_of_unknown_classes(json_file: str) -> None:
+    """Log that a test file's own classes are taken for those of the model."""
+    logging.getLogger(__name__).warning(
+        "The classes of the training are not known here: the model's outputs are taken to be the "
+        f"classes of {json_file} in the order of their ids"
+    )
+
+
+def check_class_count(cfg: CfgNode, classes: ClassNames) -> None:
     """Raise ValueError unless the heads that ``cfg`` selects have one output for each class.
 
     The classes of a ``PanopticFPN`` are those of its objects.
     """
     node = HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
-    configured = cfg.MODEL[node].NUM_CLASSES
-    if configured != len(classes):
-        raise ValueError(
-            f"MODEL.{node}.NUM_CLASSES is {configured}, but {source} has "
-            f"{len(classes)} classes ({', '.join(classes[:10])}"
-            f"{', ...' if len(classes) > 10 else ''}); "
-            f"set MODEL.{node}.NUM_CLASSES {len(classes)}"
+    configured, count = cfg.MODEL[node].NUM_CLASSES, len(classes.names)
+    if configured == count:
+        return
+    remedy = f"set MODEL.{node}.NUM_CLASSES {count}"
+    if not classes.of_model:
+        remedy = (
+            "the classes of the training decide: use the config.yaml of its OUTPUT_DIR, or set "
+            "DATASETS.CUSTOM.CLASSES to their names in the order of the model's outputs"
         )
+    raise ValueError(
+        f"MODEL.{node}.NUM_CLASSES is {configured}, but {classes.source} has {count} classes "
+        f"({', '.join(classes.names[:10])}{', ...' if count > 10 else ''}); {remedy}"
+    )
 
 
 def class_names(cfg: CfgNode) -> list[str]:
@@ -137,29 +182,36 @@ def class_names(cfg: CfgNode) -> list[str]:
     Raises:
         ValueError: neither has class names, or the model has another number of classes.
     """
-    source, names = _known_names(cfg)
-    if not names:
+    classes = _trained_classes(cfg) or _tested_classes(cfg)
+    if classes is None:
         raise ValueError(
             "the class names are not known: use the config.yaml of the training's "
             "OUTPUT_DIR, or give DATASETS.CUSTOM.TEST.JSON (of a semantic model, "
             "DATASETS.CUSTOM.NAMES)"
         )
-    check_class_count(cfg, names, source)
-    return names
+    check_class_count(cfg, classes)
+    return classes.names
 
 
-def _known_names(cfg: CfgNode) -> tuple[str, list[str]]:
-    """Return the first source of class names and the names; none if there is no source."""
+def _trained_classes(cfg: CfgNode) -> ClassNames | None:
+    """Return the classes that the model was trained on; None if the config does not tell."""
     custom = cfg.DATASETS.CUSTOM
     if custom.CLASSES:
-        return "DATASETS.CUSTOM.CLASSES", list(custom.CLASSES)
-    semantic = cfg.MODEL.META_ARCHITECTURE == SEMANTIC
-    if semantic and custom.NAMES:
-        return custom.NAMES, read_names(custom.NAMES)
-    for split in ("TEST", "TRAIN"):
-        if custom[split].JSON and not semantic:
-            return custom[split].JSON, class_names_of(read_coco(custom[split].JSON))
+        return ClassNames("DATASETS.CUSTOM.CLASSES", list(custom.CLASSES))
+    if cfg.MODEL.META_ARCHITECTURE == SEMANTIC:
+        return ClassNames(custom.NAMES, read_names(custom.NAMES)) if custom.NAMES else None
+    source = custom.TRAIN.JSON
+    if source and Path(source).is_file():
+        return ClassNames(source, class_names_of(read_coco(source)))
+    return None
+
+
+def _tested_classes(cfg: CfgNode) -> ClassNames | None:
+    """Return the classes of the first test dataset."""
+    semantic, source = cfg.MODEL.META_ARCHITECTURE == SEMANTIC, cfg.DATASETS.CUSTOM.TEST.JSON
+    if source and not semantic:
+        return ClassNames(source, class_names_of(read_coco(source)), of_model=False)
     for name in cfg.DATASETS.TEST[:1]:
-        kind = "stuff_classes" if semantic else "thing_classes"
-        return name, list(MetadataCatalog.get(name).get(kind, ()))
-    return "", []
+        names = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes", ())
+        return ClassNames(name, list(names)) if names else None
+    return None

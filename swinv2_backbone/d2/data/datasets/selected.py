@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from swinv2_backbone.d2.data.datasets.classes import difference
 from swinv2_backbone.d2.data.validation.ade20k import check_ade20k
 
 FILES = ("json_file", "image_root", "sem_seg_root", "panoptic_json", "panoptic_root")
@@ -45,7 +46,8 @@ def check_same_classes(names: Sequence[str], kind: str) -> None:
         if classes != known[first]:
             raise ValueError(
                 f"the classes of {name} ({_some(classes)}) are not those of {first} "
-                f"({_some(known[first])})"
+                f"({_some(known[first])}): {difference(classes, known[first])}; register_coco "
+                f"matches them by name if it gets the classes of {first} as classes"
             )
 
 
