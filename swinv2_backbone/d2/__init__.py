@@ -16,10 +16,12 @@ from swinv2_backbone.d2.config.yacs import add_swinv2_config
 from swinv2_backbone.d2.modeling import (
     D2SwinV2,
     UPerNetHead,
+    build_model,
     build_retinanet_swinv2_fpn_backbone,
     build_swinv2_backbone,
     build_swinv2_fpn_backbone,
     feature_shapes,
+    with_true_sizes,
 )
 
 SwinV2 = D2SwinV2  # the earlier name, for existing LazyConfigs
@@ -62,10 +64,12 @@ __all__ = [
     "SwinV2",
     "UPerNetHead",
     "add_swinv2_config",
+    "build_model",
     "build_retinanet_swinv2_fpn_backbone",
     "build_swinv2_backbone",
     "build_swinv2_fpn_backbone",
     "feature_shapes",
+    "with_true_sizes",
     *_LAZY,
 ]
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from swinv2_backbone.d2.config.plan import Factories
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
+from swinv2_backbone.d2.modeling.build import with_true_sizes
 
 
 def lazy_factories(config: DictConfig) -> Factories:
@@ -45,7 +46,7 @@ def lazy_factories(config: DictConfig) -> Factories:
         return instantiate(node)
 
     def model() -> Any:
-        built = instantiate(config.model).to(config.train.device)
+        built = with_true_sizes(instantiate(config.model).to(config.train.device))
         logging.getLogger(__name__).info(f"Model:\n{built}")
         return built
 

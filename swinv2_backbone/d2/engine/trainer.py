@@ -32,6 +32,7 @@ from swinv2_backbone.d2.engine.training import (
     evaluate_once,
 )
 from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
+from swinv2_backbone.d2.modeling.build import with_true_sizes
 from swinv2_backbone.d2.solver.optimizer import build_optimizer
 from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 
@@ -94,6 +95,10 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         return self.training.hooks(self.build_writers() if comm.is_main_process() else [])
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> Any:
+        return with_true_sizes(super().build_model(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -161,7 +166,7 @@ def _factories(trainer: Any, cfg: CfgNode) -> Factories:
         return trainer.build_evaluator(cfg, name, *other)
 
     return Factories(
-        model=lambda: trainer.build_model(cfg),
+        model=lambda: with_true_sizes(trainer.build_model(cfg)),
         optimizer=lambda model: trainer.build_optimizer(cfg, model),
         schedule=lambda optimizer: trainer.build_lr_scheduler(cfg, optimizer),
         train_loader=lambda: trainer.build_train_loader(cfg),

@@ -16,7 +16,6 @@ from detectron2.modeling import (
     GeneralizedRCNN,
     RetinaNet,
     SemanticSegmentor,
-    build_model,
 )
 from detectron2.structures import ImageList
 from torch import Tensor, nn
@@ -34,6 +33,8 @@ from swinv2_backbone.d2.export.detector import (
 )
 from swinv2_backbone.d2.export.graph import GraphSegmentor, PaddedBackbone
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2
+from swinv2_backbone.d2.modeling.build import build_model
+from swinv2_backbone.d2.modeling.image_sizes import attach_sizes
 from swinv2_backbone.export.exportable import Exportable, feature_outputs
 from swinv2_backbone.export.formats import Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
@@ -116,7 +117,7 @@ def _backbone(model: MetaArchitecture, bottom_up: D2SwinV2) -> Part:
     graph = GraphBackbone(bottom_up.swinv2)
     return (
         graph,
-        lambda images: bottom_up(_normalized(model, images)),
+        lambda images: bottom_up(_whole(_normalized(model, images))),
         feature_outputs(bottom_up.swinv2),
     )
 
@@ -180,4 +181,10 @@ def _normalized(model: MetaArchitecture, images: Tensor) -> Tensor:
 def _batch(model: MetaArchitecture, images: Tensor) -> Tensor:
     """Normalize and pad a batch as Detectron2 does."""
     normalized = [_normalized(model, image) for image in images]
-    return ImageList.from_tensors(normalized, model.backbone.size_divisibility).tensor
+    batch = ImageList.from_tensors(normalized, model.backbone.size_divisibility)
+    return attach_sizes(batch.tensor, batch.image_sizes)
+
+
+def _whole(images: Tensor) -> Tensor:
+    """Attach the sizes of images that are not padded."""
+    return attach_sizes(images, [images.shape[-2:]] * len(images))

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
 from omegaconf import DictConfig
 from torch import nn
 
@@ -27,6 +26,7 @@ from swinv2_backbone.d2.engine.prepare import register_datasets
 from swinv2_backbone.d2.engine.training import factories_of
 from swinv2_backbone.d2.inference.drawing import Artist
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
+from swinv2_backbone.d2.modeling.build import build_model
 
 
 @dataclass

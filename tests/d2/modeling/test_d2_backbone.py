@@ -273,6 +273,7 @@ def test_a_segmentor_has_the_features_of_its_head_so_that_no_weight_is_unused():
 
 def test_a_mean_that_pixels_can_equal_is_refused_where_zeros_mean_padding():
     whole = ["MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]"]
+    backbone = build("build_swinv2_backbone", *whole)
     with pytest.raises(ValueError, match="MODEL.SWINV2.MASK_PADDING False"):
-        build("build_swinv2_backbone", *whole)
+        backbone(torch.zeros(1, 3, 64, 64))
     build("build_swinv2_backbone", *whole, "MODEL.SWINV2.MASK_PADDING", "False")

@@ -1,0 +1,34 @@
+"""Models whose backbone knows the true sizes of the images in a padded batch."""
+
+from __future__ import annotations
+
+from detectron2 import modeling
+from detectron2.config import CfgNode
+from torch import nn
+
+from swinv2_backbone.d2.modeling.backbone import D2SwinV2, zero_is_a_pixel
+from swinv2_backbone.d2.modeling.image_sizes import can_hand_over_sizes, hand_over_sizes
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Build a model as Detectron2's ``build_model`` does; see :func:`with_true_sizes`."""
+    return with_true_sizes(modeling.build_model(cfg))
+
+
+def with_true_sizes(model: nn.Module) -> nn.Module:
+    """Let the backbone of a model know the true sizes of the images, and return the model.
+
+    Detectron2's meta-architectures, and subclasses that batch images as they do, attach the sizes
+    to each batch. Any other model is left as it is: its SwinV2 takes zeros for padding.
+
+    Raises:
+        ValueError: the SwinV2 of such a model would take pixels for padding.
+    """
+    if can_hand_over_sizes(type(model)):
+        hand_over_sizes(model)
+        return model
+    masked = any(isinstance(part, D2SwinV2) and part.mask_padding for part in model.modules())
+    mean = getattr(model, "pixel_mean", None)
+    if masked and mean is not None and (fault := zero_is_a_pixel(mean.flatten().tolist())):
+        raise ValueError(fault)
+    return model
