@@ -19,8 +19,19 @@ IMAGE_SUFFIXES = (
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
+class DamagedImageError(OSError):
+    """A file is damaged, or not an image."""
+
+    def __init__(self, name: object, why: object):
+        super().__init__(f"{name} is damaged, or not an image: {why}")
+
+
 class UnsupportedImageError(OSError):
     """An image file is sound, but of a kind that is not read here; the message has the remedy."""
+
+
+class RefusedImageError(ValueError):
+    """A file is read, but its pixels are not those of an RGB image, or of a label image."""
 
 
 class Kind(NamedTuple):

@@ -15,26 +15,37 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from swinv2_backbone.d2.data.loading.formats import RefusedImageError
 from swinv2_backbone.d2.data.loading.opening import damage_named, opened
 from swinv2_backbone.d2.data.loading.orientation import (
     SIDEWAYS,
+    TIFF_IMAGES,
     TRANSPOSES,
     orientation_of,
     stored_size,
     upright,
 )
+from swinv2_backbone.d2.data.loading.pillow_tiff import PHOTOMETRIC, gray_pages
+from swinv2_backbone.d2.data.loading.tiff_picture import BANDS, RANGE, TiffPicture, eight_bit
 
 # Pillow scales the gray values of images of few bits to 0 ... 255, by these factors.
 SCALES = {"L;2": 85, "L;4": 17}
 
 
 class Header(NamedTuple):
-    """The size of an image by its header; ``turned`` if the stored H and W are exchanged."""
+    """The size of an image by its header.
+
+    Attributes:
+        turned: the stored H and W are exchanged.
+        refused: why :func:`read_image` would refuse it, as far as the header tells, or "".
+    """
 
     height: int
     width: int
     turned: bool
+    refused: str = ""
 
 
 def read_image(path: str | os.PathLike, format: str) -> np.ndarray:
@@ -42,16 +53,20 @@ def read_image(path: str | os.PathLike, format: str) -> np.ndarray:
 
     Gray becomes three equal channels; the alpha channel of a transparent image is dropped. 16-bit
     gray is scaled by its range, 65535 -> 255, regardless of the brightest value: images of 12 bits
-    stored in 16 come out dark, but consistently so.
+    stored in 16 come out dark, but consistently so. 16-bit colors are scaled alike, by Pillow to
+    the next lower integer. Of a TIFF file of four bands the first three are the colors.
 
     Raises:
         OSError: the file is missing, damaged or not an image.
+        UnsupportedImageError: it is sound, but needs an optional library or a conversion.
         ValueError: ``format`` is unknown, or so is the range of the pixels (floats, or integers
-            beyond 16 bits).
+            beyond 16 bits), or the image has bands that are not colors.
     """
     if format not in ("RGB", "BGR"):
         raise ValueError(f"format must be RGB or BGR, got {format!r}")
     with opened(path) as image:
+        if refused := _refusal(image):
+            raise RefusedImageError(f"{os.fspath(path)}: {refused}")
         image.load()
         pixels = upright(image)
     pixels = _eight_bit(pixels, path)
@@ -74,11 +89,16 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
         ValueError: the file holds colors, or otherwise not one number per pixel.
     """
     with opened(path) as image:
+        if _inverted(image) or isinstance(image, TiffImageFile) and gray_pages(image):
+            raise RefusedImageError(
+                f"{os.fspath(path)}: a TIFF of several gray pages, or with 0 for white, has no "
+                "certain class numbers; save the labels as PNG"
+            )
         scale = _scale(image)
         image.load()
         turned = upright(image)
     if turned.mode not in ("1", "L", "P", "I") and not turned.mode.startswith("I;16"):
-        raise ValueError(
+        raise RefusedImageError(
             f"{os.fspath(path)}: a label image holds one class number per pixel (gray or palette), "
             f"this one has pixels of the kind {turned.mode}"
         )
@@ -101,7 +121,8 @@ def image_header(path: str | os.PathLike) -> Header:
     with opened(path) as image:
         turned = orientation_of(image) in SIDEWAYS
         width, height = stored_size(image)
-    return Header(*((width, height) if turned else (height, width)), turned)
+        refused = _refusal(image)
+    return Header(*((width, height) if turned else (height, width)), turned, refused)
 
 
 def reads_plainly(path: str | os.PathLike) -> bool:
@@ -110,26 +131,42 @@ def reads_plainly(path: str | os.PathLike) -> bool:
     Detectron2's evaluation reads labels that way.
     """
     with opened(path) as image:
-        return _scale(image) == 1 and orientation_of(image) not in TRANSPOSES
+        plain = not isinstance(image, TiffPicture) and _scale(image) == 1
+        return plain and orientation_of(image) not in TRANSPOSES
+
+
+def _refusal(image: ImageFile) -> str:
+    """Return why an undecoded image cannot be an RGB image, as far as its header tells, or ""."""
+    if isinstance(image, TiffPicture):
+        return image.refused
+    if image.mode == "F":
+        return RANGE.format("float", "")
+    if isinstance(image, TiffImageFile) and gray_pages(image):
+        return BANDS.format(image.n_frames)
+    return ""
+
+
+def _inverted(image: ImageFile) -> bool:
+    """Return True for a TIFF image whose 0 is white, which is inverted while it is decoded."""
+    return isinstance(image, TIFF_IMAGES) and image.tag_v2.get(PHOTOMETRIC, 1) == 0
 
 
 def _scale(image: ImageFile) -> int:
     """Return the factor by which Pillow will multiply the values of an undecoded image."""
-    if image.format != "PNG" or not image.tile:
+    if image.format not in ("PNG", "TIFF") or not image.tile:
         return 1
     mode = image.tile[0][3]
+    mode = mode[0] if isinstance(mode, tuple) else mode
     return SCALES.get(mode, 1) if isinstance(mode, str) else 1
 
 
 def _eight_bit(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    """Reduce an image of more than 8 bits to 8 bits."""
-    if not image.mode.startswith(("I", "F")):
+    """Reduce an image of more than 8 bits to 8 bits, and spread one of fewer."""
+    maximum = image.maximum if isinstance(image, TiffPicture) else 65535
+    if not image.mode.startswith(("I", "F")) and (maximum >= 255 or image.mode != "L"):
         return image
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(
-            f"{os.fspath(path)}: pixels of the kind {image.mode}, here {values.min()} to "
-            f"{values.max()}, have no fixed range; save the image in 8 or 16 bits"
-        )
-    # 65535 = 255 * 257, so this rounds exactly.
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode == "F" or values.min() < 0 or values.max() > maximum:
+        kind, found = image.mode, f", here {values.min()} to {values.max()},"
+        raise RefusedImageError(f"{os.fspath(path)}: {RANGE.format(kind, found)}")
+    return Image.fromarray(eight_bit(values, maximum))

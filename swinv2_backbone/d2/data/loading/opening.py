@@ -7,10 +7,26 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from swinv2_backbone.d2.data.loading.formats import (
+    DEVELOP,
+    EXTRA,
+    HEAD,
+    HEIF,
+    TIFF,
+    DamagedImageError,
+    RefusedImageError,
+    UnsupportedImageError,
+    kind_of,
+)
+from swinv2_backbone.d2.data.loading.pillow_tiff import is_preview, pillow_reads
+from swinv2_backbone.d2.data.loading.tiff_picture import TiffPicture
 
 # Pillow's exceptions on damaged files, which depend on where the damage is.
 DAMAGED = (
@@ -30,12 +46,13 @@ DAMAGED = (
 
 @contextmanager
 def opened(path: str | os.PathLike) -> Iterator[ImageFile]:
-    """Open an image without decoding it; an error inside the block names the file."""
-    with (
-        PathManager.open(os.fspath(path), "rb") as file,
-        damage_named(path),
-        Image.open(file) as image,
-    ):
+    """Open an image without decoding it; an error inside the block names the file.
+
+    Raises:
+        UnsupportedImageError: it is sound, but needs another library or conversion.
+    """
+    name = os.fspath(path)
+    with PathManager.open(name, "rb") as file, damage_named(path), _identified(file, name) as image:
         yield image
 
 
@@ -44,5 +61,44 @@ def damage_named(path: str | os.PathLike) -> Iterator[None]:
     """Turn any exception of Pillow inside the block into an OSError that names the file."""
     try:
         yield
+    except (DamagedImageError, UnsupportedImageError, RefusedImageError):
+        raise
     except DAMAGED as error:
-        raise OSError(f"{os.fspath(path)} is damaged, or not an image: {error}") from error
+        raise DamagedImageError(os.fspath(path), error) from error
+
+
+def _identified(file: IO[bytes], name: str) -> ImageFile:
+    """Open an image by Pillow, or by the library that reads it right."""
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        kind = kind_of(_head(file))
+        if kind is TIFF:
+            return TiffPicture(file, name)
+        if kind is HEIF:
+            return _opened_heif(file, name)
+        if kind is None:
+            raise
+        raise UnsupportedImageError(f"{name} is {kind.name}: {kind.remedy}") from None
+    if not isinstance(image, TiffImageFile):
+        return image
+    if is_preview(image) or kind_of(_head(file)) not in (TIFF, None):
+        raise UnsupportedImageError(f"{name} is a raw camera file: {DEVELOP}")
+    return image if pillow_reads(image) else TiffPicture(file, name)
+
+
+def _head(file: IO[bytes]) -> bytes:
+    """Return the first bytes of a file, which is left at its start."""
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(0)
+    return head
+
+
+def _opened_heif(file: IO[bytes], name: str) -> ImageFile:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise UnsupportedImageError(f"{name} is {HEIF.name}, which needs {EXTRA}") from error
+    register_heif_opener()
+    return Image.open(file)

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from swinv2_backbone.d2.data.loading.opening import DAMAGED
+from swinv2_backbone.d2.data.loading.tiff_picture import TiffPicture
 
 ORIENTATION = 274  # the EXIF tag
 IMAGE_WIDTH, IMAGE_HEIGHT = 256, 257  # TIFF tags
@@ -27,20 +28,21 @@ TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+TIFF_IMAGES = (TiffImageFile, TiffPicture)  # decoded upright
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 
 
 def upright(image: ImageFile) -> Image.Image:
     """Apply the EXIF orientation to a decoded image."""
-    if isinstance(image, TiffImageFile):
-        return image  # Pillow applied it while decoding
+    if isinstance(image, TIFF_IMAGES):
+        return image
     orientation = _exif_orientation(image)
     return image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image
 
 
 def orientation_of(image: ImageFile) -> int | None:
     """Return the EXIF orientation of an image, without decoding it where that is possible."""
-    if isinstance(image, TiffImageFile):
+    if isinstance(image, TIFF_IMAGES):
         return image.tag_v2.get(ORIENTATION)
     if isinstance(image, PngImageFile) and image.fp and _has_metadata_after_pixels(image.fp):
         image.load()
@@ -49,7 +51,7 @@ def orientation_of(image: ImageFile) -> int | None:
 
 def stored_size(image: ImageFile) -> tuple[int, int]:
     """Return (width, height) as stored; recent Pillow reports a TIFF's size after the rotation."""
-    if isinstance(image, TiffImageFile):
+    if isinstance(image, TIFF_IMAGES):
         return image.tag_v2[IMAGE_WIDTH], image.tag_v2[IMAGE_HEIGHT]
     return image.size
 

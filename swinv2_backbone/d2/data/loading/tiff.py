@@ -12,7 +12,11 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from swinv2_backbone.d2.data.loading.formats import EXTRA, UnsupportedImageError
+from swinv2_backbone.d2.data.loading.formats import (
+    EXTRA,
+    DamagedImageError,
+    UnsupportedImageError,
+)
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -72,7 +76,7 @@ class TiffBands:
             _check_size(self._stored_shape)
             codec = self.first.compression in TIFF.DECOMPRESSORS
         except Exception as error:  # tifffile raises errors of any kind
-            raise _damaged(name, error) from error
+            raise DamagedImageError(name, error) from error
         if not codec:
             kind = getattr(self.first.compression, "name", self.first.compression)
             raise UnsupportedImageError(
@@ -96,14 +100,14 @@ class TiffBands:
                 _require_whole(page)
             stored = np.stack([page.asarray(maxworkers=1) for page in self.pages])
         except Exception as error:  # of tifffile or a codec
-            raise _damaged(self.name, error) from error
+            raise DamagedImageError(self.name, error) from error
         axes = self.first.axes
         if len(self.pages) > 1 or axes == "SYX":
             pixels = stored if self._rows else np.moveaxis(stored.squeeze(), 0, -1)
         else:
             pixels = stored[0] if axes == "YXS" else stored[0, :, :, None]
         if pixels.shape != self._stored_shape:
-            raise _damaged(self.name, f"{axes} of shape {stored.shape}")
+            raise DamagedImageError(self.name, f"{axes} of shape {stored.shape}")
         return _turned(pixels, self.orientation)
 
     def _shape(self) -> tuple[int, int, int]:
@@ -167,7 +171,3 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _damaged(name: str, why: object) -> OSError:
-    return OSError(f"{name} is damaged, or not an image: {why}")
