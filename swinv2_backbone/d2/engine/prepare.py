@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from swinv2_backbone.checkpoints.fetch import check_source
@@ -21,7 +22,11 @@ from swinv2_backbone.d2.data.datasets.custom import (
     register_custom_datasets,
     warn_of_unknown_classes,
 )
-from swinv2_backbone.d2.data.datasets.selected import check_datasets, check_same_classes
+from swinv2_backbone.d2.data.datasets.selected import (
+    check_datasets,
+    check_same_classes,
+    warn_of_images_in_both,
+)
 from swinv2_backbone.d2.engine.rehearsal import shorten
 from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
 
@@ -56,6 +61,8 @@ def prepare(
     ]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))  # one dataset may have both uses
+    if comm.is_main_process():
+        warn_of_images_in_both(trained, tested)
     check_source(plan.run.weights)
     return shorten(plan) if rehearse else plan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.data.datasets.classes import difference
 from swinv2_backbone.d2.data.validation.ade20k import check_ade20k
+from swinv2_backbone.d2.data.validation.overlap import images_in_both, overlap_warning
 
 FILES = ("json_file", "image_root", "sem_seg_root", "panoptic_json", "panoptic_root")
 
@@ -49,6 +51,22 @@ def check_same_classes(names: Sequence[str], kind: str) -> None:
                 f"({_some(known[first])}): {difference(classes, known[first])}; register_coco "
                 f"matches them by name if it gets the classes of {first} as classes"
             )
+
+
+def warn_of_images_in_both(trained: Sequence[str], tested: Sequence[str]) -> None:
+    """Log which images of the test sets are also in the training sets.
+
+    Args:
+        trained, tested: names of registered datasets; those whose metadata have no ``image_files``
+            are skipped.
+    """
+    files = {name: MetadataCatalog.get(name).get("image_files", ()) for name in (*trained, *tested)}
+    train = [path for name in trained for path in files[name]]
+    for name in tested:
+        pairs = images_in_both(train, files[name])
+        words = overlap_warning(pairs, name, ", ".join(trained), len(files[name]), len(train))
+        if words:
+            logging.getLogger(__name__).warning(words)
 
 
 def _check_files(name: str) -> None:

@@ -42,6 +42,7 @@ def register_semantic(
         ignore_label=ignore_value,
         image_root=str(images),
         sem_seg_root=str(labels),
+        image_files=[record["file_name"] for record in records],
     )
 
 
