@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
@@ -106,7 +107,7 @@ def _with_classes(own: DictConfig, split: str, splits: Sequence[str]) -> DictCon
     return call
 
 
-def _registers_coco(call: object) -> bool:
+def _registers_coco(call: Any) -> bool:
     return OmegaConf.is_dict(call) and "_target_" in call and target_name(call) == "register_coco"
 
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
@@ -38,9 +39,8 @@ def match_classes(content: dict, classes: Sequence[str], report: Report) -> dict
         The content with the matched categories; the same object if they are so already. Unusable
         if the report has errors.
     """
-    used = Counter(
-        entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)
-    )
+    entries = (entry for entry in content["annotations"] if isinstance(entry, dict))
+    used: Counter[Any] = Counter(entry.get("category_id") for entry in entries)
     categories, ids = match_categories(content["categories"], used, classes, report)
     if report.errors or categories is content["categories"]:
         return content

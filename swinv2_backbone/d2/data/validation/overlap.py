@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import NamedTuple
 
 from swinv2_backbone.d2.data.validation.report import EXAMPLES, for_each
@@ -55,12 +55,15 @@ def images_in_both(
     trained, tested = _files(train), _files(test)
     place_of = {file.place: file.path for file in reversed(trained)}
     pairs = {file.path: place_of[file.place] for file in tested if file.place in place_of}
-    one, other = trained, [file for file in tested if file.path not in pairs]
-    for key in (_size, _sample):
-        one, other = _alike(key, one, other)
-    found = [for_each(lambda file: _digest(file, digests), part, "images") for part in (one, other)]
-    first = {digest: file.path for digest, file in zip(found[0][::-1], one[::-1]) if digest}
-    pairs |= {file.path: first[digest] for digest, file in zip(found[1], other) if digest in first}
+    sets = [trained, [file for file in tested if file.path not in pairs]]
+    sets = _alike(sets, [[file.size for file in part] for part in sets])
+    sets = _alike(sets, [for_each(_sample, part, "images of equal sizes") for part in sets])
+    one, other = (
+        for_each(lambda file: (_digest(file, digests), file.path), part, "images compared")
+        for part in sets
+    )
+    first = {digest: path for digest, path in reversed(one) if digest}
+    pairs |= {path: first[digest] for digest, path in other if digest in first}
     return [(file.path, pairs[file.path]) for file in tested if file.path in pairs]
 
 
@@ -109,21 +112,12 @@ def _file(path: str) -> _File | None:
     return _File(path, (found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
 
 
-def _alike(
-    key: Callable[[_File], object], train: list[_File], test: list[_File]
-) -> tuple[list[_File], list[_File]]:
-    """Return the files of each set whose key occurs in the other one too."""
-    keys = [for_each(key, files, "images") for files in (train, test)]
+def _alike(sets: list[list[_File]], keys: list[list]) -> list[list[_File]]:
+    """Return the files of each set whose key occurs in the other one too; None is no key."""
     common = (set(keys[0]) & set(keys[1])) - {None}
-    one, other = (
-        [file for file, value in zip(files, values) if value in common]
-        for files, values in zip((train, test), keys)
-    )
-    return one, other
-
-
-def _size(file: _File) -> int:
-    return file.size
+    return [
+        [file for file, key in zip(files, own) if key in common] for files, own in zip(sets, keys)
+    ]
 
 
 def _sample(file: _File) -> tuple[int, bytes] | None:
