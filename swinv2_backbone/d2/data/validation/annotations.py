@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import TypeGuard
 
-from swinv2_backbone.d2.data.validation.boxes import CLIPPED, EMPTY_BOX, clipped, is_finite
-from swinv2_backbone.d2.data.validation.masks import mask_area, usable
+from swinv2_backbone.d2.data.validation.boxes import (
+    CLIPPED,
+    EMPTY_BOX,
+    NEW_BOX,
+    clipped,
+    is_finite,
+)
+from swinv2_backbone.d2.data.validation.ids import KnownIds
+from swinv2_backbone.d2.data.validation.masks import mask_area, mask_box, usable
+from swinv2_backbone.d2.data.validation.polygons import in_coco_form, with_holes
 from swinv2_backbone.d2.data.validation.report import Fault, FaultError, Report
 
 INCOMPLETE = Fault("entries with missing or invalid values", "complete or remove them")
-UNKNOWN_IMAGE = Fault("annotations with an unknown image_id", "add the image, or remove them")
+UNKNOWN_IMAGE = Fault(
+    "annotations of images that the list lacks, as a split of the images alone leaves them",
+    "dropped",
+)
 UNKNOWN_CATEGORY = Fault(
-    "annotations with an unknown category_id", "add the category, or remove them"
+    "annotations with an unknown category_id",
+    "add the category, or remove them; check whether the ids count from 0 in one list and from 1 "
+    "in the other",
+)
+REFERENCE = Fault(
+    "image_id or category_id of another type than the id (text, float or name)",
+    "replaced by the id",
 )
 IGNORED = Fault("annotations with ignore, which Detectron2 refuses", "remove them")
 BAD_CROWD = Fault("iscrowd other than 0 or 1", "set it to 0 or 1")
@@ -29,7 +46,17 @@ SHORT = Fault("segmentations with polygons of fewer than 3 points", "those polyg
 EMPTY_MASK = Fault("annotations with no polygon left", "dropped")
 UNUSED_MASK = Fault("faulty segmentations, which a model without masks does not use", "dropped")
 NEW_CROWD = Fault("annotations without iscrowd", "set to 0")
-NEW_AREA = Fault("annotations without an area", "computed from the mask, or else the box")
+NEW_AREA = Fault(
+    "annotations without an area, or with one of 0", "computed from the mask, or else the box"
+)
+OBJECTS = Fault("crowds (iscrowd 1)", "read as single objects, with masks as bitmaps")
+HOLES = Fault(
+    "masks with polygons inside polygons, which COCO's form fills",
+    "if they are holes: DATASETS.CUSTOM.HOLES subtract (holes='subtract' of register_coco)",
+)
+HOLES_CUT = Fault("masks with polygons inside polygons", "read as holes, masks as bitmaps")
+HOLE_MODES = ("fill", "subtract")
+REFERENCES = {"image_id": object, "category_id": object}
 
 
 def is_complete(
@@ -64,54 +91,74 @@ class AnnotationChecker:
 
     Args:
         report: takes the findings.
-        images: the entries of the usable images by id.
-        categories: the ids of the usable categories.
-        masks, mask_format, for_evaluation: as for ``check_coco``.
+        images: the entries of the usable images by id; no annotation is kept of one without a
+            height and a width.
+        categories: the class names by category id.
+        masks, mask_format, for_evaluation, crowds, holes: as for ``check_coco``.
     """
 
     def __init__(
         self,
         report: Report,
         images: Mapping[int | str, dict],
-        categories: Set[int],
+        categories: Mapping[int, str],
         *,
         masks: bool,
         mask_format: str,
         for_evaluation: bool,
+        crowds: str = "check",
+        holes: str = "fill",
     ):
-        self.report, self.images, self.categories = report, images, categories
+        self.report, self.images = report, images
+        self.image_ids = KnownIds(images)
+        names = list(categories.values())
+        unique = {name: key for key, name in categories.items() if names.count(name) == 1}
+        self.category_ids = KnownIds(categories, unique)
         self.masks, self.for_evaluation = masks, for_evaluation
         self.only_polygons = masks and mask_format == "polygon" and not for_evaluation
-        self.kinds = {"image_id": (int, str), "category_id": int, "bbox": object}
+        self.crowds, self.holes = crowds, holes
 
     def check(self, number: int, annotation: object) -> dict | None:
         """Return an annotation, repaired if necessary; None if it is faulty or dropped."""
-        if not is_complete(annotation, "annotations", number, self.kinds, self.report):
+        if not is_complete(annotation, "annotations", number, REFERENCES, self.report):
             return None
         name = f"annotation {annotation.get('id', f'number {number}')}"
-        image = self.images.get(annotation["image_id"])
-        if image is None:
-            self.report.error(UNKNOWN_IMAGE, f"{name} (image_id {annotation['image_id']!r:.40})")
-        if annotation["category_id"] not in self.categories:
-            self.report.error(UNKNOWN_CATEGORY, f"{name} (category_id {annotation['category_id']})")
-        if image is None:
-            return None
-        return self._repaired(annotation, image, f"{name} in {image['file_name']}")
-
-    def _repaired(self, annotation: dict, image: dict, name: str) -> dict | None:
-        size = (image["height"], image["width"])
         changes: dict = {}
+        image_id = self.image_ids.find(annotation["image_id"])
+        if image_id is None:
+            words = f"{name} (image_id {annotation['image_id']!r:.40})"
+            self.report.repair(UNKNOWN_IMAGE, words)
+            return None
+        category_id = self.category_ids.find(annotation["category_id"])
+        if category_id is None:
+            words = f"{name} (category_id {annotation['category_id']!r:.40})"
+            self.report.error(UNKNOWN_CATEGORY, words)
+        for key, found in (("image_id", image_id), ("category_id", category_id)):
+            given = annotation[key]
+            if found is not None and (type(given) is not type(found) or given != found):
+                self.report.repair(REFERENCE, f"{name} ({key} {given!r:.40}, now {found!r})")
+                changes[key] = found
+        image = self.images[image_id]
+        if not (image["height"] and image["width"]):
+            return None
+        result = self._repaired(annotation, image, f"{name} in {image['file_name']}", changes)
+        return None if category_id is None else result
+
+    def _repaired(self, annotation: dict, image: dict, name: str, changes: dict) -> dict | None:
+        size = (image["height"], image["width"])
         keep = True
-        for part in (self._flags, self._box, self._mask):  # all of them, to find every fault
+        for part in (self._flags, self._form, self._box, self._mask):  # all, to find every fault
             try:
-                keep = part(annotation, size, name, changes) and keep
+                current = annotation | changes if changes else annotation
+                keep = part(current, size, name, changes) and keep
             except FaultError as error:
                 detail = f" ({error.detail})" if error.detail else ""
                 self.report.error(error.fault, name + detail)
                 keep = False
         if not keep:
             return None
-        if self.for_evaluation and not is_finite(annotation.get("area")):
+        area = annotation.get("area")
+        if self.for_evaluation and not (is_finite(area) and area > 0):
             self.report.repair(NEW_AREA, name)
             changes["area"] = _area(annotation | changes, size)
         return annotation | changes if changes else annotation
@@ -127,9 +174,27 @@ class AnnotationChecker:
             self.report.repair(NEW_CROWD, name)
         elif crowd not in (0, 1):
             raise FaultError(BAD_CROWD, f"{crowd!r:.20}")
+        elif crowd and self.crowds == "objects":
+            changes["iscrowd"] = 0
+            self.report.repair(OBJECTS, name)
+        return True
+
+    def _form(self, annotation: dict, size: tuple[int, int], name: str, changes: dict) -> bool:
+        mask, fault = in_coco_form(annotation.get("segmentation"))
+        if fault:
+            changes["segmentation"] = mask
+            self.report.repair(fault, name)
         return True
 
     def _box(self, annotation: dict, size: tuple[int, int], name: str, changes: dict) -> bool:
+        box = annotation.get("bbox")
+        if box is None or box == []:
+            box = _box_of_mask(annotation.get("segmentation"), size)
+            if box is None:
+                raise FaultError(INCOMPLETE, "has no bbox, and no mask to compute it from")
+            self.report.repair(NEW_BOX, name)
+            changes["bbox"] = box
+            return True
         box = clipped(annotation["bbox"], *size)
         if box is None:
             self.report.repair(EMPTY_BOX, name)
@@ -157,12 +222,34 @@ class AnnotationChecker:
             return True
         if self.only_polygons and isinstance(mask, dict) and not crowd:
             raise FaultError(RLE_FOR_POLYGONS)
-        if left is mask:
-            return True
-        self.report.repair(SHORT if left or not needed else EMPTY_MASK, name)
-        # Also an empty list: Detectron2 would drop the box with the short polygons.
-        changes["segmentation"] = left
+        if left is not mask:
+            self.report.repair(SHORT if left or not needed else EMPTY_MASK, name)
+            # Also an empty list: Detectron2 would drop the box with the short polygons.
+            changes["segmentation"] = left
+        if self.masks and isinstance(left, list) and len(left) > 1:
+            self._holes(left, size, name, changes)
         return bool(left) or not needed
+
+    def _holes(self, polygons: list, size: tuple[int, int], name: str, changes: dict) -> None:
+        mask = with_holes(polygons, *size)
+        if mask is None:
+            return
+        if self.holes == "subtract":
+            changes["segmentation"] = mask
+            self.report.repair(HOLES_CUT, name)
+        else:
+            self.report.note(HOLES, name)
+
+
+def _box_of_mask(mask: object, size: tuple[int, int]) -> list[float] | None:
+    """Return the box of a mask within its image; None if there is no usable mask."""
+    if not mask:
+        return None
+    try:
+        left = usable(mask, *size)
+        return clipped(mask_box(left), *size) if left else None
+    except FaultError:  # reported by the check of the mask
+        return None
 
 
 def _area(annotation: dict, size: tuple[int, int]) -> float:

@@ -13,6 +13,7 @@ ROUNDING = 0.05
 BAD_BOX = Fault("boxes that are not four finite numbers", "write them as [x, y, width, height]")
 BOX_OUTSIDE = Fault("boxes entirely outside their image", "check that they are in its pixels")
 CLIPPED = Fault("boxes partly outside their image", "clipped to it")
+NEW_BOX = Fault("annotations without a bbox", "computed from the mask")
 EMPTY_BOX = Fault("annotations whose box has no width or no height", "dropped")
 
 

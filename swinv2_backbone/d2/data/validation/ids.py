@@ -1,10 +1,98 @@
-"""The ids of annotations in a COCO-format file, made unique."""
+"""The ids of a COCO-format file: read as numbers or texts, matched, and made unique."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
 
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
 NEW_ID = Fault("annotation ids that are missing, duplicate or invalid", "replaced by new numbers")
+COPY = Fault("exact copies of an annotation (all but the id)", "dropped")
+ID_TYPE = Fault("ids that are texts or floats where the others are whole numbers", "made numbers")
+WHOLE = re.compile(r"\s*-?\d{1,18}(\.0*)?\s*", re.ASCII)
+
+Id = int | str
+
+
+def whole(value: object) -> int | None:
+    """Return the whole number that a value stands for: 7 for 7, 7.0, "7", "007" and "7.0"."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and WHOLE.fullmatch(value):
+        return int(value.partition(".")[0])
+    return None
+
+
+def uniform(ids: Sequence[object], report: Report, part: str) -> list[object]:
+    """Return ids of one type: whole floats as numbers; texts too if some ids are numbers.
+
+    Texts stay texts if all ids are, and where two ids would become the same number.
+
+    Args:
+        ids: the ids of one list of a file.
+        report: takes the repairs.
+        part: the name of the list.
+    """
+    numbers = [whole(value) for value in ids]
+    distinct = len(set(numbers)) == len(set(map(repr, ids)))
+    keep_texts = None in numbers or not distinct or all(isinstance(value, str) for value in ids)
+    result = []
+    for value, number in zip(ids, numbers):
+        keep = number is None or type(value) is int or (keep_texts and isinstance(value, str))
+        if not keep:
+            report.repair(ID_TYPE, f"{part} {value!r:.30} (now {number})")
+        result.append(value if keep else number)
+    return result
+
+
+class KnownIds:
+    """The ids of a list, found also if a reference to them has another type.
+
+    Args:
+        ids: unique ids.
+        names: names that may stand for an id.
+    """
+
+    def __init__(self, ids: Iterable[Id], names: dict[str, int] | None = None):
+        self.ids, self.names = set(ids), names or {}
+        spelled: dict[int, list[str]] = {}
+        for value in self.ids:
+            if isinstance(value, str) and (number := whole(value)) is not None:
+                spelled.setdefault(number, []).append(value)
+        self.spelled = {number: texts[0] for number, texts in spelled.items() if len(texts) == 1}
+
+    def find(self, value: object) -> Id | None:
+        """Return the id that a reference means; None if there is no such id, or not only one."""
+        if type(value) in (int, str) and value in self.ids:
+            return value
+        number = whole(value)
+        if number is not None:
+            return number if number in self.ids else self.spelled.get(number)
+        return self.names.get(value) if isinstance(value, str) else None
+
+
+def without_copies(annotations: list[dict], report: Report) -> list[dict]:
+    """Drop annotations that equal an earlier one in everything but the id."""
+    groups: dict[tuple, list[int]] = {}
+    for position, one in enumerate(annotations):
+        key = (one["image_id"], one["category_id"], *one["bbox"])
+        groups.setdefault(key, []).append(position)
+    dropped: set[int] = set()
+    for positions in groups.values():
+        seen: list[dict] = []
+        for position in positions if len(positions) > 1 else ():
+            rest = annotations[position] | {"id": None}
+            if rest in seen:
+                dropped.add(position)
+                example = f"annotation {annotations[position].get('id')!r:.20}"
+                report.repair(COPY, f"{example} (image_id {rest['image_id']})")
+            seen.append(rest)
+    if not dropped:
+        return annotations
+    return [one for position, one in enumerate(annotations) if position not in dropped]
 
 
 def numbered(annotations: list[dict], report: Report, *, lowest: int) -> list[dict]:

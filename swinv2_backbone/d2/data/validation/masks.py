@@ -55,10 +55,25 @@ def usable(segmentation: object, height: int, width: int) -> dict | list:
 
 def mask_area(segmentation: dict | list, height: int, width: int) -> float:
     """Return the pixels of a usable mask, counted as COCO's evaluation counts predicted ones."""
-    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
-        return float(coco_mask.area(segmentation))
+    if isinstance(segmentation, dict):
+        return float(coco_mask.area(compressed(segmentation)))
     parts = coco_mask.frPyObjects(segmentation, height, width)
-    return float(coco_mask.area(coco_mask.merge(parts) if isinstance(parts, list) else parts))
+    return float(coco_mask.area(coco_mask.merge(parts)))
+
+
+def mask_box(segmentation: dict | list) -> list[float]:
+    """Return the box [x, y, width, height] of a usable mask; of polygons, that of their corners."""
+    if isinstance(segmentation, dict):
+        parts = compressed(segmentation)
+        return coco_mask.toBbox(parts).tolist()
+    x = [number for polygon in segmentation for number in polygon[::2]]
+    y = [number for polygon in segmentation for number in polygon[1::2]]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+
+
+def compressed(rle: dict) -> dict:
+    """Return usable RLE with compressed counts."""
+    return coco_mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
 
 
 def _check_polygon(polygon: list, longest: int) -> None:
@@ -77,7 +92,8 @@ def _check_polygon(polygon: list, longest: int) -> None:
 
 def _check_rle(rle: dict, height: int, width: int) -> None:
     if rle["size"] != [height, width]:
-        raise FaultError(RLE_SIZE, f"{rle['size']} instead of {[height, width]}")
+        exchanged = ", exchanged" if rle["size"] == [width, height] else ""
+        raise FaultError(RLE_SIZE, f"{rle['size']} instead of {[height, width]}{exchanged}")
     counts = rle["counts"]
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
