@@ -1,0 +1,85 @@
+"""A dataset divided into training and test images, by a seeded share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+FOLDER = "folder"
+COPY = re.compile(r"\.rf\.[0-9a-zA-Z]{16,}")  # Roboflow's mark of an augmented copy
+
+
+def split_dataset(
+    content: dict, share: float, seed: int = 0, group_by: str = ""
+) -> tuple[dict, dict]:
+    """Divide COCO-format content into two parts with the same categories.
+
+    The images are ordered by a digest of the seed and their group, so that the result depends on
+    neither their order nor their ids.
+
+    Args:
+        share: fraction of the images in the second part; groups are not divided, so that it may be
+            a little off.
+        seed: another seed, another division.
+        group_by: "folder", or a regular expression that finds the group in a file name: its first
+            group, or the whole match. "": each image for itself, but Roboflow's copies of one image
+            together.
+
+    Returns:
+        The training part and the test part.
+
+    Raises:
+        ValueError: the share is not in (0, 1), the expression is invalid or does not match a name,
+            or one part would be empty.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of a split must be between 0 and 1, got {share}")
+    group_of = _grouping(group_by)
+    groups = defaultdict(list)
+    for image in content["images"]:
+        groups[group_of(image["file_name"])].append(image["id"])
+    wanted, chosen = share * len(content["images"]), set()
+    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
+        if abs(len(chosen) + len(groups[key]) - wanted) < abs(len(chosen) - wanted):
+            chosen.update(groups[key])
+    if not chosen or len(chosen) == len(content["images"]):
+        raise ValueError(
+            f"{len(content['images'])} images in {len(groups)} groups cannot be divided with a "
+            f"share of {share}"
+        )
+    return _part(content, lambda key: key not in chosen), _part(content, lambda key: key in chosen)
+
+
+def counts_by_class(content: dict) -> dict[str, int]:
+    """Return class name -> number of annotations, in the order of the categories."""
+    counted = Counter(one["category_id"] for one in content["annotations"])
+    return {one["name"]: counted[one["id"]] for one in content["categories"]}
+
+
+def _grouping(group_by: str) -> Callable[[str], str]:
+    if group_by == FOLDER:
+        return lambda name: str(PurePosixPath(name).parent)
+    if not group_by:
+        return lambda name: COPY.sub("", name)
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise ValueError(f"the group {group_by!r} is no regular expression: {error}") from error
+
+    def group(name: str) -> str:
+        found = pattern.search(name)
+        if found is None:
+            raise ValueError(f"the file name {name!r} does not match the group {group_by!r}")
+        return found[1] if pattern.groups else found[0]
+
+    return group
+
+
+def _part(content: dict, wanted: Callable[[object], bool]) -> dict:
+    return content | {
+        "images": [one for one in content["images"] if wanted(one["id"])],
+        "annotations": [one for one in content["annotations"] if wanted(one["image_id"])],
+    }

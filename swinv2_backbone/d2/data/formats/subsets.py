@@ -1,0 +1,58 @@
+"""Lists of images in formats that hold several, such as train and val."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from swinv2_backbone.d2.data.formats.dataset import Source
+
+# What formats call the images to train on and to test on, in the order of preference.
+NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
+
+
+def chosen(subset: str, available: Collection[str], place: object) -> str:
+    """Return the one of the available subsets that ``subset`` asks for.
+
+    "train" and "val" also stand for the names that tools give them. A single available subset is
+    taken whatever its name, and "" takes only that.
+
+    Raises:
+        ValueError: no subset fits, or several do.
+    """
+    for name in (subset, *NAMES.get(subset, ())):
+        if name in available:
+            return name
+    if len(available) == 1:
+        return next(iter(available))
+    if subset:
+        raise ValueError(f"{place} has no {subset}: it has {', '.join(sorted(available))}")
+    raise ValueError(
+        f"{place} has several lists of images: choose {' or '.join(sorted(available))} "
+        "(--subset of tools/convert_dataset.py)"
+    )
+
+
+def listed_names(source: Source, folders: Sequence[str]) -> list[str] | None:
+    """Return the names in a list of VOC's ``ImageSets``; None if the folder has no such lists."""
+    for folder in folders:
+        place = source.path / "ImageSets" / folder
+        lists = {f.stem: f for f in sorted(place.glob("*.txt")) if not _of_one_class(f)}
+        if not lists:
+            continue
+        if not source.subset and len(lists) > 1:
+            names = [name for file in lists.values() for name in _lines(file)]
+            return list(dict.fromkeys(names))
+        return _lines(lists[chosen(source.subset, lists, place)])
+    return None
+
+
+def _of_one_class(file: Path) -> bool:
+    """Return True for VOC's lists such as ``cat_train.txt``, whose second column is 1, 0 or -1."""
+    with file.open(encoding="utf-8-sig") as lines:
+        return "_" in file.stem and len(lines.readline().split()) > 1
+
+
+def _lines(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]

@@ -1,0 +1,157 @@
+"""Pascal VOC XML: one file per image, boxes by the indices of pixels.
+
+VOC counts pixels from 1 and includes the last one: the first ten columns are xmin 1, xmax 10. Many
+tools write corners from 0 instead: xmin 0, xmax 10. Both look alike, except at the image's edge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
+from swinv2_backbone.d2.data.formats.pictures import Pictures
+from swinv2_backbone.d2.data.formats.subsets import listed_names
+from swinv2_backbone.d2.data.formats.xml import read_xml, text_of
+
+NO_FILE = "listed images without an XML file, read as images without objects"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocObject(NamedTuple):
+    """An object as written: corners, and a polygon [x, y, ...] or nothing."""
+
+    name: str
+    corners: tuple[float, ...]
+    polygon: list[float]
+
+
+def read_voc(source: Source) -> Dataset:
+    """Read VOC XML, and find out whether it counts pixels from 1 (the default) or from 0."""
+    return _read(source, None)
+
+
+def read_voc_from_one(source: Source) -> Dataset:
+    """Read VOC XML that counts pixels from 1, as the VOC challenges do."""
+    return _read(source, 1)
+
+
+def read_voc_from_zero(source: Source) -> Dataset:
+    """Read VOC XML whose corners are coordinates from 0."""
+    return _read(source, 0)
+
+
+def _read(source: Source, first: int | None) -> Dataset:
+    pictures = Pictures(source.images or _image_folder(source.path))
+    dataset = Dataset(pictures.root)
+    files = _files(source, pictures, dataset)
+    parsed = [(file, read_xml(file)) for file in files]
+    entries = [(file, root, list(_objects(file, root, dataset))) for file, root in parsed]
+    if first is None:
+        first = _first_pixel([one for *_, objects in entries for one in objects], dataset)
+    for file, root, objects in entries:
+        image = dataset.add_image(*_image(file, root, pictures))
+        for one in objects:
+            left, top, right, bottom = one.corners
+            box = [left - first, top - first, right - left + first, bottom - top + first]
+            if one.polygon:
+                shifted = [value - first for value in one.polygon]
+                dataset.add_polygons(image, one.name, [shifted])
+            else:
+                dataset.add_box(image, one.name, box)
+    return dataset
+
+
+def _files(source: Source, pictures: Pictures, dataset: Dataset) -> list[Path]:
+    """Return the XML files of the subset; listed images without one are added without objects."""
+    if source.path.is_file():
+        return [source.path]
+    folder = source.path / "Annotations" if (source.path / "Annotations").is_dir() else source.path
+    names = listed_names(source, ("Main", "Layout", ""))
+    if names is None:
+        files = sorted(folder.rglob("*.xml"))
+    else:
+        files = [folder / f"{name}.xml" for name in names if (folder / f"{name}.xml").is_file()]
+        for name in sorted({*names} - {file.stem for file in files}):
+            if found := pictures.find(name):
+                dataset.remark(NO_FILE, found)
+                dataset.add_image(found, pictures.size(found))
+            else:
+                dataset.leave_out("listed names without a file of annotations or an image", name)
+    if not files:
+        raise ValueError(f"there are no .xml files in {folder}, or none that the list names")
+    return files
+
+
+def _image_folder(path: Path) -> Path:
+    for name in ("JPEGImages", "images"):
+        for parent in (path, path.parent):
+            if (parent / name).is_dir():
+                return parent / name
+    return path if path.is_dir() else path.parent
+
+
+def _image(file: Path, root: Element, pictures: Pictures) -> tuple[str, tuple[int, int] | None]:
+    """Return the name and the stated size of the image of an XML file.
+
+    Tools keep a wrong <filename> when a file is renamed, so the XML file's own name counts too.
+    """
+    stated = text_of(root, "filename")
+    folder = text_of(root, "folder")
+    found = pictures.find(f"{folder}/{stated}") if stated else None
+    found = found or pictures.find(file.stem)
+    height, width = (_number(text_of(root, f"size/{side}")) for side in ("height", "width"))
+    known = height > 0 and width > 0
+    return found or stated or file.stem, (int(height), int(width)) if known else None
+
+
+def _objects(file: Path, root: Element, dataset: Dataset) -> Iterator[VocObject]:
+    """Yield the objects of a file; what is left out or changed in meaning is counted."""
+    for number, element in enumerate(root.iter("object")):
+        name, place = text_of(element, "name"), f"object {number} in {file.name}"
+        corners = tuple(_number(text_of(element, f"bndbox/{corner}")) for corner in CORNERS)
+        if not name:
+            raise ValueError(f"{file}: object {number} has no <name>")
+        if not all(map(math.isfinite, corners)):
+            dataset.leave_out("objects without a <bndbox> of four numbers", place)
+            continue
+        if text_of(element, "difficult") == "1":
+            dataset.remark("objects marked as difficult, kept as any other", place)
+        for _ in element.iter("part"):
+            dataset.leave_out("parts of objects (<part>)", place)
+        yield VocObject(name, corners, _polygon(element))
+
+
+def _polygon(element: Element) -> list[float]:
+    """Return <polygon><x1/><y1/><x2/>..., as Roboflow and supervision write it."""
+    node = element.find("polygon")
+    values: dict[str, float] = {}
+    for child in node if node is not None else ():
+        values[child.tag.strip().lower()] = _number((child.text or "").strip())
+    points: list[float] = []
+    while (number := len(points) // 2 + 1) and f"x{number}" in values and f"y{number}" in values:
+        points += [values[f"x{number}"], values[f"y{number}"]]
+    return points if len(points) >= 6 and all(map(math.isfinite, points)) else []
+
+
+def _first_pixel(objects: list[VocObject], dataset: Dataset) -> int:
+    """Return 0 if more boxes start at 0 than at 1, which VOC's own count makes impossible."""
+    zero = sum(min(one.corners[:2]) < 0.5 for one in objects)
+    one = sum(0.5 <= min(one.corners[:2]) < 1.5 for one in objects)
+    first = 0 if zero > one else 1
+    name = "voc_from_one" if first == 0 else "voc_from_zero"
+    dataset.notes.append(
+        f"boxes count pixels from {first}: {zero} start at 0, {one} at 1; FORMAT {name} reads them "
+        "the other way"
+    )
+    return first
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,188 @@
+#!/usr/bin/env python
+"""Run the exporters of other projects and read what they write; update docs/DATASETS.md.
+
+tools/exporters/run.py WORK_FOLDER [NAME ...]
+
+installs the exporters at pinned versions in virtual environments of their own in WORK_FOLDER (about
+4 GB), writes a scene of known masks through each, reads it and compares it to the pixel. The
+results go to tools/exporters/results.json, and as a table into docs/DATASETS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from exporters import forms  # noqa: E402
+from exporters.compare import compare  # noqa: E402
+from exporters.table import RESULTS, write_table  # noqa: E402
+from swinv2_backbone.d2.data.formats import Source, convert  # noqa: E402
+from swinv2_backbone.d2.data.validation.coco import check_coco  # noqa: E402
+
+
+class Environment(NamedTuple):
+    """Packages that can be installed together."""
+
+    packages: tuple[str, ...]
+    python: str = sys.executable
+
+
+COMMON = ("opencv-python-headless", "pillow")
+ENVIRONMENTS = {
+    "tools": Environment(
+        (
+            "supervision==0.31.2",
+            "datumaro==1.13.12",
+            "labelformat==0.1.17",
+            "globox==2.9.0",
+            "kwcoco==0.9.1",
+            "labelme2coco==0.2.6",
+            "label-studio-sdk==2.1.2",
+            "imantics==0.1.12",
+            "sahi==0.12.8",
+            *COMMON,
+        )
+    ),
+    "fiftyone": Environment(("fiftyone==1.22.1", *COMMON)),
+}
+# Name of a function in export.py -> (package, what it writes).
+EXPORTERS = {
+    "supervision_coco": ("supervision", "COCO"),
+    "supervision_yolo": ("supervision", "YOLO"),
+    "supervision_voc": ("supervision", "VOC XML"),
+    "datumaro_coco": ("datumaro", "COCO"),
+    "datumaro_yolo": ("datumaro", "YOLO (boxes)"),
+    "datumaro_voc": ("datumaro", "VOC XML"),
+    "datumaro_voc_masks": ("datumaro", "VOC masks"),
+    "datumaro_cvat": ("datumaro", "CVAT XML"),
+    "labelformat_coco": ("labelformat", "COCO from YOLO"),
+    "labelformat_yolo": ("labelformat", "YOLO"),
+    "labelformat_yolo_boxes": ("labelformat", "YOLO (boxes)"),
+    "labelformat_voc": ("labelformat", "VOC XML"),
+    "labelformat_cvat": ("labelformat", "CVAT XML"),
+    "globox_coco": ("globox", "COCO"),
+    "globox_voc": ("globox", "VOC XML"),
+    "globox_yolo": ("globox", "YOLO (boxes)"),
+    "globox_labelme": ("globox", "LabelMe"),
+    "kwcoco_coco": ("kwcoco", "kwcoco"),
+    "kwcoco_legacy": ("kwcoco", "COCO (`conform --legacy`)"),
+    "labelme2coco_coco": ("labelme2coco", "COCO"),
+    "label_studio_coco": ("label-studio-sdk", "COCO from polygons"),
+    "label_studio_brush": ("label-studio-sdk", "COCO from brushes"),
+    "imantics_coco": ("imantics", "COCO"),
+    "sahi_slices": ("sahi", "COCO slices"),
+    "fiftyone_coco": ("fiftyone", "COCO"),
+    "fiftyone_yolo": ("fiftyone", "YOLO (boxes)"),
+    "fiftyone_voc": ("fiftyone", "VOC XML"),
+    "fiftyone_cvat": ("fiftyone", "CVAT XML"),
+}
+# Forms that tools write on their servers only; ours follow their source.
+OWN: dict[str, tuple[str, str, Callable[[Path], tuple[Path, Path]]]] = {
+    "coco_crowds": ("CVAT", "COCO (masks)", lambda folder: forms.coco(folder, crowd=1)),
+    "cvat": ("CVAT", "CVAT XML", forms.cvat),
+    "roboflow": ("Roboflow", "COCO", forms.roboflow),
+    "labelme": ("LabelMe", "LabelMe", forms.labelme),
+    "label_studio": ("Label Studio", "JSON", forms.label_studio),
+    "voc_masks": ("VOC", "masks", forms.voc_masks),
+    "panoptic": ("COCO", "panoptic", forms.panoptic),
+    "instances": ("any", "object numbers", lambda folder: forms.instances(folder, by_class=True)),
+}
+
+
+def main() -> None:
+    args = parser().parse_args()
+    folder = args.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    names = args.names or [*EXPORTERS, *OWN]
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in names:
+        if name in OWN:
+            tool, form, write = OWN[name]
+            (folder / name).mkdir(exist_ok=True)
+            path, images = write(folder / name)
+            results[name] = {"tool": tool, "writes": form} | read(path, images)
+        else:
+            results[name] = exported(folder, name)
+        print(name, results[name])
+    order = [*EXPORTERS, *OWN]
+    results = {name: results[name] for name in order if name in results}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_table(results)
+
+
+def exported(folder: Path, name: str) -> dict[str, Any]:
+    """Run one exporter, and read what it wrote."""
+    package, form = EXPORTERS[name]
+    kind = "fiftyone" if package == "fiftyone" else "tools"
+    python = environment(folder / f"{kind}-venv", ENVIRONMENTS[kind])
+    version = next(
+        one.split("==")[1] for one in ENVIRONMENTS[kind].packages if one.startswith(f"{package}==")
+    )
+    script = Path(__file__).with_name("export.py")
+    subprocess.run([str(python), str(script), str(folder), name], check=True)
+    result = json.loads((folder / f"{name}.json").read_text())
+    about = {"tool": f"{package} {version}", "writes": form}
+    if "error" in result:
+        return about | {"exporter_error": result["error"].splitlines()[0][:200]}
+    return about | read(Path(result["path"]), Path(result["images"]))
+
+
+def environment(folder: Path, wanted: Environment) -> Path:
+    """Return the Python of an environment, which is made if necessary."""
+    python = folder / "bin" / "python"
+    if not (folder / "installed").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", *wanted.packages], check=True
+        )
+        (folder / "installed").touch()
+    return python
+
+
+def read(path: Path, images: Path) -> dict[str, Any]:
+    """Read annotations as a training does, without any setting."""
+    try:
+        converted = convert(Source(path, images, "train"))
+    except (OSError, ValueError) as error:
+        return {"refused": _first_line(error)}
+    content, report = check_coco(
+        converted.content,
+        "",
+        str(converted.images),
+        masks=any(one.get("segmentation") for one in converted.content["annotations"]),
+        mask_format="bitmask",
+        for_evaluation=False,
+    )
+    result: dict[str, Any] = {"format": converted.format}
+    for key in ("errors", "repaired", "notes"):
+        found = getattr(report, key, {})
+        result[key] = [f"{finding.count} {fault.name}" for fault, finding in found.items()]
+    result["left_out"] = [f"{one.count} {what}" for what, one in converted.left_out.items()]
+    return result if report.errors else result | asdict(compare(content))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("folder", type=Path, metavar="WORK_FOLDER")
+    found.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    return found
+
+
+if __name__ == "__main__":
+    main()
