@@ -22,11 +22,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.backbone import FEATURES
 from swinv2_backbone.d2.config.lazy_factories import lazy_factories
-from swinv2_backbone.d2.config.lazy_parts import augmentation, clipping, schedule, target_name
+from swinv2_backbone.d2.config.lazy_parts import (
+    augmentation,
+    clipping,
+    detections_key,
+    limits,
+    schedule,
+    target_name,
+)
 from swinv2_backbone.d2.config.options import Dialect, plain
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
+from swinv2_backbone.d2.data.loading.bands import bands_of
 
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 BACKBONES = ("D2SwinV2", "SwinV2")
@@ -193,13 +201,15 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
     faults = [*unreadable, *_unknown_arguments(config)]
     for read in (_model, _optimizer, schedule, clipping, augmentation, _data):
         values.update(read(config, faults))
+    mean = values["model.pixel_mean"]
+    bands = bands_of(values["augmentation.image_format"], mean if isinstance(mean, tuple) else ())
     return TrainingPlan(
         **sections_from(values),
         dialect=Dialect.LAZY,
         config=config,
         translate=plan_from_lazy,
         places=places,
-        factories=lazy_factories(config),
+        factories=lazy_factories(config, values["evaluation.detections_per_image"], bands),
         unreadable=tuple(dict.fromkeys(faults)),
     )
 
@@ -221,18 +231,28 @@ def _places(cfg: DictConfig) -> dict[str, str]:
     if not things and "num_classes" in model:
         things = "model.num_classes"
     stuff = "model.sem_seg_head.num_classes" if "sem_seg_head" in model else ""
-    return {"backbone": backbones[0] if backbones else "", "things": things, "stuff": stuff}
+    return {
+        "backbone": backbones[0] if backbones else "",
+        "things": things,
+        "stuff": stuff,
+        "detections": detections_key(model),
+        "proposals": "model.proposal_generator.post_nms_topk.1"
+        if "proposal_generator" in model
+        else "",
+    }
 
 
 def _model(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     heads = config.model.get("roi_heads") or {}
-    backbone = _places(config)["backbone"]
+    places = _places(config)
+    backbone = places["backbone"]
     features = OmegaConf.select(config, f"{backbone}.out_features") if backbone else None
     return {
         "backbone.out_features": plain(features or FEATURES),
         "model.architecture": target_name(config.model),
         "model.masks": heads.get("mask_head") is not None,
         "model.keypoints": heads.get("keypoint_head") is not None,
+        **limits(config, places),
     }
 
 

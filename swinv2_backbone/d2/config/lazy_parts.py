@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,6 +62,27 @@ def clipping(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     return {"clipping.enabled": True, **{f"clipping.{key}": node[key] for key in node}}
 
 
+def detections_key(model: DictConfig) -> str:
+    """Return the key of the maximum number of detections per image; "" if there is none."""
+    heads = model.get("roi_heads")
+    if OmegaConf.is_dict(heads):
+        if OmegaConf.is_list(heads.get("box_predictors")):  # of a cascade; the last one counts
+            last = len(heads.box_predictors) - 1
+            return f"model.roi_heads.box_predictors.{last}.test_topk_per_image"
+        return "model.roi_heads.box_predictor.test_topk_per_image"
+    return "model.max_detections_per_image" if "head_in_features" in model else ""
+
+
+def limits(config: DictConfig, places: Mapping[str, str]) -> dict[str, Any]:
+    """Read the maximum numbers of detections and proposals, as far as the config has them."""
+    options = {
+        "evaluation.detections_per_image": places["detections"],
+        "evaluation.proposals_per_image": places["proposals"],
+    }
+    found = {name: OmegaConf.select(config, key) if key else None for name, key in options.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     """Read the augmentations of the mappers of ``dataloader``; custom ones have no option."""
     found: dict[str, Any] = {"augmentation.flip": "none"}
@@ -96,6 +118,12 @@ def augmentation(config: DictConfig, faults: list[str]) -> dict[str, Any]:
             found["augmentation.test_min_size"] = one
             found["augmentation.test_max_size"] = call.get("max_size", 2**63 - 1)
     return found
+
+
+def resizes(config: DictConfig, split: str) -> bool:
+    """Return True if the mapper of a split resizes images in a way that is an option."""
+    names = [target_name(call) for call in _augmentations(config, split)]
+    return "ResizeShortestEdge" in names or "ResizeScale" in names
 
 
 def _augmentations(config: DictConfig, split: str) -> list[DictConfig]:

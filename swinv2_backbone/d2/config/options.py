@@ -117,6 +117,10 @@ def text(value: Any) -> str:
     return "" if isinstance(value, str) else "a string"
 
 
+def only(value: Any) -> Check:
+    return lambda given: "" if given == value else f"{value}"
+
+
 def sequence(entry: Check, *, least: int = 0) -> Check:
     """Require a tuple of at least ``least`` values that all pass ``entry``."""
 

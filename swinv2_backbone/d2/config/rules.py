@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from detectron2.utils import comm
 
+from swinv2_backbone.d2.config import bands
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.sections import OPTIONS
@@ -191,6 +192,16 @@ def _early_stopping(plan: TrainingPlan) -> Iterator[str]:
         )
 
 
+def _detections(plan: TrainingPlan) -> Iterator[str]:
+    dense = plan.model.architecture in ("RetinaNet", "FCOS")
+    if dense and plan.evaluation.detections_per_image < 0:
+        yield (
+            f"{plan.key('evaluation.detections_per_image')} must be at least 1 for "
+            f"{plan.model.architecture}, whose last detection would be dropped, got "
+            f"{plan.evaluation.detections_per_image}"
+        )
+
+
 def _augmented_test(plan: TrainingPlan) -> Iterator[str]:
     if not plan.evaluation.augmented:
         return
@@ -213,6 +224,7 @@ def _several_processes(plan: TrainingPlan) -> Iterator[str]:
 
 
 RULES: list[tuple[Sequence[str], Rule]] = [
+    (bands.OPTIONS, bands.check_bands),
     (["optimizer.name"], _optimizer),
     (["precision.device", "precision.amp", "precision.amp_dtype"], _device),
     (["step.accumulate", "step.batch_size"], _accumulation),
@@ -226,5 +238,6 @@ RULES: list[tuple[Sequence[str], Rule]] = [
         ["evaluation.early_stopping_metric", "evaluation.period", "schedule.max_iter"],
         _early_stopping,
     ),
+    (["evaluation.detections_per_image", "model.architecture"], _detections),
     (["evaluation.augmented", "model.architecture", "model.keypoints"], _augmented_test),
 ]

@@ -22,6 +22,7 @@ from swinv2_backbone.d2.config.options import (
     not_negative,
     number,
     one_of,
+    only,
     option,
     optional,
     options_of,
@@ -31,6 +32,8 @@ from swinv2_backbone.d2.config.options import (
     text,
 )
 from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
+from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.solver.clipping import CLIPPING
 
 SHARDING = ("none", "optimizer", "all")
@@ -73,6 +76,8 @@ class Backbone:
         "feature are not built.")
     frozen_stages: int = _backbone(-1, "frozen_stages", integer(-1),
         "Parts to freeze: -1: nothing; 0: the patch embedding; k: also the first k stages.")
+    in_channels: int = option(3, "", "{backbone}.in_channels", integer(1),
+        "Number of bands of the images; in YAML, that of `PIXEL_MEAN`.")
     activation_checkpointing: bool = _backbone(False, "activation_checkpointing", flag,
         "Recompute activations in the backward pass: less memory, more time.")
     kernel: str = _backbone("auto", "kernel", text,
@@ -109,6 +114,12 @@ class Model:
 
     architecture: str = option("GeneralizedRCNN", "MODEL.META_ARCHITECTURE", "model", text,
         "Meta-architecture.")
+    pixel_mean: tuple = option((103.53, 116.28, 123.675), "MODEL.PIXEL_MEAN", "model.pixel_mean",
+        sequence(number("a number", lambda value: True), least=1),
+        "Mean of each channel or band, in the unit of the pixels.")
+    pixel_std: tuple = option((1.0, 1.0, 1.0), "MODEL.PIXEL_STD", "model.pixel_std",
+        sequence(positive, least=1),
+        "Standard deviation of each channel or band.")
     masks: bool = option(False, "MODEL.MASK_ON", "model.roi_heads.mask_head", flag,
         "Whether the model predicts instance masks.")
     keypoints: bool = option(False, "MODEL.KEYPOINT_ON", "model.roi_heads.keypoint_head", flag,
@@ -278,6 +289,15 @@ class Data:
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",
         "datasets.train.images_outside", flag,
         "Allow file names in the JSON that point outside `IMAGES`.")
+    crowds: str = option("check", "DATASETS.CUSTOM.CROWDS", "datasets.train.crowds",
+        one_of(*CROWD_MODES),
+        "Meaning of `iscrowd` 1 in the JSON. `check`: a crowd as in COCO, neither trained on nor "
+        "scored; an implausible share of them is an error. `ignore`: the same without this error. "
+        "`objects`: single objects, with bitmaps as masks.")
+    holes: str = option("fill", "DATASETS.CUSTOM.HOLES", "datasets.train.holes",
+        one_of(*HOLE_MODES),
+        "Meaning of a polygon inside another one of the same object. `fill`: a part, as in COCO. "
+        "`subtract`: a hole, with bitmaps as masks.")
     class_names: tuple | None = option((), "DATASETS.CUSTOM.CLASSES", "datasets.test.classes",
         optional(sequence(text)),
         "Names of the model's classes, which a test set is matched with; by default those of the "
@@ -289,7 +309,12 @@ class Augmentation:
     """Image sizes and augmentation."""
 
     image_format: str = option("BGR", "INPUT.FORMAT", "dataloader.train.mapper.image_format", text,
-        "Channel order; use `RGB` for SwinV2.")
+        "Channel order, `RGB` or `BGR`: use `RGB` for SwinV2. Or `BANDS`: all bands of TIFF files and "
+        "NumPy arrays, as many as `PIXEL_MEAN` has numbers ([DATASETS.md](DATASETS.md)).")
+    display_bands: tuple = option((), "INPUT.DISPLAY_BANDS", "train.display_bands",
+        either(only(()), sequence(integer(0), least=3)),
+        "With `BANDS`, the three bands that are drawn as red, green and blue, counted from 0; empty: "
+        "the first three.")
     min_size: tuple = option((800,), "INPUT.MIN_SIZE_TRAIN", f"{RESIZE}.short_edge_length",
         sequence(integer(0)),
         "Lengths of the shorter side in training, in pixels; one is sampled per image.")
@@ -345,6 +370,12 @@ class Evaluation:
     early_stopping_patience: int = option(5, "TEST.EARLY_STOPPING.PATIENCE",
         "train.early_stopping.patience", integer(1),
         "Evaluations without improvement after which training ends.")
+    detections_per_image: int = option(100, "TEST.DETECTIONS_PER_IMAGE", "{detections}",
+        either(integer(1), only(-1)),
+        "Maximum number of detections per image, which AP counts too (at least COCO's 100); -1: no "
+        "maximum.")
+    proposals_per_image: int = option(1000, "{proposals}", "{proposals}", integer(1),
+        "Maximum number of proposals per image in testing.")
     augmented: bool = option(False, "TEST.AUG.ENABLED", "train.test_aug.enabled", flag,
         "Test-time augmentation, at the end of training and with `--eval-only`.")
     augmented_min_sizes: tuple = option((400, 500, 600, 700, 800, 900, 1000, 1100, 1200),

@@ -22,6 +22,8 @@ PLACES = {
     "backbone": "{backbone}",
     "things": "`NUM_CLASSES` or `num_classes` of the head",
     "stuff": "`NUM_CLASSES` or `num_classes` of the semantic head",
+    "detections": "`test_topk_per_image` of the box predictor, or `max_detections_per_image`",
+    "proposals": "`MODEL.RPN.POST_NMS_TOPK_TEST`; LazyConfig: second `post_nms_topk`",
 }
 
 

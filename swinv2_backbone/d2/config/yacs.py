@@ -28,6 +28,10 @@ CLASS_COUNTS = {
     },
     "GeneralizedRCNN": {"things": "MODEL.ROI_HEADS.NUM_CLASSES"},
 }
+PROPOSALS = {  # meta-architecture -> the key of its number of proposals
+    "PanopticFPN": "MODEL.RPN.POST_NMS_TOPK_TEST",
+    "GeneralizedRCNN": "MODEL.RPN.POST_NMS_TOPK_TEST",
+}
 
 
 def add_swinv2_config(cfg: CfgNode) -> None:
@@ -43,7 +47,7 @@ def add_training_config(cfg: CfgNode) -> None:
 def _add_keys(cfg: CfgNode, wanted: Callable[[str], bool]) -> None:
     """Add the keys of all wanted options, with their defaults."""
     for option in OPTIONS.values():
-        if "{" in option.yacs or not wanted(option.yacs):
+        if not option.yacs or "{" in option.yacs or not wanted(option.yacs):
             continue
         *path, last = option.yacs.split(".")
         node = cfg
@@ -158,6 +162,7 @@ def plan_from_yacs(
     architecture, ours = cfg.MODEL.META_ARCHITECTURE, "swinv2" in cfg.MODEL.BACKBONE.NAME
     places = {"things": "", "stuff": "", **CLASS_COUNTS.get(architecture, {})}
     places["backbone"] = "MODEL.SWINV2" if ours else ""
+    places["proposals"] = PROPOSALS.get(architecture, "")
     values = {}
     for name, option in OPTIONS.items():
         if key := option.yacs.format_map(places):
@@ -180,7 +185,7 @@ def plan_from_yacs(
 
 def _resolved(config: CfgNode) -> dict[str, Any]:
     """Read the options whose value follows from other keys."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"backbone.in_channels": len(config.MODEL.PIXEL_MEAN)}
     if isinstance(config.OUTPUT_DIR, str):
         found["run.output_dir"] = os.path.normpath(config.OUTPUT_DIR)
     if "swinv2" in config.MODEL.BACKBONE.NAME:

@@ -36,7 +36,7 @@ DETECTOR, SEGMENTOR = "mask_rcnn_swinv2", "upernet_swinv2_tiny_ade20k"
 WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals"}
 # Follow from other keys: the architecture's nodes, and the data.
 DERIVED = {"model.architecture", "model.masks", "model.keypoints", "model.stuff_classes"}
-DERIVED |= {"data.class_names"}
+DERIVED |= {"data.class_names", "backbone.in_channels"}
 
 
 @cache
@@ -83,6 +83,8 @@ VALUES = {
     "upernet.aux_channels": 99,
     "upernet.aux_loss_weight": 0.7,
     "model.thing_classes": 7,
+    "model.pixel_mean": (1.5, 2.5, 3.5),
+    "model.pixel_std": (2.0, 3.0, 4.0),
     "optimizer.name": "SGD",
     "optimizer.lr": 0.0123,
     "optimizer.weight_decay": 0.011,
@@ -131,7 +133,10 @@ VALUES = {
     "data.test_images": "images too",
     "data.class_names_file": "names.txt",
     "data.images_outside": True,
+    "data.crowds": "objects",
+    "data.holes": "subtract",
     "augmentation.image_format": "BGR",
+    "augmentation.display_bands": (2, 0, 1),
     "augmentation.min_size": (100, 200),
     "augmentation.max_size": 999,
     "augmentation.sample_style": "range",
@@ -151,6 +156,8 @@ VALUES = {
     "evaluation.best_metric": "segm/AP",
     "evaluation.early_stopping_metric": "bbox/AP50",
     "evaluation.early_stopping_patience": 9,
+    "evaluation.detections_per_image": 300,
+    "evaluation.proposals_per_image": 500,
     "evaluation.augmented": True,
     "evaluation.augmented_min_sizes": (320, 640),
     "evaluation.augmented_max_size": 997,
@@ -280,6 +287,8 @@ BY_CALL = {
     "data.test_images": (_coco("test", images="images too"), ""),
     "data.class_names_file": (_semantic("train", names_file="names.txt"), ""),
     "data.images_outside": (_coco("train", images_outside=True), ""),
+    "data.crowds": (_coco("train", crowds="objects"), ""),
+    "data.holes": (_coco("train", holes="subtract"), ""),
     "augmentation.min_size": (lambda c: _resize(c, short_edge_length=[100, 200]), ""),
     "augmentation.max_size": (lambda c: _resize(c, max_size=999), ""),
     "augmentation.sample_style": (lambda c: _resize(c, sample_style="range"), ""),

@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2 import data
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
-from swinv2_backbone.d2.data.loading.images import read_image, read_labels
+from swinv2_backbone.d2.data.loading.bands import bands_of, read_pixels
+from swinv2_backbone.d2.data.loading.images import read_labels
 
 
 class DatasetMapper(data.DatasetMapper):
     """Detectron2's DatasetMapper, with images and labels of any format read correctly.
 
     Detectron2's own clips 16-bit images and reads the brightness of a palette image as its class
-    numbers. The arguments are those of Detectron2's, as is ``DatasetMapper(cfg, is_train)``.
+    numbers. The arguments are those of Detectron2's, as is ``DatasetMapper(cfg, is_train)``, except:
+
+    Args:
+        image_format: "RGB", "BGR" or "BANDS"; see :func:`read_bands`.
+        bands: the number of bands that images must have in the format "BANDS"; None: any.
     """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: list[T.Augmentation | T.Transform],
+        image_format: str,
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: Sequence[int] | None = None,
+        precomputed_proposal_topk: int | None = None,
+        recompute_boxes: bool = False,
+        bands: int | None = None,
+    ):
+        super().__init__(
+            is_train,
+            augmentations=augmentations,
+            image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            use_keypoint=use_keypoint,
+            instance_mask_format=instance_mask_format,
+            keypoint_hflip_indices=keypoint_hflip_indices,
+            precomputed_proposal_topk=precomputed_proposal_topk,
+            recompute_boxes=recompute_boxes,
+        )
+        self.bands = bands
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
@@ -31,21 +65,22 @@ class DatasetMapper(data.DatasetMapper):
             "augmentations": augmentations_from_config(cfg, is_train),
             # A cropped mask may have a smaller box than the cropped box.
             "recompute_boxes": cropped and cfg.MODEL.MASK_ON,
+            "bands": bands_of(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN),
         }
 
     def __call__(self, record: dict) -> dict:
         """Map a record of a Detectron2 dataset to a model's input.
 
         Returns:
-            The record with ``image`` (3, H, W) uint8 and, where the record has them, ``sem_seg``
-            (H, W) int64 and ``instances``.
+            The record with ``image`` (3, H, W) uint8, or (n, H, W) float32 of bands, and, where the
+            record has them, ``sem_seg`` (H, W) int64 and ``instances``.
 
         Raises:
             OSError: the image cannot be read.
             detectron2.data.detection_utils.SizeMismatchError: its size differs from the record's.
         """
         record = copy.deepcopy(record)
-        image = read_image(record["file_name"], self.image_format)
+        image = read_pixels(record["file_name"], self.image_format, self.bands)
         detection_utils.check_image_size(record, image)
         labels = record.pop("sem_seg_file_name", None)
         inputs = T.AugInput(image, sem_seg=None if labels is None else _labels(labels))

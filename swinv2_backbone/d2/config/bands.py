@@ -1,0 +1,119 @@
+"""The number of channels or bands of the images: rules between the options that must agree on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.data.loading.bands import BANDS, bands_of
+from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
+
+COLORS = ("RGB", "BGR")
+OPTIONS = [
+    *("model.pixel_mean", "model.pixel_std", "backbone.in_channels", "augmentation.color"),
+    *("augmentation.image_format", "augmentation.display_bands"),
+]
+
+
+def number_of_bands(plan: TrainingPlan) -> int | None:
+    """Return the number of bands that images must have; None for RGB and BGR."""
+    return bands_of(plan.augmentation.image_format, plan.model.pixel_mean)
+
+
+def check_bands(plan: TrainingPlan) -> Iterator[str]:
+    """Yield a message for each setting that contradicts the number of bands."""
+    mean, std = plan.model.pixel_mean, plan.model.pixel_std
+    if len(mean) != len(std):
+        yield (
+            f"{plan.key('model.pixel_mean')} has {len(mean)} numbers, but "
+            f"{plan.key('model.pixel_std')} has {len(std)}: give both one for each channel or band"
+        )
+    if plan.dialect is Dialect.LAZY and plan.places["backbone"]:
+        found, key = plan.backbone.in_channels, plan.key("backbone.in_channels")
+        if found != len(mean):
+            yield (
+                f"{key} is {found}, but {plan.key('model.pixel_mean')} has {len(mean)} numbers: set "
+                f"{plan.setting('backbone.in_channels', len(mean))}"
+            )
+    rule = _check_bands if plan.augmentation.image_format == BANDS else _check_colors
+    yield from rule(plan)
+
+
+def _check_colors(plan: TrainingPlan) -> Iterator[str]:
+    node, key = plan.augmentation, "augmentation.image_format"
+    count = len(plan.model.pixel_mean)
+    given = plan.dialect is Dialect.YACS or "image_format" in _mapper(plan.config, "train")
+    if given and node.image_format in COLORS and count != len(COLORS[0]):
+        yield (
+            f"{plan.setting(key, node.image_format)} has 3 channels, but "
+            f"{plan.key('model.pixel_mean')} has {count} numbers: for images of {count} bands, set "
+            f"{plan.setting(key, BANDS)}"
+        )
+    if node.display_bands:
+        yield f"{plan.key('augmentation.display_bands')} needs {plan.setting(key, BANDS)}"
+
+
+def _check_bands(plan: TrainingPlan) -> Iterator[str]:
+    node, count = plan.augmentation, len(plan.model.pixel_mean)
+    setting = plan.setting("augmentation.image_format", BANDS)
+    if node.color:
+        remedy = f"set {plan.key('augmentation.color')} False"
+        if plan.dialect is Dialect.LAZY:
+            remedy = "remove ColorAugmentation from dataloader.train.mapper.augmentations"
+        yield f"{setting} has no colors to augment: {remedy}"
+    if absent := [band for band in node.display_bands if band >= count]:
+        yield (
+            f"{plan.key('augmentation.display_bands')} {node.display_bands} has {absent[0]}, but "
+            f"the {count} bands of {plan.key('model.pixel_mean')} are counted from 0 to {count - 1}"
+        )
+    key = "VIS_PERIOD" if plan.dialect is Dialect.YACS else "model.vis_period"
+    if _vis_period(plan):
+        yield f"{setting} cannot be drawn by Detectron2: set {plan.dialect.setting(key, 0)}"
+    if plan.dialect is Dialect.LAZY:
+        yield from _check_mappers(plan, count)
+
+
+def _check_mappers(plan: TrainingPlan, count: int) -> Iterator[str]:
+    """Compare the mappers of a LazyConfig with the model."""
+    for split in ("train", "test"):
+        mapper, path = _mapper(plan.config, split), f"dataloader.{split}.mapper"
+        if mapper.get("image_format", BANDS) != BANDS:
+            yield (
+                f"{path}.image_format is {mapper.image_format!r}, but that of training is {BANDS!r}"
+            )
+        if mapper.get("bands") not in (None, count):
+            yield (
+                f"{path}.bands is {mapper.bands}, but {plan.key('model.pixel_mean')} has {count} "
+                "numbers"
+            )
+
+
+def with_number_of_bands(node: DictConfig, bands: int | None) -> DictConfig:
+    """Return a copy of a loader of a LazyConfig whose mapper, if it is ours, requires ``bands``."""
+    node = copy.deepcopy(node)
+    mapper = node.get("mapper")
+    if bands is not None and OmegaConf.is_dict(mapper) and _is_ours(mapper):
+        mapper.bands = bands
+    return node
+
+
+def _is_ours(mapper: DictConfig) -> bool:
+    target = mapper.get("_target_")
+    name = f"{DatasetMapper.__module__}.{DatasetMapper.__qualname__}"
+    return target is DatasetMapper or target in (name, "swinv2_backbone.d2.DatasetMapper")
+
+
+def _mapper(config: DictConfig, split: str) -> Any:
+    mapper = OmegaConf.select(config, f"dataloader.{split}.mapper")
+    return mapper if OmegaConf.is_dict(mapper) else {}
+
+
+def _vis_period(plan: TrainingPlan) -> int:
+    if plan.dialect is Dialect.YACS:
+        return plan.config.VIS_PERIOD
+    return plan.config.model.get("vis_period", 0)
