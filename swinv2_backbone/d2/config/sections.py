@@ -31,6 +31,7 @@ from swinv2_backbone.d2.config.options import (
     share,
     text,
 )
+from swinv2_backbone.d2.data.formats.conversion import NAMES as FORMAT_NAMES
 from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
 from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
 from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
@@ -265,25 +266,36 @@ class Data:
     max_broken: float = option(MAX_BROKEN, "DATALOADER.MAX_BROKEN_IMAGES",
         "dataloader.train.max_broken", share,
         "Fraction of the images that may be broken; they are skipped and logged.")
+    samples_picture: bool = option(False, "DATALOADER.SAMPLES_PICTURE", "train.samples_picture",
+        flag,
+        "Write a picture of nine augmented training images with their labels, "
+        "`train_samples.jpg`, before the first iteration; `--fast-dev-run` always does.")
     unsafe_proposals: bool = option(False, "DATASETS.UNSAFE_PROPOSAL_FILES", "", flag,
         "Allow proposal files, which are pickles and can run code when they are read.")
     train_name: str = option("custom_train", "DATASETS.CUSTOM.TRAIN.NAME", "datasets.train.name",
         text,
         "Name under which your training set is registered.")
     train_json: str = option("", "DATASETS.CUSTOM.TRAIN.JSON", "datasets.train.json_file", text,
-        "COCO-format file of your training set; its name replaces `DATASETS.TRAIN`.")
+        "COCO-format file of your training set, or a file or folder of another format; its name "
+        "replaces `DATASETS.TRAIN`.")
     train_labels: str = option("", "DATASETS.CUSTOM.TRAIN.LABELS", "datasets.train.labels", text,
         "Alternatively, a folder of semantic label images, named like the images.")
     train_images: str = option("", "DATASETS.CUSTOM.TRAIN.IMAGES", "datasets.train.images", text,
-        "Folder that the file names are relative to.")
+        "Folder that the file names are relative to; empty: where the format has it.")
+    train_format: str = option("auto", "DATASETS.CUSTOM.TRAIN.FORMAT", "datasets.train.format",
+        one_of(*FORMAT_NAMES),
+        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: found out.")
     test_name: str = option("custom_test", "DATASETS.CUSTOM.TEST.NAME", "datasets.test.name", text,
         "Name under which your test set is registered.")
     test_json: str = option("", "DATASETS.CUSTOM.TEST.JSON", "datasets.test.json_file", text,
-        "COCO-format file of your test set; its name replaces `DATASETS.TEST`.")
+        "The same for your test set; its name replaces `DATASETS.TEST`.")
     test_labels: str = option("", "DATASETS.CUSTOM.TEST.LABELS", "datasets.test.labels", text,
         "Alternatively, a folder of semantic label images, named like the images.")
     test_images: str = option("", "DATASETS.CUSTOM.TEST.IMAGES", "datasets.test.images", text,
-        "Folder that the file names are relative to.")
+        "Folder that the file names are relative to; empty: where the format has it.")
+    test_format: str = option("auto", "DATASETS.CUSTOM.TEST.FORMAT", "datasets.test.format",
+        one_of(*FORMAT_NAMES),
+        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: found out.")
     class_names_file: str = option("", "DATASETS.CUSTOM.NAMES", "datasets.train.names_file", text,
         "For semantic labels: a text file whose line i, counted from 0, is the name of class i.")
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",

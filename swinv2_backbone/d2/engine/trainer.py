@@ -123,7 +123,7 @@ class Trainer(DefaultTrainer):
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, INFERENCE)
-        return build_evaluator(dataset_name, folder)
+        return build_evaluator(dataset_name, folder, cfg.TEST.DETECTIONS_PER_IMAGE)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict:

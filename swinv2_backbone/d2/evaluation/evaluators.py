@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -17,9 +21,14 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
+from tabulate import tabulate
 
 from swinv2_backbone.d2.evaluation.metrics import BOXES
 
+logger = logging.getLogger(__name__)
+COCO_DETECTIONS = 100  # per image and class, of which COCO computes AP
+LVIS_DETECTIONS = 300  # per image
+ALL_DETECTIONS = 1_000_000
 WHOLE = {  # evaluator_type -> an evaluator that takes only the dataset's name
     "cityscapes_instance": CityscapesInstanceEvaluator,
     "cityscapes_sem_seg": CityscapesSemSegEvaluator,
@@ -61,22 +70,64 @@ class DetectionEvaluator(COCOEvaluator):
 class SemanticEvaluator(SemSegEvaluator):
     """A SemSegEvaluator that computes mIoU as Detectron2 0.6 and mmsegmentation do.
 
-    A class that is predicted but absent from the ground truth counts as 0. Detectron2's main
-    branch leaves such a class out of the mean.
+    A class that is predicted but absent from the ground truth counts as 0, also in its own IoU.
+    Detectron2 0.6 reports it as NaN, like a class that is neither true nor predicted, and its main
+    branch leaves it out of the mean.
     """
 
     def evaluate(self) -> dict | None:
         results = super().evaluate()
         if results is not None:  # on the main process, which has gathered the matrix
             matrix = self._conf_matrix[:-1, :-1].astype(float)  # (predicted, true)
-            right = matrix.diagonal()
-            union = matrix.sum(axis=0) + matrix.sum(axis=1) - right
-            results["sem_seg"]["mIoU"] = 100 * (right[union > 0] / union[union > 0]).mean()
+            right, true, predicted = matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1)
+            union = true + predicted - right
+            scores = results["sem_seg"]
+            scores["mIoU"] = 100 * (right[union > 0] / union[union > 0]).mean()
+            for place in np.flatnonzero((true == 0) & (predicted > 0)):
+                scores[f"IoU-{self._class_names[place]}"] = 0.0
+            if self._output_dir:
+                torch.save(scores, os.path.join(self._output_dir, "sem_seg_evaluation.pth"))
+            logger.info(f"IoU of each class:\n{self._table(scores, true, predicted)}")
         return results
 
+    def _table(self, scores: dict, true: np.ndarray, predicted: np.ndarray) -> str:
+        """Format the scores of all classes with their shares of the pixels, in percent."""
+        total = max(true.sum(), 1)
+        rows = [
+            [name, scores[f"IoU-{name}"], scores[f"ACC-{name}"], *shares, _presence(*shares)]
+            for name, *shares in zip(self._class_names, 100 * true / total, 100 * predicted / total)
+        ]
+        heads = ["class", "IoU", "accuracy", "% of true pixels", "% of predicted pixels", ""]
+        return tabulate(rows, headers=heads, tablefmt="pipe", floatfmt=".3f")
 
-def build_evaluator(dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+
+def _presence(true: float, predicted: float) -> str:
+    if true:
+        return ""
+    return "predicted, but not in the ground truth: counts as 0" if predicted else "absent"
+
+
+def counted_detections(limit: int | None) -> int:
+    """Return how many detections per image and class AP counts.
+
+    Args:
+        limit: most detections that the model returns for an image; negative: all of them; None:
+            unknown.
+    """
+    if limit is not None and limit < 0:
+        return ALL_DETECTIONS
+    return max(COCO_DETECTIONS, limit or 0)
+
+
+def build_evaluator(
+    dataset_name: str, output_folder: str | None = None, max_dets_per_image: int | None = None
+) -> DatasetEvaluator:
     """Build the evaluator that Detectron2's benchmarks use for a dataset's ``evaluator_type``.
+
+    Args:
+        max_dets_per_image: most detections that the model returns for an image; negative: all of
+            them. Beyond the number that the benchmark counts (COCO: 100, LVIS: 300), AP counts
+            this many. Keypoint AP always counts COCO's 20.
 
     Raises:
         ValueError: the type is unknown, or needs a package that is not installed.
@@ -85,17 +136,32 @@ def build_evaluator(dataset_name: str, output_folder: str | None = None) -> Data
     if kind in WHOLE:
         return WHOLE[kind](dataset_name)
     evaluators = []
+    counted = counted_detections(max_dets_per_image)
+    most = None if counted == COCO_DETECTIONS else counted
+    if most and kind in ("coco", "coco_panoptic_seg"):
+        logger.info(
+            f"AP counts up to {most} detections per image and class, where COCO's counts "
+            f"{COCO_DETECTIONS}"
+        )
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
         # The reference implementation of pycocotools, not Detectron2's compiled one.
         evaluators.append(
-            DetectionEvaluator(dataset_name, output_dir=output_folder, use_fast_impl=False)
+            DetectionEvaluator(
+                dataset_name,
+                output_dir=output_folder,
+                max_dets_per_image=most,
+                use_fast_impl=False,
+            )
         )
     if kind == "coco_panoptic_seg":
         evaluators.append(COCOPanopticEvaluator(dataset_name, output_folder))
     if kind == "lvis":
-        evaluators.append(LVISEvaluator(dataset_name, output_dir=output_folder))
+        lvis_most = most if counted > LVIS_DETECTIONS else None
+        evaluators.append(
+            LVISEvaluator(dataset_name, output_dir=output_folder, max_dets_per_image=lvis_most)
+        )
     if not evaluators:
         raise ValueError(f"dataset {dataset_name!r} has the unknown evaluator_type {kind!r}")
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -59,9 +59,11 @@ def demo(tmp_path_factory) -> DemoDataset:
     return generate_demo_dataset(root, num_train=1, num_val=12, image_size=96)
 
 
-def evaluate(folder: Path, records: Sequence[dict], outputs: Sequence[dict]) -> dict:
+def evaluate(
+    folder: Path, records: Sequence[dict], outputs: Sequence[dict], limit: int | None = None
+) -> dict:
     """As Detectron2 does: the inputs and outputs of one image after the other."""
-    evaluator = build_evaluator(NAME, str(folder / "inference"))
+    evaluator = build_evaluator(NAME, str(folder / "inference"), limit)
     evaluator.reset()
     for record, output in zip(records, outputs, strict=True):
         evaluator.process([record], [output])
@@ -117,13 +119,47 @@ def predict(squares: Sequence[Square]) -> dict:
 
 
 def score_objects(
-    folder: Path, truth: Sequence[Sequence[Square]], predictions: Sequence[Sequence[Square]]
+    folder: Path,
+    truth: Sequence[Sequence[Square]],
+    predictions: Sequence[Sequence[Square]],
+    limit: int | None = None,
 ) -> dict:
     register_objects(folder, truth)
-    return evaluate(folder, DatasetCatalog.get(NAME), [predict(some) for some in predictions])
+    outputs = [predict(some) for some in predictions]
+    return evaluate(folder, DatasetCatalog.get(NAME), outputs, limit)
 
 
 PAIR = [[Square(CAT, 20, 30), Square(DOG, 200, 210)], [Square(DOG, 100, 50), Square(CAT, 220, 7)]]
+
+
+MANY = [Square(CAT, x, y, 12) for x in range(0, 400, 20) for y in range(0, 300, 20)]
+FIRST_100 = pytest.approx(100 * 34 / 101)  # at 34 of COCO's 101 recalls, 0 to 0.33
+
+
+@pytest.mark.parametrize(
+    "limit, expected", [(300, 100), (1000, 100), (-1, 100), (100, FIRST_100), (None, FIRST_100)]
+)
+def test_ap_counts_as_many_detections_as_the_model_returns(tmp_path, limit, expected):
+    others = [Square(DOG, 300, 320), Square(DOG, 100, 320, 60)]
+    squares = [Square(*one[:4], 0.9 - 0.001 * place) for place, one in enumerate(MANY)] + others
+    results = score_objects(tmp_path, [squares], [squares], limit)
+    for kind in ("bbox", "segm"):
+        assert results[kind]["AP-cat"] == expected
+        assert results[kind]["AP-dog"] == pytest.approx(100)
+        assert results[kind]["APs"] == results[kind]["AP-cat"]  # all cats are small, and no dog
+    found = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
+    assert len(found) == 302
+
+
+def test_a_lower_limit_changes_no_digit(tmp_path):
+    squares = [one._replace(score=0.9 - 0.001 * place) for place, one in enumerate(MANY[:90])]
+    moved = [one._replace(x=one.x + place % 5) for place, one in enumerate(squares)]
+    whole = score_objects(tmp_path, [squares], [moved])
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.pop(NAME)
+    limited = score_objects(tmp_path, [squares], [moved], 90)
+    np.testing.assert_equal(limited, whole)
+    assert 10 < whole["bbox"]["AP"] < 90
 
 
 def test_the_demo_datasets_own_truth_scores_100(demo, tmp_path):
@@ -344,3 +380,19 @@ def test_a_class_that_is_never_predicted_counts_as_0(tmp_path):
 def test_a_class_that_is_predicted_but_never_occurs_counts_as_0(tmp_path):
     results = score_pixels(tmp_path, [[0, 0, 0, 0]], [[0, 0, 0, 1]], ("sky", "road"))
     assert results["mIoU"] == pytest.approx(37.5)
+    assert pick(results, "IoU-sky", "IoU-road") == [75, 0]  # their mean is the mIoU
+    assert np.isnan(results["ACC-road"])
+
+
+def test_a_class_that_is_only_predicted_is_told_from_one_that_is_absent(tmp_path, caplog):
+    caplog.set_level("INFO")
+    classes = ("sky", "road", "sea", "tree")
+    results = score_pixels(tmp_path, [[0, 0, 0, 1]], [[0, 0, 2, 0]], classes)
+    assert pick(results, "IoU-road", "IoU-sea") == [0, 0]
+    assert np.isnan(results["IoU-tree"])
+    lines = {name: line for line in caplog.text.splitlines() for name in classes if name in line}
+    assert "counts as 0" in lines["sea"] and "absent" in lines["tree"]
+    marks = ("counts", "absent")
+    assert not any(mark in lines[name] for name in ("sky", "road") for mark in marks)
+    saved = torch.load(tmp_path / "inference" / "sem_seg_evaluation.pth", weights_only=False)
+    assert saved["IoU-sea"] == 0

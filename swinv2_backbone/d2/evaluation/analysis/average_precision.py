@@ -6,10 +6,12 @@ import contextlib
 import io
 
 import numpy as np
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections
+from swinv2_backbone.d2.evaluation.evaluators import COCO_DETECTIONS
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 # The place of each metric in COCOeval's precision: IoU thresholds and range of areas.
@@ -17,10 +19,17 @@ EVERY = slice(None)
 PLACES = ((EVERY, 0), (0, 0), (5, 0), (EVERY, 1), (EVERY, 2), (EVERY, 3))
 
 
-def evaluate(detections: Detections, task: str) -> COCOeval:
-    """Run COCO's evaluation of "bbox" or "segm"; the result is accumulated and summarized."""
+def evaluate(detections: Detections, task: str, most: int = COCO_DETECTIONS) -> COCOeval:
+    """Run COCO's evaluation of "bbox" or "segm"; the result is accumulated and summarized.
+
+    Args:
+        most: detections per image and class to count.
+    """
+    # COCO's own summary is undefined if fewer or more than 100 are counted.
+    kind = COCOeval if most == COCO_DETECTIONS else COCOevalMaxDets
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(detections.truth, _results(detections, task), task)
+        evaluation = kind(detections.truth, _results(detections, task), task)
+        evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

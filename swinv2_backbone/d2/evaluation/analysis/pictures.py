@@ -6,13 +6,14 @@ Legend: H, W are in pixels; images are (H, W, 3) uint8 in RGB order.
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.utils.visualizer import Visualizer
 
-from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.d2.data.loading.bands import read_picture
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections
 from swinv2_backbone.d2.evaluation.analysis.matching import Matches
 from swinv2_backbone.d2.evaluation.analysis.segmentation import SegmentedImage
@@ -25,13 +26,16 @@ RIGHT, MISSED, FALSE = (0.0, 0.62, 0.45), (0.9, 0.6, 0.0), (0.84, 0.37, 0.0)
 CONFUSED, IGNORED = (0.8, 0.47, 0.65), (0.5, 0.5, 0.5)
 Color = tuple[float, float, float]  # RGB in 0 ... 1
 Words = list[tuple[str, Color]]  # texts and their colors
+Read = Callable[[str], np.ndarray]  # file name -> (H, W, 3) uint8 RGB
 # (title, color, objects or detections)
 Groups = tuple[tuple[str, Color, list[dict]], ...]
 
 
-def draw_detections(file_name: str, matches: Matches, detections: Detections) -> np.ndarray:
+def draw_detections(
+    file_name: str, matches: Matches, detections: Detections, read: Read = read_picture
+) -> np.ndarray:
     """Draw the objects and detections of an image, colored by the result of the matching."""
-    picture = read_image(file_name, format="RGB")
+    picture = read(file_name)
     right, confused = matches.right, matches.confused
     truth = (
         ("found", RIGHT, [a for a, _ in right]),
@@ -53,9 +57,11 @@ def draw_detections(file_name: str, matches: Matches, detections: Detections) ->
     )
 
 
-def draw_segmentation(image: SegmentedImage, classes: list[str], score: float) -> np.ndarray:
+def draw_segmentation(
+    image: SegmentedImage, classes: list[str], score: float, read: Read = read_picture
+) -> np.ndarray:
     """Draw truth and prediction of an image in the same colors; ignored pixels are not colored."""
-    picture = read_image(image.file_name, format="RGB")
+    picture = read(image.file_name)
     drawn = []
     for title, labels in (
         ("truth", image.truth()),

@@ -27,6 +27,7 @@ from swinv2_backbone.d2.evaluation.analysis.segmentation import (
     class_iou,
     compare_segmentation,
     mean_iou,
+    only_predicted_classes,
 )
 from swinv2_backbone.d2.evaluation.analysis.tables import confusion_text, iou_text, precision_text
 from swinv2_backbone.d2.evaluation.analysis.training_curves import draw_training, read_metrics
@@ -113,9 +114,10 @@ class Report:
             earlier.unlink(missing_ok=True)
 
     def _detection(self, run: Run, detections: Detections, settings: Settings) -> dict:
-        results: dict = {"predictions": str(run.files["detection"]), "AP": {}}
+        results: dict = {"predictions": str(run.files["detection"])}
+        results |= {"detections_per_image": run.max_detections, "AP": {}}
         for task in detections.tasks:
-            evaluation = evaluate(detections, task)
+            evaluation = evaluate(detections, task, run.max_detections)
             table = average_precisions(evaluation, detections)
             results["AP"][task] = table
             self.texts.append(f"{task} on {run.dataset}\n{precision_text(table)}")
@@ -133,20 +135,24 @@ class Report:
     def _semantic(self, run: Run, compared: Segmentation, settings: Settings) -> dict:
         counts, classes = compared.confusion.counts, compared.confusion.rows
         mean, by_class = mean_iou(counts), dict(zip(classes, class_iou(counts).tolist()))
-        self.texts.append(f"IoU on {run.dataset}\n{iou_text(by_class, mean)}")
+        only_predicted = [classes[place] for place in only_predicted_classes(counts)]
+        text = iou_text(by_class, mean, only_predicted)
+        self.texts.append(f"IoU on {run.dataset}\n{text}")
         return {
             "predictions": str(run.files["semantic"]),
             "mIoU": mean,
             "IoU": by_class,
+            "only_predicted": only_predicted,
             "confusion": self._confusion(compared.confusion, "pixels", PIXELS),
-            "worst": self._worst_segmentations(compared, settings.worst),
+            "worst": self._worst_segmentations(run, compared, settings.worst),
         }
 
-    def _worst_segmentations(self, compared: Segmentation, count: int) -> list[dict]:
+    def _worst_segmentations(self, run: Run, compared: Segmentation, count: int) -> list[dict]:
         worst = []
         for rank, place in enumerate(tqdm(compared.worst(count), "drawing"), 1):
             image, score = compared.images[place], compared.scores[place]
-            drawn = draw_segmentation(image, list(compared.confusion.rows), score)
+            classes = list(compared.confusion.rows)
+            drawn = draw_segmentation(image, classes, score, run.read_picture)
             picture = self._save_picture(drawn, f"semantic_{rank:03d}", image.file_name)
             worst.append({"file_name": image.file_name, "mIoU": score, "picture": picture})
         return worst
@@ -158,7 +164,7 @@ class Report:
         worst = []
         for rank, image in enumerate(tqdm(worst_images(matches, files, count), "drawing"), 1):
             one = matches[image]
-            drawn = draw_detections(files[image], one, detections)
+            drawn = draw_detections(files[image], one, detections, run.read_picture)
             errors = {
                 "missed": len(one.missed),
                 "false": len(one.false),

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.loading.bands import read_picture
+from swinv2_backbone.d2.evaluation.evaluators import COCO_DETECTIONS, counted_detections
 
 # The files that Detectron2's evaluators write to OUTPUT_DIR/inference, and the keys of an entry.
 FILES = {"detection": "coco_instances_results.json", "semantic": "sem_seg_predictions.json"}
@@ -39,6 +42,8 @@ class Run:
         files: "detection" or "semantic" -> file, for each kind of predictions that exists.
         predictions: the same keys -> the entries of the file.
         metrics: the metrics.json of the run; None if there is none.
+        max_detections: detections per image and class that AP counts.
+        image_format, display_bands: of the config, for the pictures.
     """
 
     config_file: str
@@ -46,6 +51,13 @@ class Run:
     files: dict[str, Path]
     predictions: dict[str, list[dict]]
     metrics: Path | None
+    max_detections: int = COCO_DETECTIONS
+    image_format: str = "RGB"
+    display_bands: Sequence[int] = ()
+
+    def read_picture(self, file_name: str) -> np.ndarray:
+        """Read an image to draw on, (H, W, 3) uint8 RGB."""
+        return read_picture(file_name, self.image_format, self.display_bands)
 
 
 def open_run(
@@ -79,7 +91,16 @@ def open_run(
     for kind, file in files.items():
         _check_entries(entries[kind], file, kind)
     metrics = Path(cfg.OUTPUT_DIR, "metrics.json")
-    return Run(config_file, name, files, entries, metrics if metrics.is_file() else None)
+    return Run(
+        config_file,
+        name,
+        files,
+        entries,
+        metrics if metrics.is_file() else None,
+        counted_detections(cfg.TEST.DETECTIONS_PER_IMAGE),
+        cfg.INPUT.FORMAT,
+        cfg.INPUT.DISPLAY_BANDS,
+    )
 
 
 def _choose_dataset(cfg: CfgNode, wanted: str | None, predictions_given: bool) -> str:

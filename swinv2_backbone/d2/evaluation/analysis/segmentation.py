@@ -99,6 +99,11 @@ def class_iou(counts: np.ndarray) -> np.ndarray:
     return 100 * np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
 
 
+def only_predicted_classes(counts: np.ndarray) -> list[int]:
+    """Return the classes of (K, K) counts that are predicted but not in the ground truth."""
+    return np.flatnonzero((counts.sum(axis=1) == 0) & (counts.sum(axis=0) > 0)).tolist()
+
+
 def mean_iou(counts: np.ndarray) -> float:
     """Return the mean IoU over the classes in truth or prediction; NaN if there are none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -18,9 +19,16 @@ def precision_text(table: dict) -> str:
     return _aligned(cells, ["class", *METRICS])
 
 
-def iou_text(by_class: dict[str, float], mean: float) -> str:
-    """Format the IoU of each class, and their mean."""
-    cells = [[name, _number(value)] for name, value in {"mean": mean, **by_class}.items()]
+def iou_text(by_class: dict[str, float], mean: float, only_predicted: Sequence[str] = ()) -> str:
+    """Format the IoU of each class, and their mean; "-" stands for NaN, an absent class.
+
+    Args:
+        only_predicted: classes that are not in the ground truth.
+    """
+    cells = [["mean", _number(mean)]]
+    for name, value in by_class.items():
+        mark = " (only predicted)" if name in only_predicted else ""
+        cells.append([f"{name}{mark}", _number(value)])
     return _aligned(cells, ["class", "IoU"])
 
 

@@ -24,6 +24,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BitMasks, Boxes, Instances
 from pycocotools import mask as coco_mask
 
+from swinv2_backbone.d2.evaluation.analysis.average_precision import average_precisions, evaluate
 from swinv2_backbone.d2.evaluation.analysis.detections import load_detections
 
 
@@ -142,3 +143,18 @@ def test_a_dataset_without_a_coco_format_file_is_refused(registered, tmp_path):
     name = registered.semantic(tmp_path, [[[0, 1]]], ["sky", "tree"])
     with pytest.raises(ValueError, match="not registered with a COCO-format JSON"):
         load_detections(name, [])
+
+
+def test_as_many_detections_count_as_the_model_returns(compared):
+    boxes = [[x, y, 3, 3] for x in range(0, 100, 5) for y in range(0, 75, 5)]
+    truth = [{**an_object(1, DOG, box), "id": number} for number, box in enumerate(boxes, 1)]
+    detections = compared([found(1, DOG, box) for box in boxes], truth)
+    by_limit = {
+        most: average_precisions(evaluate(detections, "bbox", most), detections)
+        for most in (100, 300)
+    }
+    for most, expected in ((100, 100 * 34 / 101), (300, 100)):
+        table = by_limit[most]
+        assert table["all"]["AP"] == pytest.approx(expected)
+        assert table["classes"]["dog"]["AP"] == pytest.approx(expected)
+        assert table["all"]["AP50"] == table["all"]["APs"] == table["all"]["AP"]

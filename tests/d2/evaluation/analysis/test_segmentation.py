@@ -18,7 +18,9 @@ from swinv2_backbone.d2.evaluation.analysis.segmentation import (
     class_iou,
     compare_segmentation,
     mean_iou,
+    only_predicted_classes,
 )
+from swinv2_backbone.d2.evaluation.analysis.tables import iou_text
 
 
 def test_iou_is_that_of_the_formula():
@@ -27,6 +29,18 @@ def test_iou_is_that_of_the_formula():
     assert class_iou(counts) == pytest.approx([100 * 6 / 9, 50, math.nan], nan_ok=True)
     assert mean_iou(counts) == pytest.approx(100 * (6 / 9 + 1 / 2) / 2)
     assert math.isnan(mean_iou(np.zeros((2, 2))))
+
+
+def test_a_class_that_is_only_predicted_is_marked():
+    counts = np.array([[6, 2, 1, 0], [4, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert only_predicted_classes(counts) == [2]
+    iou = dict(zip(["sky", "road", "sea", "tree"], class_iou(counts).tolist()))
+    lines = iou_text(iou, mean_iou(counts), ["sea"]).splitlines()[-3:]
+    assert [" ".join(line.split()) for line in lines] == [
+        "road 0.0",
+        "sea (only predicted) 0.0",
+        "tree -",
+    ]
 
 
 def test_perfect_segmentation_has_iou_100_and_a_diagonal_table(registered, tmp_path):
