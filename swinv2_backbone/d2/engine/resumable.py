@@ -7,9 +7,18 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.utils import comm
+from torch import nn
 
+from swinv2_backbone.d2.engine.optimizer_settings import (
+    Groups,
+    groups_of_state,
+    recorded_groups,
+    regrouped,
+    take_changes,
+)
 from swinv2_backbone.d2.engine.rng import rng_state, set_rng_state
 from swinv2_backbone.d2.engine.sharded_state import load_optimizer_state, optimizer_state
 
@@ -20,10 +29,19 @@ class ResumableTrainer(SimpleTrainer):
     A run is resumed exactly only with a data loader that has a state, such as
     :class:`swinv2_backbone.d2.data.loading.loader.TrainLoader`, and with the same number of
     processes.
+
+    Attributes:
+        changes: settings of the optimizer that were changed since the checkpoint that was loaded;
+            see :func:`swinv2_backbone.d2.engine.optimizer_settings.take_changes`.
     """
 
     _collected: dict[str, Any] | None = None
     _resumed_rng: dict[str, Any] | None = None
+
+    def __init__(self, model: nn.Module, data_loader: Any, optimizer: torch.optim.Optimizer):
+        super().__init__(model, data_loader, optimizer)
+        self._groups = recorded_groups(model, optimizer)
+        self.changes: dict[str, tuple[list, list]] = {}
 
     @contextlib.contextmanager
     def collected(self) -> Iterator[None]:
@@ -40,7 +58,7 @@ class ResumableTrainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state; outside :meth:`collected`, only that of this process."""
         own = self._collected or {"optimizer": self.optimizer.state_dict(), "rng": [rng_state()]}
-        state = {**TrainerBase.state_dict(self), **own}
+        state = {**TrainerBase.state_dict(self), **own, "groups": self._groups}
         if hasattr(self.data_loader, "state_dict"):
             state["loader"] = self.data_loader.state_dict()
         return state
@@ -48,13 +66,19 @@ class ResumableTrainer(SimpleTrainer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state, and log a warning if training cannot resume exactly."""
         TrainerBase.load_state_dict(self, state)
-        load_optimizer_state(self.model, self.optimizer, state["optimizer"])
+        self._load_optimizer(state["optimizer"], state.get("groups"))
         differences = [*self._load_rng(state.get("rng", [])), *self._load_position(state)]
         if differences:
             logging.getLogger(__name__).warning(
                 "Training resumes, but not exactly as it would have continued "
                 f"({'; '.join(differences)})"
             )
+
+    def _load_optimizer(self, state: dict[str, Any], then: Groups | None) -> None:
+        """Restore the optimizer, with the settings that were changed since then."""
+        then = then or groups_of_state(state, self._groups)
+        load_optimizer_state(self.model, self.optimizer, regrouped(state, then, self._groups))
+        self.changes = take_changes(self.optimizer, then, self._groups)
 
     def restore_rng(self) -> None:
         """Restore the random generators on resume; call this before the first step."""

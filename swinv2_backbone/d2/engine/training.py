@@ -24,14 +24,17 @@ from swinv2_backbone.d2.engine.ema import WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate, PreciseBN
 from swinv2_backbone.d2.engine.hooks import standard_hooks
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
+from swinv2_backbone.d2.engine.run_options import RunOptions, update_rates
 from swinv2_backbone.d2.engine.signals import TrainingEnded
 from swinv2_backbone.d2.engine.step import TrainingStep
-from swinv2_backbone.d2.engine.summary import summarize
+from swinv2_backbone.d2.engine.summary import log_summary
 from swinv2_backbone.d2.evaluation.results import write_results
+from swinv2_backbone.d2.evaluation.titled import Titled
 from swinv2_backbone.d2.evaluation.tta import with_augmentation
 
 logger = logging.getLogger(__name__)
 INFERENCE = "inference"  # folder of results, in the output folder
+AUGMENTED = "_TTA"  # suffix of the results with test-time augmentation
 
 
 class Training:
@@ -67,7 +70,9 @@ class Training:
         self.step = _build_step(plan, self.model, optimizer)
         self.loop = self.step if loop is None else loop
         self.scheduler = build.schedule(optimizer)
-        parts: dict[str, Any] = {"trainer": self.loop}
+        self.options = RunOptions(plan)
+        # A checkpoint is first checked against the options, then restored.
+        parts: dict[str, Any] = {"options": self.options, "trainer": self.loop}
         parts |= {"average": self.average} if self.average else {}
         self.checkpointer = Checkpointer(
             self.model,
@@ -85,12 +90,14 @@ class Training:
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint in the output folder, or load the initial weights."""
         self.checkpointer.resume_or_load(self.plan.run.weights, resume=resume)
+        changes = []
         if self.checkpointer.resumed:
             self.start_iter = self.loop.iter + 1  # the checkpoint was saved after an iteration
+            update_rates(self.scheduler, self.step.optimizer)
+            changes = self.options.changes(self.step.changes)
         if self.average:
             self.average.start()
-        if comm.is_main_process():
-            logger.info(f"\n{summarize(self.plan, self.checkpointer, self.start_iter)}")
+        log_summary(self.plan, self.checkpointer, self.start_iter, changes)
 
     def train(self) -> dict:
         """Train to the end, or until SIGTERM or Ctrl-C; return the last evaluation.
@@ -198,8 +205,7 @@ def load_for_evaluation(plan: TrainingPlan, resume: bool) -> nn.Module:
     checkpointer = Checkpointer(model, plan.run.output_dir)
     checkpointer.resume_or_load(plan.run.weights, resume=resume)
     checkpointer.require_complete()
-    if comm.is_main_process():
-        logger.info(f"\n{summarize(plan, checkpointer, None)}")
+    log_summary(plan, checkpointer, None)
     return model
 
 
@@ -222,28 +228,32 @@ def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
     node = plan.evaluation
     sizes = list(node.augmented_min_sizes)
     model = with_augmentation(model, sizes, node.augmented_max_size, node.augmented_flip)
-    # Images are loaded at their original size, so that each is resized only once.
-    results = evaluate_once(plan, model, "inference_TTA", own_size=True)
-    return OrderedDict((f"{key}_TTA", value) for key, value in results.items())
+    how = f"shorter sides {', '.join(map(str, sizes))}{', flipped too' * node.augmented_flip}"
+    return evaluate_once(plan, model, AUGMENTED, f" with test-time augmentation ({how})")
 
 
-def evaluate_once(
-    plan: TrainingPlan, model: nn.Module, folder: str = INFERENCE, own_size: bool = False
-) -> dict:
+def evaluate_once(plan: TrainingPlan, model: nn.Module, suffix: str = "", how: str = "") -> dict:
     """Evaluate on each test dataset; for several, the results are nested by dataset name.
 
-    The results are also written as JSON to ``folder`` in the output folder.
+    The results are also written as JSON to ``inference`` in the output folder.
+
+    Args:
+        suffix: ending of the folder's name and of the names of the results. With one, images are
+            loaded at their own size, so that the augmentation resizes them only once.
+        how: rest of the title above the results.
     """
     results: dict = OrderedDict()
-    target = Path(plan.run.output_dir, folder)
+    target = Path(plan.run.output_dir, INFERENCE + suffix)
     for name in plan.data.test:
-        loader = factories_of(plan).test_loader(name, own_size)
-        evaluator = factories_of(plan).evaluator(name, target)
-        results[name] = inference_on_dataset(model, loader, evaluator) or {}
+        loader = factories_of(plan).test_loader(name, bool(suffix))
+        evaluator = Titled(f"{name}{how}", factories_of(plan).evaluator(name, target))
+        found = inference_on_dataset(model, loader, evaluator) or {}
         if comm.is_main_process():
-            print_csv_format(results[name])
+            print_csv_format({f"{task}{suffix}": value for task, value in found.items()})
+        results[name] = found
     if len(plan.data.test) == 1:
-        results = OrderedDict(results[plan.data.test[0]])
+        results = results[plan.data.test[0]]
+    results = OrderedDict((f"{key}{suffix}", value) for key, value in results.items())
     if comm.is_main_process() and plan.data.test:
         write_results(results, target)
     return results
