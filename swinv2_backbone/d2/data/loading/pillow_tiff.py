@@ -2,8 +2,9 @@
 
 Found by comparing it with tifffile on a table of compressions, depths and layouts
 (``tests/d2/data/test_tiff_table.py``). Wrong with Pillow 13: 16-bit bands stored one after the
-other, 16-bit gray with 0 for white, compressed planes of gray bands (of which it returns the
-first), 12-bit gray, signed bytes, packbits after a predictor, palettes of 8-bit colors, volumes.
+other, 16-bit gray with 0 for white, compressed planes of gray bands (only the first is returned),
+12-bit gray, signed bytes, compressed big-endian signed integers, packbits after a predictor,
+palettes of 8-bit colors, volumes.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ def pillow_reads(image: TiffImageFile) -> bool:
         return False
     depth, photometric = bits.pop(), tags.get(PHOTOMETRIC, WHITE_IS_ZERO)
     if set(tags.get(SAMPLE_FORMAT, (1,))) != {1}:  # signed or float
-        return depth >= 16 and photometric == BLACK_IS_ZERO and tags.get(SAMPLES, 1) == 1
+        native = tags.prefix == b"II" or compression == RAW
+        one = photometric == BLACK_IS_ZERO and tags.get(SAMPLES, 1) == 1
+        return depth >= 16 and native and one
     if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
         return _reads_gray(image, depth, photometric)
     if photometric == PALETTE:
         return depth <= 8 and tags.get(SAMPLES, 1) == 1 and max(tags.get(COLORMAP, (0,))) > 255
     if photometric in (RGB, CMYK):
-        return not planes or depth == 8 or (depth == 16 and compression != RAW)
+        extra = set(tags.get(EXTRA_SAMPLES, ()))
+        deep = depth == 16 and compression == RAW
+        return not planes or (not deep and (extra <= {0} or extra == {STRAIGHT_ALPHA}))
     return photometric in (YCBCR, LAB) and depth == 8 and not planes
 
 

@@ -60,6 +60,7 @@ class TiffBands:
 
     def __init__(self, file: IO[bytes], name: str):
         try:
+            import imagecodecs  # noqa: F401
             from tifffile import TIFF, TiffFile
         except ImportError as error:
             raise UnsupportedImageError(
@@ -80,8 +81,8 @@ class TiffBands:
         if not codec:
             kind = getattr(self.first.compression, "name", self.first.compression)
             raise UnsupportedImageError(
-                f"{name} is a TIFF image compressed by {kind}, which needs imagecodecs: {EXTRA}; "
-                "where that does not help, save it with another compression"
+                f"{name} is a TIFF image compressed by {kind}, which is not read: save it with "
+                "another compression, for example deflate"
             )
 
     @property
