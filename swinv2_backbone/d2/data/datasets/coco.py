@@ -15,7 +15,10 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
 from swinv2_backbone.d2.data.datasets.classes import class_names_of, match_classes
+from swinv2_backbone.d2.data.datasets.converted import coco_file_of
+from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
 from swinv2_backbone.d2.data.validation.coco import check_coco
+from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.data.validation.report import Report
 
 PARTS = ("images", "annotations", "categories")
@@ -26,13 +29,17 @@ MARK = "mended_copy_of"
 def register_coco(
     name: str,
     json_file: str,
-    images: str,
+    images: str = "",
     *,
+    format: str = "auto",
     masks: bool = True,
     mask_format: str = "polygon",
     output_dir: str | None = None,
     for_evaluation: bool = False,
     images_outside: bool = False,
+    bands: int | None = None,
+    crowds: str = "check",
+    holes: str = "fill",
     classes: Sequence[str] | None = None,
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
@@ -43,13 +50,25 @@ def register_coco(
 
     Args:
         name: name for the registration.
-        json_file: the annotations, in COCO's format.
-        images: the folder that the file names in ``json_file`` are relative to.
+        json_file: the annotations: a file in COCO's format, or a file or folder of another one.
+        images: the folder that the file names in ``json_file`` are relative to; "": the place
+            where the format has them.
+        format: the format of the annotations, one of
+            ``swinv2_backbone.d2.data.formats.conversion.NAMES``; "auto": found out. Formats other
+            than COCO's are converted to ``output_dir/datasets/NAME_from_FORMAT.json``.
         masks: a model with masks will use the dataset.
         mask_format: "polygon" or "bitmask", which also accepts RLE; as in ``INPUT.MASK_FORMAT``.
         output_dir: folder for a repaired copy; without it, a fault to repair is an error.
         for_evaluation: the dataset is for evaluation, which needs more keys than training.
         images_outside: file names may lead out of the folder of images.
+        bands: number of bands that each image must have, for images of the format "BANDS"; None:
+            RGB images.
+        crowds: meaning of ``iscrowd`` 1. "check": a crowd as in COCO, which is neither trained on
+            nor scored; an implausible share of them is an error. "ignore": the same without this
+            error. "objects": a single object.
+        holes: meaning of a polygon inside another one of the same object: "fill", as in COCO, a
+            part without effect; "subtract": a hole. This and ``crowds`` "objects" make the
+            ``mask_format`` "bitmask", which the mapper must have, too.
         classes: the class names of the model, in the order of its outputs. The categories are
             matched with them by name: other ids, another order, or absent classes are repaired in
             the copy. None: the file's own names in the order of their ids.
@@ -60,22 +79,31 @@ def register_coco(
     """
     if mask_format not in ("polygon", "bitmask"):
         raise ValueError(f"mask_format must be polygon or bitmask, got {mask_format!r}")
-    json_file, images = str(json_file), str(images)
-    require_free(name, json_file, images)
+    for key, value, allowed in (("crowds", crowds, CROWD_MODES), ("holes", holes, HOLE_MODES)):
+        if value not in allowed:
+            raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
+    source = (str(json_file), str(images))
+    require_free(name, *source)
+    json_file, images = coco_file_of(
+        *source, name=name, format=format, for_evaluation=for_evaluation, output_dir=output_dir
+    )
     content, report = check_coco(
         read_coco(json_file),
         json_file,
         images,
         masks=masks,
-        mask_format=mask_format,
+        mask_format="bitmask" if makes_bitmaps(crowds, holes) else mask_format,
         for_evaluation=for_evaluation,
         images_outside=images_outside,
+        bands=bands,
+        crowds=crowds,
+        holes=holes,
     )
     if classes is not None:
         content = match_classes(content, list(classes), report)
     report.raise_errors()
     registered = _file_to_register(content, report, name, json_file, output_dir)
-    claim(name, json_file, images)
+    claim(name, *source)
     register_coco_instances(name, {}, registered, images)
     MetadataCatalog.get(name).set(
         thing_classes=class_names_of(content),
@@ -83,11 +111,18 @@ def register_coco(
     )
 
 
+def makes_bitmaps(crowds: str, holes: str) -> bool:
+    """Return True if the masks of a dataset that is read in this way need bitmaps."""
+    return crowds == "objects" or holes == "subtract"
+
+
 def _file_to_register(
     content: dict, report: Report, name: str, json_file: str, output_dir: str | None
 ) -> str:
     """Return the file itself, or that of the repaired copy, which is written and logged."""
     if not report.repaired:
+        if report.notes and comm.is_main_process():
+            logging.getLogger(__name__).info(str(report))
         return json_file
     if output_dir is None:
         raise ValueError(
@@ -102,7 +137,7 @@ def _file_to_register(
 def read_coco(json_file: str) -> dict:
     """Read a COCO-format file; raise ValueError unless it has the three lists of the format."""
     try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
+        content = json.loads(Path(json_file).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"JSON {json_file!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
