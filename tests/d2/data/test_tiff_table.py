@@ -164,6 +164,41 @@ def test_gray_of_every_depth_is_scaled_by_its_range(tmp_path, bits, photometric)
     assert differs(tmp_path / "a.tif", gray(BANDS[:, :, 0])) == 0
 
 
+@pytest.mark.parametrize("compression", [None, "lzw"])
+@pytest.mark.parametrize(
+    "photometric,dtype",
+    [
+        ("minisblack", np.uint8),
+        ("minisblack", np.uint16),
+        ("miniswhite", np.uint8),
+        ("miniswhite", np.uint16),
+        ("palette", np.uint8),
+    ],
+)
+def test_a_single_band_may_be_stored_as_one_of_several(tmp_path, photometric, compression, dtype):
+    """Rasterio writes a band so with ``interleave="band"``: PlanarConfiguration 2."""
+    values = BANDS[:, :, 0] if dtype == np.uint8 else wide(BANDS[:, :, 0])
+    truth = gray(BANDS[:, :, 0])
+    options: dict[str, Any] = {"photometric": photometric, "compression": compression}
+    if photometric == "miniswhite":
+        values = np.iinfo(dtype).max - values
+    elif photometric == "palette":
+        options["colormap"] = (
+            np.random.default_rng(0).integers(0, 65536, (3, 256)).astype(np.uint16)
+        )
+        truth = (options["colormap"] >> 8).T[values].astype(int)
+    write(tmp_path / "a.tif", values, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].tags["SamplesPerPixel"].offset  # which is 1, as without the tag
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[place : place + 2] = (284).to_bytes(2, "little")  # PlanarConfiguration
+    content[place + 8 : place + 10] = (2).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[284] == 2
+    assert differs(tmp_path / "a.tif", truth) == 0
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 def test_few_bits_are_spread_in_images_and_kept_in_labels(tmp_path, bits, photometric):

@@ -34,6 +34,8 @@ def pillow_reads(image: TiffImageFile) -> bool:
     if tags.get(PREDICTOR, 1) != 1 and compression not in PREDICTED:
         return False
     depth, photometric = bits.pop(), tags.get(PHOTOMETRIC, WHITE_IS_ZERO)
+    if planes and not _reads_planes(image, depth, photometric):
+        return False
     if set(tags.get(SAMPLE_FORMAT, (1,))) != {1}:  # signed or float
         native = tags.prefix == b"II" or compression == RAW
         one = photometric == BLACK_IS_ZERO and tags.get(SAMPLES, 1) == 1
@@ -42,11 +44,15 @@ def pillow_reads(image: TiffImageFile) -> bool:
         return _reads_gray(image, depth, photometric)
     if photometric == PALETTE:
         return depth <= 8 and tags.get(SAMPLES, 1) == 1 and max(tags.get(COLORMAP, (0,))) > 255
-    if photometric in (RGB, CMYK):
-        extra = set(tags.get(EXTRA_SAMPLES, ()))
-        deep = depth == 16 and compression == RAW
-        return not planes or (not deep and (extra <= {0} or extra == {STRAIGHT_ALPHA}))
-    return photometric in (YCBCR, LAB) and depth == 8 and not planes
+    return photometric in (RGB, CMYK) or (photometric in (YCBCR, LAB) and depth == 8)
+
+
+def _reads_planes(image: TiffImageFile, depth: int, photometric: int) -> bool:
+    """Return True if Pillow reads bands that are stored one after the other."""
+    tags = image.tag_v2
+    extra, raw = set(tags.get(EXTRA_SAMPLES, ())), tags.get(COMPRESSION, RAW) == RAW
+    known = photometric in (BLACK_IS_ZERO, RGB, CMYK) or tags.get(SAMPLES, 1) == 1 and not raw
+    return known and (depth == 8 or not raw) and (extra <= {0} or extra == {STRAIGHT_ALPHA})
 
 
 def _reads_gray(image: TiffImageFile, depth: int, photometric: int) -> bool:

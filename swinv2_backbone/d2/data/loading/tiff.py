@@ -101,7 +101,7 @@ class TiffBands:
                 _require_whole(page)
             stored = np.stack([page.asarray(maxworkers=1) for page in self.pages])
         except Exception as error:  # of tifffile or a codec
-            raise DamagedImageError(self.name, error) from error
+            raise DamagedImageError(self.name, f"tifffile cannot decode it: {error}") from error
         axes = self.first.axes
         if len(self.pages) > 1 or axes == "SYX":
             pixels = stored if self._rows else np.moveaxis(stored.squeeze(), 0, -1)
