@@ -33,6 +33,7 @@ datasets = {
         images=f"datasets/demo/{folder}",
         labels=f"datasets/demo/{folder}_labels",
         names_file="datasets/demo/classes.txt",
+        for_evaluation=split == "test",
     )
     for split, folder in (("train", "train"), ("test", "val"))
 }

@@ -308,6 +308,8 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "output_dir": cfg.OUTPUT_DIR,
                 "for_evaluation": split == "TEST",
                 "images_outside": custom.IMAGES_OUTSIDE,
+                "crowds": custom.CROWDS,
+                "holes": custom.HOLES,
                 "classes": None,  # given by ``prepare``
             }
         elif node.LABELS:
@@ -317,6 +319,7 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "labels": node.LABELS,
                 "names_file": custom.NAMES,
                 "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+                "for_evaluation": split == "TEST",
             }
     return found
 

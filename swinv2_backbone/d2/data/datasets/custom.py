@@ -11,8 +11,10 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from swinv2_backbone.d2.data.datasets.classes import class_names_of, quoted
-from swinv2_backbone.d2.data.datasets.coco import read_coco, register_coco
+from swinv2_backbone.d2.data.datasets.coco import makes_bitmaps, register_coco
+from swinv2_backbone.d2.data.datasets.converted import coco_content_of
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
+from swinv2_backbone.d2.data.loading.bands import bands_of
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
 # Meta-architecture -> node with its number of classes, if that is not MODEL.ROI_HEADS.
@@ -33,7 +35,7 @@ class ClassNames(NamedTuple):
 def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> CfgNode:
     """Check and register the datasets of ``cfg.DATASETS.CUSTOM``; ``cfg`` is not changed.
 
-    A split is either COCO-format (``JSON`` and ``IMAGES``) or semantic (``LABELS`` and ``IMAGES``,
+    A split is either one of objects (``JSON`` and ``IMAGES``, of any ``FORMAT``) or semantic (``LABELS`` and ``IMAGES``,
     with ``DATASETS.CUSTOM.NAMES``). The classes of a COCO-format test set are matched by name with
     those of the training set. Without a training set among ``splits``, they are matched with
     ``DATASETS.CUSTOM.CLASSES`` if that is given, else with ``TRAIN.JSON`` if that exists.
@@ -56,6 +58,7 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
     if not any(custom[split].JSON or custom[split].LABELS for split in splits):
         return cfg
     known = None if "TRAIN" in splits else _trained_classes(cfg)
+    _set_mask_format(cfg)
     for split in splits:
         node = custom[split]
         cfg.DATASETS[split] = ()
@@ -65,6 +68,23 @@ def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "
     assert known is not None  # a split is given
     custom.CLASSES = known.names
     return cfg
+
+
+def _set_mask_format(cfg: CfgNode) -> None:
+    """Select bitmaps if the objects' masks may become RLE; only these take it."""
+    custom = cfg.DATASETS.CUSTOM
+    if not (cfg.MODEL.MASK_ON and makes_bitmaps(custom.CROWDS, custom.HOLES)):
+        return
+    if cfg.INPUT.MASK_FORMAT != "bitmask":
+        cfg.INPUT.MASK_FORMAT = "bitmask"
+        log_bitmaps("INPUT.MASK_FORMAT")
+
+
+def log_bitmaps(key: str) -> None:
+    """Log that a key was set for masks that are read as bitmaps."""
+    logging.getLogger(__name__).info(
+        f"{key} is set to bitmask, because crowds are read as objects or polygons as holes"
+    )
 
 
 def _conflicts(cfg: CfgNode, split: str) -> Iterator[str]:
@@ -118,7 +138,15 @@ def _register_semantic(cfg: CfgNode, split: str, known: ClassNames | None) -> Cl
     # The number of classes first, because checking the files may take minutes.
     check_class_count(cfg, classes)
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    register_semantic(node.NAME, node.IMAGES, node.LABELS, names_file, ignored)
+    register_semantic(
+        node.NAME,
+        node.IMAGES,
+        node.LABELS,
+        names_file,
+        ignored,
+        for_evaluation=split == "TEST",
+        bands=bands_of(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN),
+    )
     return classes
 
 
@@ -130,11 +158,15 @@ def _register_coco(cfg: CfgNode, split: str, known: ClassNames | None) -> ClassN
         node.NAME,
         node.JSON,
         node.IMAGES,
+        format=node.FORMAT,
         masks=cfg.MODEL.MASK_ON,
         mask_format=cfg.INPUT.MASK_FORMAT,
         output_dir=cfg.OUTPUT_DIR,
         for_evaluation=split == "TEST",
         images_outside=cfg.DATASETS.CUSTOM.IMAGES_OUTSIDE,
+        bands=bands_of(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN),
+        crowds=cfg.DATASETS.CUSTOM.CROWDS,
+        holes=cfg.DATASETS.CUSTOM.HOLES,
         classes=known.names if known else None,
     )
     if known:
@@ -201,8 +233,8 @@ def _trained_classes(cfg: CfgNode) -> ClassNames | None:
     if cfg.MODEL.META_ARCHITECTURE == SEMANTIC:
         return ClassNames(custom.NAMES, read_names(custom.NAMES)) if custom.NAMES else None
     source = custom.TRAIN.JSON
-    if source and Path(source).is_file():
-        return ClassNames(source, class_names_of(read_coco(source)))
+    if source and Path(source).exists():
+        return ClassNames(source, _names_in(custom.TRAIN, for_evaluation=False))
     return None
 
 
@@ -210,8 +242,13 @@ def _tested_classes(cfg: CfgNode) -> ClassNames | None:
     """Return the classes of the first test dataset."""
     semantic, source = cfg.MODEL.META_ARCHITECTURE == SEMANTIC, cfg.DATASETS.CUSTOM.TEST.JSON
     if source and not semantic:
-        return ClassNames(source, class_names_of(read_coco(source)), of_model=False)
+        names = _names_in(cfg.DATASETS.CUSTOM.TEST, for_evaluation=True)
+        return ClassNames(source, names, of_model=False)
     for name in cfg.DATASETS.TEST[:1]:
         names = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes", ())
         return ClassNames(name, list(names)) if names else None
     return None
+
+
+def _names_in(node: CfgNode, for_evaluation: bool) -> list[str]:
+    return class_names_of(coco_content_of(node.JSON, node.IMAGES, node.FORMAT, for_evaluation))

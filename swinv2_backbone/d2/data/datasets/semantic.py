@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
+from swinv2_backbone.d2.data.validation.label_values import shares
 from swinv2_backbone.d2.data.validation.semantic import check_semantic
 
 
 def register_semantic(
-    name: str, images: str, labels: str, names_file: str, ignore_value: int = 255
+    name: str,
+    images: str,
+    labels: str,
+    names_file: str,
+    ignore_value: int = 255,
+    for_evaluation: bool = False,
+    bands: int | None = None,
 ) -> None:
     """Check a semantic segmentation dataset, and register it in Detectron2 under ``name``.
 
     Args:
         name: name for the registration.
         images: folder of the images, searched with its subfolders.
-        labels: folder of the label images, .png files of the same names in the same subfolders.
+        labels: folder of the label images, .png files of the same names in the same subfolders;
+            names may have one of the endings in :mod:`swinv2_backbone.d2.data.validation.pairing`.
         names_file: text file in UTF-8 with one class name per line; line i, counted from 0, names
             the label value i. Comments and blank lines are not allowed, except blank lines at the
             end.
         ignore_value: label value of pixels that belong to no class.
+        for_evaluation: the dataset is for evaluation, and may have pixels of a single class.
+        bands: number of bands that each image must have, for images of the format "BANDS"; None:
+            RGB images.
 
     Raises:
         ValueError: the files cannot be used; the message lists every fault. Or ``name`` belongs to
@@ -32,8 +45,15 @@ def register_semantic(
     source = (str(images), str(labels), str(names_file))
     require_free(name, *source)
     names = read_names(names_file)
-    records, report = check_semantic(images, labels, names, ignore_value)
+    records, report, pixels = check_semantic(
+        images, labels, names, ignore_value, for_evaluation=for_evaluation, bands=bands
+    )
     report.raise_errors()
+    if comm.is_main_process():
+        log = logging.getLogger(__name__)
+        log.info(f"{len(records)} label images in {labels}; pixels: {shares(pixels, names)}")
+        if report.notes:
+            log.warning(str(report))
     claim(name, *source)
     DatasetCatalog.register(name, lambda: [dict(record) for record in records])
     MetadataCatalog.get(name).set(
