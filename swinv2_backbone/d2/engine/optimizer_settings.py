@@ -107,7 +107,7 @@ def take_changes(
                 continue
             _set(group, key, value)
             old, new = changes.setdefault(key, ([], []))
-            old += [one for one in before if one not in old]
+            old += [one for one in dict.fromkeys(before) if one not in old]
             new += [value] if value not in new else []
     return changes
 
