@@ -21,7 +21,7 @@ def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
     problems = [*_size_problems(found)]
     if not partial:
         problems += _head_problems(found)
-    problems += _shape_problems(found)
+    problems += [*_channel_problems(found), *_shape_problems(found)]
     if not partial:
         problems += _absence_problems(found)
     if complete:
@@ -45,6 +45,19 @@ def _head_problems(found: Match) -> list[str]:
     return [
         f"the classifier has another number of classes: {some(heads)}; build it with "
         "num_classes as in the file, or give partial=True to start with a new head"
+    ]
+
+
+def _channel_problems(found: Match) -> list[str]:
+    name = f"{found.target.prefix}patch_embed.proj.weight"
+    if name not in found.used:
+        return []
+    ours, theirs = (part[name].shape[1:2] for part in (found.target.state, found.used))
+    if ours == theirs:
+        return []
+    return [
+        f"the weights are for images of {theirs[0]} channels or bands, the model is for {ours[0]} "
+        "(in_channels, MODEL.PIXEL_MEAN): give no weights to train from random ones"
     ]
 
 

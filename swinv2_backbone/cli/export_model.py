@@ -7,8 +7,8 @@ tools/export_model.py --config-file output/config.yaml --weights output/model_fi
 tools/export_model.py --config-file configs/upernet_swinv2_tiny_ade20k.py --weights upernet.pth \\
     --what semantic --format torch-export --output upernet.pt2
 
-The file takes pixels from 0 to 255, of any height, width and batch size (a detector's: one image).
-It is kept only if its outputs equal the model's at three sizes.  See docs/EXPORT.md.
+The file takes pixels from 0 to 255, or bands as they are stored, of any height, width and batch
+size (a detector's: one image).  It is kept only if its outputs equal the model's at three sizes.  See docs/EXPORT.md.
 """
 
 from __future__ import annotations
@@ -112,25 +112,39 @@ def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
 def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Tensor]:
     """Yield images (B, C_in, H, W) of three sizes: random pixels, or a picture resized."""
-    from swinv2_backbone.export.check import check_shapes, random_pixels
+    from swinv2_backbone.export.check import check_shapes
 
     shapes = check_shapes(found.backbone.window_sizes, found.backbone.in_channels)
     for batch, *shape in shapes:
         batch = 1 if found.one_image else batch
         if args.picture:
-            yield picture(args.picture, found.image_format, shape[1:]).expand(batch, *shape)
+            one = picture(args.picture, found.image_format, shape[0], shape[1:])
+            yield one.expand(batch, *shape)
         else:
-            yield random_pixels((batch, *shape))
+            yield random_images((batch, *shape), found)
 
 
-def picture(path: Path, image_format: str, size: Sequence[int]) -> Tensor:
-    """Read a picture as (1, 3, H, W) float32."""
+def random_images(shape: Sequence[int], found: Exportable) -> Tensor:
+    """Draw pixels from 0 to 255, or bands within two standard deviations of their mean."""
+    import torch
+
+    from swinv2_backbone.export.check import random_pixels
+
+    pixels = random_pixels(shape)
+    if found.image_format in ("RGB", "BGR"):
+        return pixels
+    mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (found.mean, found.std))
+    return mean + std * (4 * pixels / 255 - 2)
+
+
+def picture(path: Path, image_format: str, bands: int, size: Sequence[int]) -> Tensor:
+    """Read a picture as (1, bands, H, W) float32."""
     import torch
     import torch.nn.functional as F
 
-    from swinv2_backbone.d2.data.loading.images import read_image
+    from swinv2_backbone.d2.data.loading.bands import read_pixels
 
-    pixels = torch.from_numpy(read_image(path, image_format).copy()).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(read_pixels(path, image_format, bands).copy()).permute(2, 0, 1)[None]
     return F.interpolate(pixels.float(), tuple(size), mode="bilinear", antialias=True)
 
 
@@ -141,6 +155,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
     import swinv2_backbone
 
     batch = 1 if found.one_image else "batch"
+    pixels = "0 to 255" if found.image_format in ("RGB", "BGR") else "as they are stored"
     channels, backbone = found.backbone.in_channels, found.backbone
     return {
         "what": args.what,
@@ -148,7 +163,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         "weights": str(args.weights or weights),
         "sha256": digest(weights),
         "input": f"images, float32 ({batch}, {channels}, height, width), {found.image_format}, "
-        "0 to 255; the file normalizes them itself",
+        f"{pixels}; the file normalizes them itself",
         "mean": json.dumps([float(f"{number:.7g}") for number in found.mean]),
         "std": json.dumps([float(f"{number:.7g}") for number in found.std]),
         **{name: words for name, words in found.outputs.items()},

@@ -25,7 +25,7 @@ class Exportable:
         model: (B, C_in, H, W), pixels -> outputs by name.
         expected: the same, computed by the original model.
         backbone: the original backbone, with its windows and pretrained windows.
-        image_format: "RGB" or "BGR", the order of the channels.
+        image_format: "RGB" or "BGR", the order of the channels; "BANDS": all in stored order.
         mean, std: the numbers that normalize pixels, stored in the file.
         outputs: a description of each output.
         format_of: returns the format with a name; raises ValueError if it cannot hold the model.

@@ -498,3 +498,9 @@ def test_the_final_norm_of_three_stages_is_that_of_the_third(tmp_path):
     report = load_checkpoint(second, tmp_path / "x.pth")
     assert report.new == ["norms.res2.weight", "norms.res2.bias"]
     assert torch.equal(second.norms["res4"].weight, first.norms["res4"].weight)
+
+
+def test_weights_for_other_channels_are_refused_with_both_numbers(tmp_path):
+    path = write({"model": small_backbone(in_channels=3).state_dict()}, tmp_path / "rgb.pth")
+    words = r"for images of 3 channels or bands, the model is for 9 \(in_channels, MODEL.PIXEL_MEAN"
+    refused(small_backbone(in_channels=9), path, words)

@@ -6,14 +6,19 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.data.datasets.coco import register_coco
+from swinv2_backbone.d2.data.datasets.semantic import register_semantic
 from swinv2_backbone.d2.data.loading.bands import BANDS, bands_of
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 
 COLORS = ("RGB", "BGR")
+COUNTING = (DatasetMapper, register_coco, register_semantic)  # have the argument ``bands``
 OPTIONS = [
     *("model.pixel_mean", "model.pixel_std", "backbone.in_channels", "augmentation.color"),
     *("augmentation.image_format", "augmentation.display_bands"),
@@ -93,19 +98,33 @@ def _check_mappers(plan: TrainingPlan, count: int) -> Iterator[str]:
             )
 
 
-def with_number_of_bands(node: DictConfig, bands: int | None) -> DictConfig:
-    """Return a copy of a loader of a LazyConfig whose mapper, if it is ours, requires ``bands``."""
-    node = copy.deepcopy(node)
-    mapper = node.get("mapper")
-    if bands is not None and OmegaConf.is_dict(mapper) and _is_ours(mapper):
-        mapper.bands = bands
-    return node
+def with_bands(call: Any, bands: int | None) -> Any:
+    """Return a copy of a LazyCall of ours that requires ``bands``, or another one as it is.
+
+    Args:
+        call: of a mapper, or of a function that registers a dataset.
+    """
+    if bands is None or not OmegaConf.is_dict(call) or _target(call) not in COUNTING:
+        return call
+    call = copy.deepcopy(call)  # whose parent is the same, so that references hold
+    call.bands = bands
+    return call
 
 
-def _is_ours(mapper: DictConfig) -> bool:
-    target = mapper.get("_target_")
-    name = f"{DatasetMapper.__module__}.{DatasetMapper.__qualname__}"
-    return target is DatasetMapper or target in (name, "swinv2_backbone.d2.DatasetMapper")
+def with_bands_in_mapper(loader: DictConfig, bands: int | None) -> DictConfig:
+    """Return a copy of a loader of a LazyConfig whose mapper requires ``bands`` if it is ours."""
+    loader = copy.deepcopy(loader)
+    if loader.get("mapper") is not None:
+        loader.mapper = with_bands(loader.mapper, bands)
+    return loader
+
+
+def _target(call: DictConfig) -> Any:
+    target = call.get("_target_")
+    try:
+        return get_object(target) if isinstance(target, str) else target
+    except (HydraException, ImportError, ValueError):  # the call itself will raise
+        return None
 
 
 def _mapper(config: DictConfig, split: str) -> Any:

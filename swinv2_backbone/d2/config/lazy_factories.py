@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from swinv2_backbone.d2.config.bands import with_number_of_bands
+from swinv2_backbone.d2.config.bands import with_bands_in_mapper
 from swinv2_backbone.d2.config.plan import Factories
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
 from swinv2_backbone.d2.modeling.build import with_true_sizes
@@ -39,13 +39,13 @@ def lazy_factories(
         return instantiate(node)
 
     def train_loader() -> Any:
-        node = with_number_of_bands(loader.train, bands)
+        node = with_bands_in_mapper(loader.train, bands)
         if "total_batch_size" in node:  # a custom loader may have none
             node.total_batch_size //= config.train.accumulate
         return instantiate(node)
 
     def test_loader(name: str, own_size: bool) -> Any:
-        node = with_number_of_bands(loader.test, bands)
+        node = with_bands_in_mapper(loader.test, bands)
         if "names" in node.get("dataset", {}):
             node.dataset.names = name
         if own_size:

@@ -10,7 +10,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
-from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.inference.drawing import beside
 from swinv2_backbone.d2.inference.predictor import predictor_of
 
@@ -33,7 +32,7 @@ def draw_beside_truth(cfg: CfgNode, folder: Path, count: int) -> int:
     folder.mkdir(exist_ok=True)
     images = DatasetCatalog.get(cfg.DATASETS.TEST[0])
     for image in [image for image in images if image.get("annotations", True)][:count]:
-        picture = read_image(image["file_name"], "BGR")
+        picture = predictor.read(image["file_name"])
         drawn = beside(
             predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
         )

@@ -13,13 +13,14 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from swinv2_backbone.checkpoints.fetch import check_source
+from swinv2_backbone.d2.config.bands import number_of_bands, with_bands
 from swinv2_backbone.d2.config.lazy_parts import target_name
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError
-from swinv2_backbone.d2.data.datasets.classes import class_names_of
-from swinv2_backbone.d2.data.datasets.coco import read_coco
+from swinv2_backbone.d2.data.datasets.coco import class_names_in, makes_bitmaps
 from swinv2_backbone.d2.data.datasets.custom import (
+    log_bitmaps,
     register_custom_datasets,
     warn_of_unknown_classes,
 )
@@ -84,8 +85,26 @@ def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan
     own = plan.config.get("datasets") or {}
     for split in splits:
         if split in own:
-            instantiate(_with_classes(own, split, splits))
-    return plan
+            call = _with_classes(own, split, splits)
+            instantiate(with_bands(call, number_of_bands(plan)))
+    return _with_bitmaps(plan) if "train" in splits else plan
+
+
+def _with_bitmaps(plan: TrainingPlan) -> TrainingPlan:
+    """Return the plan with bitmaps, if the masks of the training set may become RLE."""
+    train = (plan.config.get("datasets") or {}).get("train")
+    key = "dataloader.train.mapper.instance_mask_format"
+    if not _registers_coco(train) or not train.get("masks", True):
+        return plan
+    if not makes_bitmaps(train.get("crowds", "check"), train.get("holes", "fill")):
+        return plan
+    if OmegaConf.select(plan.config, key) in (None, "bitmask"):  # None: the user's own mapper
+        return plan
+    config = plan.dialect.copy(plan.config)
+    OmegaConf.update(config, key, "bitmask")
+    log_bitmaps(key)
+    assert plan.translate is not None
+    return plan.translate(config)
 
 
 def _with_classes(own: DictConfig, split: str, splits: Sequence[str]) -> DictConfig:
@@ -100,8 +119,9 @@ def _with_classes(own: DictConfig, split: str, splits: Sequence[str]) -> DictCon
         call.classes = list(MetadataCatalog.get(train.name).thing_classes)
     elif train.get("classes") is not None:
         call.classes = train.classes
-    elif Path(train.json_file).is_file():
-        call.classes = class_names_of(read_coco(train.json_file))
+    elif Path(train.json_file).exists():
+        given = {key: train[key] for key in ("images", "format") if key in train}
+        call.classes = class_names_in(train.json_file, **given)
     else:
         warn_of_unknown_classes(call.json_file)
     return call

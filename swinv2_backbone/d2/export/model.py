@@ -54,7 +54,7 @@ def load_model(
         opts: changes to the config.
 
     Returns:
-        The model, its image format ("RGB" or "BGR"), and the local file of its weights.
+        The model, its image format ("RGB", "BGR" or "BANDS"), and the local file of its weights.
 
     Raises:
         ValueError, OSError: no weights are given, or they do not fit the model.
@@ -83,7 +83,7 @@ def exportable_part(model: MetaArchitecture, what: str, image_format: str) -> Ex
     Args:
         model: a meta-architecture with ``backbone``, ``pixel_mean`` and ``pixel_std``.
         what: a key of ``PARTS``.
-        image_format: "RGB" or "BGR", the order of the channels.
+        image_format: "RGB", "BGR" or "BANDS", the order of the channels.
 
     Raises:
         ValueError: the model has no such part, or it cannot be exported.

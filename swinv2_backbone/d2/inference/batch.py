@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.inference.predictor import Predictor
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
@@ -108,7 +107,7 @@ def write_results(folder: Path, results: list[dict]) -> Path:
 
 def predict_image(predictor: Predictor, source: Path, target: Path) -> dict:
     """Draw the predictions on an image, write its class numbers, and return its record."""
-    picture = read_image(source, "BGR")
+    picture = predictor.read(source)
     found = predictor(picture)
     _write(target, predictor.draw(picture, found))
     if found.labels is not None and found.panoptic is None:

@@ -1,10 +1,11 @@
 """A trained model applied to single images: predictions as tensors, as plain data, and drawn.
 
-Legend: images are (H, W, 3) uint8 in BGR order, as in OpenCV.
+Legend: images are (H, W, 3) uint8 in BGR order, as in OpenCV, or (H, W, n) of n bands.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from torch import nn
 from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import class_names
+from swinv2_backbone.d2.data.loading.bands import BANDS, as_picture, read_bands
+from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.prepare import register_datasets
 from swinv2_backbone.d2.engine.training import factories_of
@@ -37,8 +40,9 @@ class Predictor:
         model: a model with Detectron2's input and output format, and its weights.
         classes: names of its classes.
         resize: resizing of images before the model.
-        image_format: "RGB" or "BGR", the channel order that the model expects.
+        image_format: "RGB" or "BGR", the channel order that the model expects, or "BANDS".
         confidence: detections with a lower score are dropped.
+        display_bands: the bands that are drawn as red, green and blue; see :func:`as_picture`.
     """
 
     model: nn.Module
@@ -46,6 +50,7 @@ class Predictor:
     resize: T.Augmentation
     image_format: str
     confidence: float = 0.5
+    display_bands: Sequence[int] = ()
     _artist: Artist = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,9 +59,20 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Prediction:
-        """Apply the model to an image."""
-        height, width = image.shape[:2]
+        """Apply the model to an image.
+
+        Raises:
+            ValueError: the image has another number of channels or bands than the model takes.
+        """
+        height, width, channels = image.shape
+        if self.channels not in (None, channels):
+            raise ValueError(
+                f"the image has {channels} channels or bands, but the model takes {self.channels} "
+                "(MODEL.PIXEL_MEAN, pixel_mean)"
+            )
         pixels = image[:, :, ::-1] if self.image_format == "RGB" else image
+        if self.image_format == BANDS:
+            pixels = pixels.astype(np.float32)  # before it is resized, as in training
         pixels = self.resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
         output = self.model([{"image": tensor, "height": height, "width": width}])[0]
@@ -71,17 +87,37 @@ class Predictor:
             panoptic = segments.cpu(), descriptions
         return Prediction(instances, labels, panoptic)
 
+    @property
+    def channels(self) -> int | None:
+        """Number of channels or bands of an image; None if the model does not tell."""
+        mean = getattr(self.model, "pixel_mean", None)
+        return None if mean is None else mean.numel()
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """Read an image file as this predictor takes it.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it has another number of bands, or its pixels have no range of 8 bits.
+        """
+        bands = self.image_format == BANDS
+        return read_bands(path, self.channels) if bands else read_image(path, "BGR")
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Return the picture to draw on, (H, W, 3) uint8 in BGR order."""
+        return as_picture(image, self.display_bands) if self.image_format == BANDS else image
+
     def records(self, found: Prediction) -> dict[str, Any]:
         """Convert a prediction to plain data; see :func:`to_records`."""
         return to_records(found, self.classes)
 
     def draw(self, image: np.ndarray, found: Prediction) -> np.ndarray:
         """Draw a prediction on a copy of the image; see :class:`Artist`."""
-        return self._artist.draw(image, found)
+        return self._artist.draw(self.picture(image), found)
 
     def draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
         """Draw the annotations of a Detectron2 dataset's record on a copy of its image."""
-        return self._artist.draw_truth(image, record)
+        return self._artist.draw_truth(self.picture(image), record)
 
 
 def load_predictor(
@@ -119,6 +155,7 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
         T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         cfg.INPUT.FORMAT,
         confidence,
+        cfg.INPUT.DISPLAY_BANDS,
     )
 
 
@@ -139,6 +176,7 @@ def _from_lazy(cfg: DictConfig, confidence: float) -> Predictor:
         mapper.augmentations.augs[0],
         mapper.image_format,
         confidence,
+        plan.augmentation.display_bands,
     )
 
 

@@ -15,8 +15,9 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
 from swinv2_backbone.d2.data.datasets.classes import class_names_of, match_classes
-from swinv2_backbone.d2.data.datasets.converted import coco_file_of
+from swinv2_backbone.d2.data.datasets.converted import coco_content_of, coco_file_of
 from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
+from swinv2_backbone.d2.data.validation.categories import check_categories
 from swinv2_backbone.d2.data.validation.coco import check_coco
 from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.data.validation.report import Report
@@ -150,6 +151,19 @@ def read_coco(json_file: str) -> dict:
     if absent:
         raise ValueError(f"JSON {json_file!r} is not COCO-format: no list of {', '.join(absent)}")
     return content
+
+
+def class_names_in(
+    json_file: str, images: str = "", format: str = "auto", for_evaluation: bool = False
+) -> list[str]:
+    """Return the class names that ``register_coco`` would give a dataset, without checking it."""
+    content = coco_content_of(json_file, images, format, for_evaluation)
+    entries = (entry for entry in content["annotations"] if isinstance(entry, dict))
+    used = [entry.get("category_id") for entry in entries]
+    report = Report(json_file)
+    categories = check_categories(content["categories"], used, report)
+    report.raise_errors()
+    return class_names_of({"categories": categories})
 
 
 def _write_repaired(content: dict, name: str, json_file: str, output_dir: str) -> Path:

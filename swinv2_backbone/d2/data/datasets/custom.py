@@ -10,9 +10,8 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from swinv2_backbone.d2.data.datasets.classes import class_names_of, quoted
-from swinv2_backbone.d2.data.datasets.coco import makes_bitmaps, register_coco
-from swinv2_backbone.d2.data.datasets.converted import coco_content_of
+from swinv2_backbone.d2.data.datasets.classes import quoted
+from swinv2_backbone.d2.data.datasets.coco import class_names_in, makes_bitmaps, register_coco
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
 from swinv2_backbone.d2.data.loading.bands import bands_of
 
@@ -251,4 +250,4 @@ def _tested_classes(cfg: CfgNode) -> ClassNames | None:
 
 
 def _names_in(node: CfgNode, for_evaluation: bool) -> list[str]:
-    return class_names_of(coco_content_of(node.JSON, node.IMAGES, node.FORMAT, for_evaluation))
+    return class_names_in(node.JSON, node.IMAGES, node.FORMAT, for_evaluation)

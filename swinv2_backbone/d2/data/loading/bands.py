@@ -59,8 +59,8 @@ def read_bands(path: str | os.PathLike, bands: int | None = None) -> np.ndarray:
     if not np.isfinite(found).all():
         count = int((~np.isfinite(found).all(axis=2)).sum())
         raise UnsupportedImageError(
-            f"{name}: {count} pixels are NaN or infinite, as pixels without data often are: replace "
-            "them by a number, such as the mean of their band"
+            f"{name}: {count} pixels are NaN or infinite, as pixels without data often are: "
+            "replace them by a number, such as the mean of their band"
         )
     return found
 
@@ -88,6 +88,15 @@ def read_pixels(path: str | os.PathLike, image_format: str, bands: int | None) -
     if image_format == BANDS:
         return read_bands(path, bands)
     return read_image(path, image_format)
+
+
+def read_picture(
+    path: str | os.PathLike, image_format: str = "RGB", display_bands: Sequence[int] = ()
+) -> np.ndarray:
+    """Read an image in an ``INPUT.FORMAT`` as a picture to draw on, (H, W, 3) uint8 RGB."""
+    if image_format == BANDS:
+        return as_picture(read_bands(path), display_bands)[:, :, ::-1]
+    return read_image(path, "RGB")
 
 
 def as_picture(pixels: np.ndarray, display_bands: Sequence[int] = ()) -> np.ndarray:
@@ -119,8 +128,8 @@ def _stored(file: IO[bytes], name: str) -> TiffBands | np.ndarray:
         kind = kind_of(head)
         found = kind.name if kind else f"a {Path(name).suffix or 'file without suffix'}"
         raise UnsupportedImageError(
-            f"{name} is {found}, but INPUT.FORMAT {BANDS} (image_format) reads TIFF and .npy alone: "
-            "convert it"
+            f"{name} is {found}, but INPUT.FORMAT {BANDS} (image_format) reads TIFF and .npy "
+            "alone: convert it"
         )
     try:
         array = np.load(PathManager.get_local_path(name), mmap_mode="r", allow_pickle=False)
@@ -145,11 +154,12 @@ def _header(stored: TiffBands | np.ndarray, bands: int | None) -> tuple[tuple[in
 
 def _refusal(stored: TiffBands | np.ndarray, bands: int | None) -> str:
     """Return why an image cannot be read as ``bands`` bands, or ""."""
+    found: tuple[int, ...]
     if isinstance(stored, TiffBands):
         dtype, found, words = stored.first.dtype, (stored.bands,), f"{stored.bands} bands"
     else:
-        axes = (stored.shape[0], stored.shape[2]) if stored.ndim == 3 else (1,)
-        dtype, found, words = stored.dtype, axes, f"an array of shape {stored.shape}"
+        dtype, words = stored.dtype, f"an array of shape {stored.shape}"
+        found = (stored.shape[0], stored.shape[2]) if stored.ndim == 3 else (1,)
     if dtype is None or dtype.kind not in "buif":
         return f"its pixels are of the dtype {dtype}, not real numbers"
     if bands is None or bands in found:

@@ -22,7 +22,7 @@ class DatasetMapper(data.DatasetMapper):
     """Detectron2's DatasetMapper, with images and labels of any format read correctly.
 
     Detectron2's own clips 16-bit images and reads the brightness of a palette image as its class
-    numbers. The arguments are those of Detectron2's, as is ``DatasetMapper(cfg, is_train)``, except:
+    numbers. It is built like Detectron2's, also from a config, and has the same arguments, except:
 
     Args:
         image_format: "RGB", "BGR" or "BANDS"; see :func:`read_bands`.

@@ -33,6 +33,7 @@ def check_coco(
     mask_format: str,
     for_evaluation: bool,
     images_outside: bool = False,
+    bands: int | None = None,
     crowds: str = "check",
     holes: str = "fill",
 ) -> tuple[dict, Report]:
@@ -46,6 +47,7 @@ def check_coco(
         mask_format: "polygon" or "bitmask", Detectron2's ``INPUT.MASK_FORMAT``.
         for_evaluation: the file is for evaluation, which needs ``area`` and ``iscrowd``.
         images_outside: file names may lead out of the folder (``/etc/...``, ``../...``).
+        bands: number of bands that each image must have; None: RGB images.
         crowds: "check" or "ignore" as for ``check_crowds``; "objects" to read each crowd as an
             object, which needs ``mask_format`` "bitmask".
         holes: "fill", as in COCO, or "subtract" polygons inside polygons; the latter also needs
@@ -57,7 +59,9 @@ def check_coco(
     """
     report = Report(json_file)
     entries = content["annotations"]
-    images = check_images(content["images"], images_folder, report, outside=images_outside)
+    images = check_images(
+        content["images"], images_folder, report, outside=images_outside, bands=bands
+    )
     used = {one.get("category_id") for one in entries if _has_category(one)}
     categories = check_categories(content["categories"], used, report)
     names = {entry["id"]: entry["name"] for entry in categories}

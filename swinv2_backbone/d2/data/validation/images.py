@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from swinv2_backbone.d2.data.loading.images import Header, image_header
+from swinv2_backbone.d2.data.loading.bands import header_of
+from swinv2_backbone.d2.data.loading.images import Header
 from swinv2_backbone.d2.data.validation.annotations import is_complete
 from swinv2_backbone.d2.data.validation.file_names import FileNames
 from swinv2_backbone.d2.data.validation.ids import uniform, whole
@@ -25,6 +27,10 @@ OUTSIDE = Fault(
 )
 MISSING_FILE = Fault("missing image files", "add them, or correct the image folder")
 UNREADABLE = Fault("image files that are damaged, or not images", "replace or remove them")
+REFUSED = Fault(
+    "images whose pixels are not as INPUT.FORMAT (image_format) wants them",
+    "convert them, or correct INPUT.FORMAT and MODEL.PIXEL_MEAN (pixel_mean)",
+)
 TURNED = Fault(
     "images whose height and width were noted before their EXIF rotation",
     "images are rotated when they are read: exchange height and width in the file and rotate boxes "
@@ -36,8 +42,12 @@ OTHER_SIZE = Fault(
 )
 NEW_SIZE = Fault("images without a valid height and width", "taken from the image files")
 
+_Read = Callable[[str], Header | OSError | None]  # file name -> header; None: not to be read
 
-def check_images(entries: list, folder: str, report: Report, *, outside: bool) -> list[dict]:
+
+def check_images(
+    entries: list, folder: str, report: Report, *, outside: bool, bands: int | None = None
+) -> list[dict]:
     """Check the images of a file.
 
     Args:
@@ -45,6 +55,7 @@ def check_images(entries: list, folder: str, report: Report, *, outside: bool) -
         folder: the folder that the file names are relative to.
         report: takes the findings.
         outside: file names may lead out of the folder.
+        bands: the number of bands that each image must have; None: RGB images of any kind.
 
     Returns:
         The usable entries with unique ids, repaired in copies. ``height`` and ``width`` are None if
@@ -65,7 +76,8 @@ def check_images(entries: list, folder: str, report: Report, *, outside: bool) -
         report.error(MIXED_IDS, f"{min(images, key=str)!r} and {max(images, key=str)!r}")
     if not entries:
         report.error(NO_IMAGES, "the list is empty")
-    found = _check_files(list(images.values()), folder, report, outside)
+    read = partial(_header, folder, outside=outside, bands=bands)
+    found = _check_files(list(images.values()), folder, report, read)
     for name in repeated(entry["file_name"] for entry in found):
         report.error(FILE_TWICE, name)
     return found
@@ -76,13 +88,13 @@ def repeated(values: Iterable) -> list:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-def _check_files(entries: list[dict], folder: str, report: Report, outside: bool) -> list[dict]:
+def _check_files(entries: list[dict], folder: str, report: Report, read: _Read) -> list[dict]:
     """Return the entries with names of existing files, and the sizes of these."""
     if not Path(folder).is_dir():
         report.error(NO_FOLDER, f"{folder!r}")
         return [_sized(entry, None, report) for entry in entries]
     headers: list[Header | OSError | None] = for_each(
-        lambda entry: _header(folder, entry["file_name"], outside), entries, "images"
+        lambda entry: read(entry["file_name"]), entries, "images"
     )
     names = FileNames(folder, [entry["file_name"] for entry in entries])
     result = []
@@ -91,21 +103,23 @@ def _check_files(entries: list[dict], folder: str, report: Report, outside: bool
         if header is None or isinstance(header, FileNotFoundError):
             if other := names.find(name, report):
                 entry = entry | {"file_name": other}
-                header = _header(folder, other, outside)
+                header = read(other)
             else:
                 report.error(OUTSIDE if header is None else MISSING_FILE, name)
         if isinstance(header, OSError) and not isinstance(header, FileNotFoundError):
             report.error(UNREADABLE, f"{header}")
+        if isinstance(header, Header) and header.refused:
+            report.error(REFUSED, f"{name}: {header.refused}")
         result.append(_sized(entry, header if isinstance(header, Header) else None, report))
     return result
 
 
-def _header(folder: str, name: str, outside: bool) -> Header | OSError | None:
+def _header(folder: str, name: str, *, outside: bool, bands: int | None) -> Header | OSError | None:
     """Return the header of an image; None if its name leads out of the folder and must not."""
     if not outside and _leads_outside(name):
         return None
     try:
-        return image_header(Path(folder, name))
+        return header_of(Path(folder, name), bands)
     except OSError as error:
         return error
     except ValueError as error:  # a null character in the name
