@@ -104,9 +104,11 @@ def _images(source: Source, file: Path, content: dict[str, Any]) -> tuple[Path, 
     ]
     if not paths:
         raise ValueError(f"{file}: there are no images in {given}")
-    absolute = [os.path.abspath(path) for path in paths]
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
-    return root, [Path(path).relative_to(root).as_posix() for path in absolute]
+    # Of relative and absolute paths together, there is no common folder.
+    plain = os.path.abspath if any(path.is_absolute() for path in paths) else os.path.normpath
+    names = [plain(path) for path in paths]
+    root = Path(os.path.commonpath([os.path.dirname(name) or "." for name in names]))
+    return root, [Path(os.path.relpath(name, root)).as_posix() for name in names]
 
 
 def _resolved(entry: str, file: Path, content: dict[str, Any]) -> Path:

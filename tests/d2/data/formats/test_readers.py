@@ -22,7 +22,6 @@ class Case:
     masks: bool = True
     subset: str = ""
     images: bool = False  # the folder of images must be given
-    unlabeled: bool = False  # the image without objects is not read
 
 
 CASES = {
@@ -30,8 +29,8 @@ CASES = {
     "roboflow": Case(forms.roboflow, "roboflow"),
     "voc": Case(forms.voc, "voc", masks=False),
     "voc from 0": Case(partial(forms.voc, first=0), "voc", masks=False),
-    "voc masks": Case(forms.voc_masks, "voc_masks", unlabeled=True),
-    "voc masks in colors": Case(partial(forms.voc_masks, colors=True), "voc_masks", unlabeled=True),
+    "voc masks": Case(forms.voc_masks, "voc_masks"),
+    "voc masks in colors": Case(partial(forms.voc_masks, colors=True), "voc_masks"),
     "labelme": Case(forms.labelme, "labelme"),
     "cvat": Case(forms.cvat, "cvat"),
     "label studio brush": Case(forms.label_studio, "label_studio", images=True),
@@ -56,7 +55,7 @@ def test_a_format_is_found_and_read_to_the_pixel(case, tmp_path):
     assert converted.format == case.format
     assert converted.images.resolve() == images.resolve()
     names = image_names(converted.content)
-    assert len(names) == (2 if case.unlabeled else 3)
+    assert len(names) == 3
     if case.format != "roboflow":  # renames the files
         assert set(names) <= set(scene.IMAGES)
         assert boxes_of(converted.content) == true_boxes()
