@@ -231,6 +231,19 @@ def test_without_the_training_no_number_is_recommended(config, caplog):
     assert "classes of the training are not known" in caplog.text
 
 
+def test_the_root_class_of_an_exporter_is_no_class_of_the_training(config, names):
+    root = {"name": "fruit", "id": 0, "supercategory": "none"}
+    train = content_of(TRAIN, *TRAIN)
+    for entry in train["categories"]:
+        entry["supercategory"] = "fruit"
+    train["categories"].insert(0, root)
+    cfg = config(content_of({"cherry": 1, "banana": 2}, "cherry"), train=train)
+    assert class_names(cfg) == FRUIT
+    register_custom_datasets(cfg, ("TEST",))
+    assert categories_of(names["TEST"]) == [2]
+    assert register_custom_datasets(cfg).DATASETS.CUSTOM.CLASSES == FRUIT
+
+
 # ---- LazyConfig
 
 

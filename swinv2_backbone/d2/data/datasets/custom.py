@@ -34,10 +34,11 @@ class ClassNames(NamedTuple):
 def register_custom_datasets(cfg: CfgNode, splits: tuple[str, ...] = ("TRAIN", "TEST")) -> CfgNode:
     """Check and register the datasets of ``cfg.DATASETS.CUSTOM``; ``cfg`` is not changed.
 
-    A split is either one of objects (``JSON`` and ``IMAGES``, of any ``FORMAT``) or semantic (``LABELS`` and ``IMAGES``,
-    with ``DATASETS.CUSTOM.NAMES``). The classes of a COCO-format test set are matched by name with
-    those of the training set. Without a training set among ``splits``, they are matched with
-    ``DATASETS.CUSTOM.CLASSES`` if that is given, else with ``TRAIN.JSON`` if that exists.
+    A split is either one of objects (``JSON`` and ``IMAGES``, of any ``FORMAT``) or semantic
+    (``LABELS`` and ``IMAGES``, with ``DATASETS.CUSTOM.NAMES``). The classes of a test set of
+    objects are matched by name with those of the training set. Without a training set among
+    ``splits``, they are matched with ``DATASETS.CUSTOM.CLASSES`` if that is given, else with
+    ``TRAIN.JSON`` if that exists.
 
     Returns:
         A copy of ``cfg`` in which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are the names of the
