@@ -28,6 +28,7 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         "run.log_period": 1,
         "evaluation.period": ITERATIONS // 2,
         "evaluation.expected_results": [],
+        "data.samples_picture": True,
     }
     if test:  # otherwise there may be no loader to set them in
         values["data.test"] = test

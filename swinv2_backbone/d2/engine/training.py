@@ -25,6 +25,7 @@ from swinv2_backbone.d2.engine.evaluate import Evaluate, PreciseBN
 from swinv2_backbone.d2.engine.hooks import standard_hooks
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
 from swinv2_backbone.d2.engine.run_options import RunOptions, update_rates
+from swinv2_backbone.d2.engine.samples import draw_samples
 from swinv2_backbone.d2.engine.signals import TrainingEnded
 from swinv2_backbone.d2.engine.step import TrainingStep
 from swinv2_backbone.d2.engine.summary import log_summary
@@ -110,6 +111,8 @@ class Training:
 
     def run(self, loop: Callable[[], Any]) -> None:
         """Run the training loop, which a signal, a time limit or early stopping may end."""
+        if self.plan.data.samples_picture and comm.is_main_process():
+            draw_samples(self.plan, self.step.data_loader)
         with self.step.stop_request:
             try:
                 loop()
@@ -228,7 +231,7 @@ def evaluate_augmented(plan: TrainingPlan, model: nn.Module) -> dict:
     node = plan.evaluation
     sizes = list(node.augmented_min_sizes)
     model = with_augmentation(model, sizes, node.augmented_max_size, node.augmented_flip)
-    how = f"shorter sides {', '.join(map(str, sizes))}{', flipped too' * node.augmented_flip}"
+    how = f"shorter sides {', '.join(map(str, sizes))}{', also flipped' * node.augmented_flip}"
     return evaluate_once(plan, model, AUGMENTED, f" with test-time augmentation ({how})")
 
 

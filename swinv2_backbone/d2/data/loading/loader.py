@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class TrainLoader:
         ]
         self.records = DatasetFromList(list(records), copy=False)
         self.mapper, self.num_workers = mapper, num_workers
+        self.own_order = sampler is None
         if sampler is not None:
             make_sampler = lambda seed: sampler  # noqa: E731
         self.make_sampler = make_sampler or every_image(len(records))
@@ -89,7 +90,7 @@ class TrainLoader:
         end_workers_at_exit()
         loader = DataLoader(
             DrawnImages(self.records, self.mapper, self.seed),
-            batch_sampler=islice(self._draws(), self.images // self.total_batch_size, None),
+            batch_sampler=self._upcoming(),
             num_workers=self.num_workers,
             collate_fn=_identity,
             worker_init_fn=leave_signals_to_parent,
@@ -120,6 +121,21 @@ class TrainLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.seed, self.images = state["seed"], state["images"]
+
+    def next_draws(self, count: int) -> list[Draw]:
+        """Return images that the next iteration will start with, without a change to it.
+
+        A given ``sampler`` may have a state that must not change: then the images are spread over
+        the dataset instead.
+        """
+        if self.own_order:
+            return list(islice(chain.from_iterable(self._upcoming()), count))
+        count = min(count, len(self.records))
+        return [Draw(place, place * len(self.records) // count) for place in range(count)]
+
+    def _upcoming(self) -> Iterator[list[Draw]]:
+        """Yield the batches of this process, starting with the first that is not loaded yet."""
+        return islice(self._draws(), self.images // self.total_batch_size, None)
 
     def _draws(self) -> Iterator[list[Draw]]:
         """Yield the batches of this process, starting with the first of the training."""
