@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import annotations_to_instances
 
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.coco import register_coco
@@ -331,3 +332,42 @@ def test_a_failed_check_leaves_what_was_registered(tmp_path, registered):
     with pytest.raises(ValueError, match="no categories"):
         register_coco(name, path, tmp_path / "images")
     assert name in DatasetCatalog
+
+
+@pytest.mark.parametrize(
+    ("opts", "mask"),
+    [
+        (["DATASETS.CUSTOM.CROWDS", "objects"], {"size": [8, 10], "counts": [9, 2, 69]}),
+        (["DATASETS.CUSTOM.HOLES", "subtract"], [*SQUARE, [2, 2, 4, 2, 4, 4, 2, 4]]),
+    ],
+)
+def test_crowds_as_objects_and_holes_are_read_as_bitmaps(tmp_path, config, caplog, opts, mask):
+    crowd = OBJECT | {"iscrowd": int(isinstance(mask, dict)), "segmentation": mask}
+    path = write(tmp_path, annotations=[crowd])
+    caplog.set_level(logging.INFO)
+    given = config(path, *opts, "MODEL.MASK_ON", "True")
+    cfg = register_custom_datasets(given)
+    assert given.INPUT.MASK_FORMAT == "polygon" and cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert "INPUT.MASK_FORMAT is set to bitmask" in caplog.text
+    (image,) = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+    (one,) = image["annotations"]
+    instances = annotations_to_instances([one], (8, 10), cfg.INPUT.MASK_FORMAT)
+    assert one["iscrowd"] == 0 and instances.gt_masks.tensor.sum() == (
+        2 if opts[1] == "objects" else 12
+    )
+    assert json.loads(path.read_text())["annotations"] == [crowd]
+
+
+def test_the_default_keeps_the_mask_format_and_tells_of_crowds(tmp_path, config, caplog):
+    crowd = OBJECT | {"id": 32, "iscrowd": 1}
+    caplog.set_level(logging.INFO)
+    cfg = register_custom_datasets(config(write(tmp_path, annotations=[OBJECT, crowd])))
+    assert cfg.INPUT.MASK_FORMAT == "polygon"
+    assert "fig 1 of 2 (50.0%: 1 polygons)" in caplog.text
+
+
+def test_modes_that_do_not_exist_are_refused(tmp_path, registered):
+    name = registered(f"{tmp_path.name}_python")
+    for key in ("crowds", "holes"):
+        with pytest.raises(ValueError, match=f"{key} must be one of"):
+            register_coco(name, write(tmp_path), tmp_path / "images", **{key: "drop"})

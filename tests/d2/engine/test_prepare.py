@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import small_training
 from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig
+from PIL import Image
 
 from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.config.rules import ConfigError, validate
+from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.training import Training
 
@@ -93,3 +99,33 @@ def test_a_head_that_is_switched_off_predicts_nothing(cfg):
     assert plan_from_lazy(cfg).model.masks
     cfg.model.roi_heads.mask_head = None
     assert not plan_from_lazy(cfg).model.masks
+
+
+@pytest.mark.parametrize("argument", [{"crowds": "objects"}, {"holes": "subtract"}])
+def test_a_lazy_training_reads_bitmaps_if_crowds_are_objects_or_polygons_holes(
+    argument, cfg, tmp_path
+):
+    save_file(tmp_path)
+    name = f"{tmp_path.name}_own"
+    files = {"json_file": str(tmp_path / "a.json"), "images": str(tmp_path)}
+    cfg.datasets = {"train": L(register_coco)(name=name, **files, **argument)}
+    cfg.dataloader.train.dataset.names = name
+    cfg.dataloader.train.mapper.instance_mask_format = "polygon"
+    plan = prepare(validate(plan_from_lazy(cfg)))
+    assert plan.config.dataloader.train.mapper.instance_mask_format == "bitmask"
+    assert cfg.dataloader.train.mapper.instance_mask_format == "polygon"
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def save_file(folder: Path) -> None:
+    """A COCO-format file of one image and one object, of two classes."""
+    Image.new("L", (10, 8)).save(folder / "a.png")
+    corners = [1, 1, 5, 1, 5, 5, 1, 5]
+    one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 10}],
+        "annotations": [one | {"iscrowd": 0, "area": 16, "segmentation": [corners]}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    (folder / "a.json").write_text(json.dumps(content))

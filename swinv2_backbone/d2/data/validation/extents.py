@@ -32,7 +32,7 @@ SLACK, SLACK_SHARE = 2, 0.02  # that a box may exceed its image by: pixels, and 
 
 
 def check_extents(
-    report: Report, columns: Columns, fitting: np.ndarray, masked: np.ndarray
+    report: Report, columns: Columns, fitting: np.ndarray, masked: np.ndarray, *, scaled: bool
 ) -> None:
     """Report boxes whose values are impossible, or fit another form.
 
@@ -42,10 +42,12 @@ def check_extents(
         fitting: those without a mask, or with one that fits the box, (N,) bool. Only these are
             compared with their images.
         masked: those with a mask, (N,) bool. Their boxes have COCO's layout if they fit.
+        scaled: boxes outside their images may be in pixels of larger ones.
     """
     boxes, size = columns.boxes[fitting], columns.image_size[fitting]
     unmasked = not masked[fitting].any()
     words = _fractions(boxes, size, unmasked) or _exceeding(boxes, size, unmasked)
+    words = words or (_larger(boxes, size) if scaled else "")
     if words:
         name = columns.names[int(np.flatnonzero(fitting)[0])]
         what = "boxes" if unmasked else "boxes and masks"
@@ -92,6 +94,11 @@ def _exceeding(boxes: np.ndarray, size: np.ndarray, unmasked: bool) -> str:
     found = [layout for layout, passed in tests.items() if passed and layout in possible]
     if found:
         return f"{' or '.join(found)} in {PIXELS}"
+    return ""
+
+
+def _larger(boxes: np.ndarray, size: np.ndarray) -> str:
+    """Return how much larger the images of boxes outside of theirs must be; "" for a few boxes."""
     outside = (boxes[:, :2] >= size[:, ::-1]).any(1)
     if outside.sum() < 3 or outside.mean() < EXCEEDING:
         return ""

@@ -81,7 +81,7 @@ def check_forms(report: Report, columns: Columns, *, masks: bool) -> None:
         if ELSEWHERE in report.errors:
             fitting[:], usable[:] = True, False
         if fitting.any():
-            check_extents(report, columns, fitting, usable)
+            check_extents(report, columns, fitting, usable, scaled=ELSEWHERE not in report.errors)
         if masked.any():
             check_fits(report, columns, masked)
 
