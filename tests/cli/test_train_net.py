@@ -370,12 +370,13 @@ def check_rehearsal(output: Path) -> None:
     """Everything was done, in a folder of its own, with equal kinds of results in both ways."""
     assert [path.name for path in output.iterdir()] == ["fast_dev_run"]
     folder = output / "fast_dev_run"
-    for name in ("model_final.pth", "model_0000001.pth", "model_best.pth", "config.yaml"):
+    files = ("model_final.pth", "model_0000001.pth", "model_best.pth", "config.yaml")
+    for name in (*files, "train_samples.jpg"):
         assert (folder / name).is_file(), name
-    for inference in ("inference", "inference_TTA"):
-        results = json.loads((folder / inference / "results.json").read_text())
-        assert set(results) == {"bbox", "segm"}
-        assert 0 <= results["bbox"]["AP"] <= 100
+    for suffix in ("", "_TTA"):
+        results = json.loads((folder / f"inference{suffix}" / "results.json").read_text())
+        assert set(results) == {f"bbox{suffix}", f"segm{suffix}"}
+        assert 0 <= results[f"bbox{suffix}"]["AP"] <= 100
     assert json.loads((folder / "model_best.json").read_text())["metric"] == "segm/AP"
 
 

@@ -34,6 +34,8 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         values["data.test"] = test
     if plan.dialect is Dialect.YACS:  # in a LazyConfig these are relative to the length
         values |= {"schedule.warmup_iters": 1, "schedule.steps": ()}
+        if plan.data.test_json or plan.data.test_labels:  # whose name is that of the test set
+            values["data.test_name"] = test[0]
     return plan.replaced(values)
 
 

@@ -21,8 +21,9 @@ class Titled(DatasetEvaluator):
 
     def __init__(self, title: str, evaluator: DatasetEvaluator | list[DatasetEvaluator]):
         self.title = title
-        several = isinstance(evaluator, list)
-        self.evaluator = DatasetEvaluators(evaluator) if several else evaluator
+        if isinstance(evaluator, list):
+            evaluator = DatasetEvaluators(evaluator)
+        self.evaluator: Any = evaluator
 
     def reset(self) -> None:
         self.evaluator.reset()

@@ -1,6 +1,7 @@
 """Semantic segmentation through the tools, small: both config systems, and the rehearsal."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -114,13 +115,25 @@ def test_the_rehearsal_does_everything_in_a_folder_of_its_own(system, opts, tmp_
     run(system, [*opts, *EVERYTHING[system]], tmp_path, "--fast-dev-run")
     assert [path.name for path in tmp_path.iterdir()] == ["fast_dev_run"]
     folder = tmp_path / "fast_dev_run"
-    for name in ("model_final.pth", "model_0000001.pth", "model_best.pth", "config.yaml"):
+    files = ("model_final.pth", "model_0000001.pth", "model_best.pth", "config.yaml")
+    for name in (*files, "train_samples.jpg"):
         assert (folder / name).is_file(), name
-    for inference in ("inference", "inference_TTA"):
-        results = json.loads((folder / inference / "results.json").read_text())
-        assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    for suffix in ("", "_TTA"):
+        results = json.loads((folder / f"inference{suffix}" / "results.json").read_text())
+        assert list(results) == [f"sem_seg{suffix}"]
+        assert 0 <= results[f"sem_seg{suffix}"]["mIoU"] <= 100
     log = (folder / "log.txt").read_text()
+    check_titles(log, f"{NAMES[1]}{'_lazy' * (system == 'lazy')}_first_8")
     assert "in 2 parts" in log and "averaged with decay 0.9999" in log
+
+
+def check_titles(log: str, dataset: str) -> None:
+    """Each table of a log follows a title that names its evaluation, and so do the copied lines."""
+    augmented = f"{dataset} with test-time augmentation (shorter sides 48, 64, also flipped)"
+    found = re.findall(r"---- (\w.*) ----|(IoU of each class)|copypaste: Task: (\S+)", log)
+    plain = [dataset, "IoU of each class", "sem_seg"]  # in the middle, and at the end
+    last = [augmented, "IoU of each class", "sem_seg_TTA"]
+    assert ["".join(one) for one in found] == [*plain, *plain, *last]
 
 
 def few(system: str, iterations: int) -> list[str]:
