@@ -5,6 +5,9 @@
 
 The config may also be a LazyConfig (then: train.init_checkpoint=output/model_final.pth).  A model
 for semantic segmentation also writes the class number of each pixel, photo.jpg_labels.png.
+
+A file that fails does not stop the others: it is named at the end, and the exit code is 1.  Files
+of a folder that are no images or videos are passed over, and listed by kind.
 """
 
 from __future__ import annotations
@@ -25,17 +28,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from swinv2_backbone.d2.inference import batch
+    from swinv2_backbone.d2.data.loading.bands import BANDS
+    from swinv2_backbone.d2.engine.trainer import load_plan
+    from swinv2_backbone.d2.inference import batch, inputs
     from swinv2_backbone.d2.inference.predictor import load_predictor
 
-    outputs = batch.plan_outputs(batch.find_inputs(args.input), args.output, args.overwrite)
+    image_format = load_plan(args.config_file, args.opts).augmentation.image_format
+    found = inputs.find_inputs(args.input, bands=image_format == BANDS)
+    outputs = inputs.plan_outputs(found.files, args.output, args.overwrite)
+    if found.passed_over:
+        print(f"{len(found.passed_over)} files are passed over:")
+        print("\n".join(inputs.described(found.passed_over)))
     predictor = load_predictor(args.config_file, args.opts, args.confidence)
     args.output.mkdir(parents=True, exist_ok=True)
-    results, failed = batch.predict_files(predictor, outputs)
-    written = batch.write_results(args.output, results)
-    print(f"{len(results)} files drawn to {args.output}, detections in {written}")
+    results, failed = batch.predict_files(predictor, outputs, args.output)
+    left = f"{len(failed)} failed, {len(found.passed_over)} passed over"
+    written = args.output / inputs.RESULTS
+    summary = f"{len(results)} files drawn to {args.output}, detections in {written}; {left}"
     if failed:
-        sys.exit(f"{len(failed)} files could not be read:\n" + "\n".join(failed))
+        sys.exit("\n".join([*failed, summary]))
+    print(summary)
 
 
 def parser() -> argparse.ArgumentParser:
