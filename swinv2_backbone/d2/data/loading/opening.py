@@ -11,7 +11,7 @@ from typing import IO
 
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
+from PIL.ImageFile import ImageFile, StubImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from swinv2_backbone.d2.data.loading.formats import (
@@ -71,6 +71,9 @@ def _identified(file: IO[bytes], name: str) -> ImageFile:
     """Open an image by Pillow, or by the library that reads it right."""
     try:
         image = Image.open(file)
+        # Stubs have no decoder, and Ghostscript would run the program that an EPS file is.
+        if isinstance(image, StubImageFile) or image.format == "EPS":
+            raise UnidentifiedImageError(f"Pillow only recognizes {image.format} files")
     except UnidentifiedImageError:
         kind = kind_of(_head(file))
         if kind is TIFF:
