@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from experiment_jobs import work
 from scripts import ROOT, tool
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -212,40 +213,43 @@ def test_the_class_is_the_shape_above(monkeypatch):
 # ---- jobs
 
 
-def work(folder: Path, *, number: int) -> dict:
-    with (folder / "calls.txt").open("a") as calls:
-        calls.write(f"{number}\n")
-    if number < 0:
-        raise ValueError(number)
-    return {"twice": 2.0 * number}
+A = Job("a", work, {"number": 1})
+B = Job("b", work, {"number": 2}, needs=("a",))
+BAD = Job("bad", work, {"number": -1}, needs=("b",))
 
 
-def test_finished_jobs_are_not_repeated(tmp_path):
-    jobs = [Job("a", work, {"number": 1}), Job("b", work, {"number": 2}, needs=("a",))]
-    first = run(jobs, tmp_path, processes=1)
-    assert run(jobs, tmp_path, processes=1) == first
-    assert [first[name]["twice"] for name in ("a", "b")] == [2.0, 4.0]
-    assert (tmp_path / "calls.txt").read_text().split() == ["1", "2"]
-
-
-def test_a_job_waits_for_the_jobs_that_it_needs(tmp_path):
-    jobs = [Job("b", work, {"number": 2}, needs=("a",)), Job("a", work, {"number": 1})]
-    run(jobs, tmp_path, processes=2)
-    assert (tmp_path / "calls.txt").read_text().split() == ["1", "2"]
-
-
-def test_a_failure_is_named_and_other_results_are_kept(tmp_path):
-    jobs = [Job("good", work, {"number": 1}), Job("bad", work, {"number": -1}, needs=("good",))]
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """The folder of jobs of which the last failed."""
+    folder = tmp_path_factory.mktemp("jobs")
     with pytest.raises(RuntimeError, match="bad failed, options {'number': -1}"):
-        run(jobs, tmp_path, processes=1)
-    assert (tmp_path / "good.json").is_file() and not (tmp_path / "bad.json").exists()
+        run([BAD, B, A], folder, processes=2)
+    return folder
 
 
-def test_results_of_other_options_are_refused(tmp_path):
-    run([Job("a", work, {"number": 1})], tmp_path, processes=1)
+def calls(folder: Path) -> list[str]:
+    return (folder / "calls.txt").read_text().split()
+
+
+def test_a_job_waits_for_the_jobs_that_it_needs(done):
+    assert calls(done) == ["1", "2", "-1"]
+
+
+def test_results_beside_a_failure_are_kept(done):
+    assert {path.name for path in done.iterdir()} == {"a.json", "b.json", "calls.txt"}
+
+
+def test_finished_jobs_are_not_repeated(done):
+    before = calls(done)
+    found = run([A, B], done, processes=1)
+    assert [found[name]["twice"] for name in ("a", "b")] == [2.0, 4.0]
+    assert calls(done) == before
+
+
+def test_results_of_other_options_are_refused(done):
     with pytest.raises(ValueError, match="result of other options"):
-        run([Job("a", work, {"number": 2})], tmp_path, processes=1)
-    assert json.loads((tmp_path / "a.json").read_text())["result"]["twice"] == 2.0
+        run([Job("a", work, {"number": 2})], done, processes=1)
+    assert json.loads((done / "a.json").read_text())["result"]["twice"] == 2.0
 
 
 @pytest.mark.parametrize("scale", [plan.FULL, plan.QUICK])
