@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
-from detectron2.data import MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
-from detectron2.utils import comm
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
-from swinv2_backbone.d2.data.datasets.classes import class_names_of, match_classes
-from swinv2_backbone.d2.data.datasets.converted import coco_content_of, coco_file_of
+from swinv2_backbone.d2.data.datasets.checked import checked_file
+from swinv2_backbone.d2.data.datasets.classes import class_names_of
+from swinv2_backbone.d2.data.datasets.converted import coco_file_of, coco_source_of
+from swinv2_backbone.d2.data.storage.records import Records
 from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
 from swinv2_backbone.d2.data.validation.categories import check_categories
-from swinv2_backbone.d2.data.validation.coco import check_coco
 from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.data.validation.report import Report
-
-PARTS = ("images", "annotations", "categories")
-# The first key of a repaired copy, which tells our files from those of the user.
-MARK = "mended_copy_of"
+from swinv2_backbone.d2.data.validation.source import entries
 
 
 def register_coco(
@@ -42,12 +33,13 @@ def register_coco(
     crowds: str = "check",
     holes: str = "fill",
     classes: Sequence[str] | None = None,
+    cache: str | None = None,
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
 
     Faults with one obvious remedy are repaired in a copy, ``output_dir/datasets/NAME.json``, which
-    is registered instead of ``json_file``; every repair is logged. A second call with the same name
-    and files reads and registers them again.
+    is registered instead of ``json_file``; every repair is logged. Of several processes on a
+    machine, one checks. A second call with the same name and files registers them again.
 
     Args:
         name: name for the registration.
@@ -73,6 +65,8 @@ def register_coco(
         classes: the class names of the model, in the order of its outputs. The categories are
             matched with them by name: other ids, another order, or absent classes are repaired in
             the copy. None: the file's own names in the order of their ids.
+        cache: folder that keeps the result of the check, so that the next start with unchanged
+            files takes seconds; default: ``output_dir/datasets/cache``.
 
     Raises:
         ValueError: the files cannot be used; the message lists every fault. Or ``name`` belongs to
@@ -88,10 +82,13 @@ def register_coco(
     json_file, images = coco_file_of(
         *source, name=name, format=format, for_evaluation=for_evaluation, output_dir=output_dir
     )
-    content, report = check_coco(
-        read_coco(json_file),
+    found = checked_file(
+        name,
         json_file,
         images,
+        output_dir=output_dir,
+        cache=cache,
+        classes=classes,
         masks=masks,
         mask_format="bitmask" if makes_bitmaps(crowds, holes) else mask_format,
         for_evaluation=for_evaluation,
@@ -100,15 +97,18 @@ def register_coco(
         crowds=crowds,
         holes=holes,
     )
-    if classes is not None:
-        content = match_classes(content, list(classes), report)
-    report.raise_errors()
-    registered = _file_to_register(content, report, name, json_file, output_dir)
     claim(name, *source)
-    register_coco_instances(name, {}, registered, images)
+    records = Records(images, found.arrays)
+    DatasetCatalog.register(name, lambda: records)
     MetadataCatalog.get(name).set(
-        thing_classes=class_names_of(content),
-        image_files=[os.path.join(images, entry["file_name"]) for entry in content["images"]],
+        evaluator_type="coco",
+        json_file=found.json_file,
+        image_root=images,
+        image_files=records.files(),
+        thing_classes=[class_name for _, class_name in found.categories],
+        thing_dataset_id_to_contiguous_id={
+            key: row for row, (key, _) in enumerate(found.categories)
+        },
     )
 
 
@@ -117,75 +117,17 @@ def makes_bitmaps(crowds: str, holes: str) -> bool:
     return crowds == "objects" or holes == "subtract"
 
 
-def _file_to_register(
-    content: dict, report: Report, name: str, json_file: str, output_dir: str | None
-) -> str:
-    """Return the file itself, or that of the repaired copy, which is written and logged."""
-    if not report.repaired:
-        if report.notes and comm.is_main_process():
-            logging.getLogger(__name__).info(str(report))
-        return json_file
-    if output_dir is None:
-        raise ValueError(
-            f"{report}\nNo copy was written: give its folder as output_dir (datasets.*.output_dir)"
-        )
-    copy = str(_write_repaired(content, name, json_file, output_dir))
-    if comm.is_main_process():
-        logging.getLogger(__name__).warning(f"{report}\nThe copy is {copy}")
-    return copy
-
-
-def read_coco(json_file: str) -> dict:
-    """Read a COCO-format file; raise ValueError unless it has the three lists of the format."""
-    try:
-        content = json.loads(Path(json_file).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"JSON {json_file!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"JSON {json_file!r} is not JSON: {error}") from error
-    absent = [
-        part
-        for part in PARTS
-        if not isinstance(content, dict) or not isinstance(content.get(part), list)
-    ]
-    if absent:
-        raise ValueError(f"JSON {json_file!r} is not COCO-format: no list of {', '.join(absent)}")
-    return content
-
-
 def class_names_in(
     json_file: str, images: str = "", format: str = "auto", for_evaluation: bool = False
 ) -> list[str]:
     """Return the class names that ``register_coco`` would give a dataset, without checking it."""
-    content = coco_content_of(json_file, images, format, for_evaluation)
-    entries = (entry for entry in content["annotations"] if isinstance(entry, dict))
-    used = [entry.get("category_id") for entry in entries]
+    content = coco_source_of(json_file, images, format, for_evaluation)
+    used = (one["category_id"] for one in entries(content, "annotations") if _has_category(one))
     report = Report(json_file)
     categories = check_categories(content["categories"], used, report)
     report.raise_errors()
     return class_names_of({"categories": categories})
 
 
-def _write_repaired(content: dict, name: str, json_file: str, output_dir: str) -> Path:
-    """Write the repaired copy; several processes may do so at once, with equal content.
-
-    Raises:
-        ValueError: a file of the user is in the way.
-    """
-    target = Path(output_dir, "datasets", f"{name}.json")
-    start = f'{{"{MARK}": '
-    if target.exists():
-        with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(start)) != start:
-                raise ValueError(
-                    f"{target} is in the way of the repaired copy of {json_file}: move it, or "
-                    "choose another OUTPUT_DIR (output_dir)"
-                )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(json.dumps({MARK: json_file} | content), encoding="utf-8")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return target
+def _has_category(annotation: object) -> bool:
+    return isinstance(annotation, dict) and "category_id" in annotation

@@ -18,6 +18,8 @@ from swinv2_backbone.d2.data.formats.conversion import (
     format_of,
 )
 from swinv2_backbone.d2.data.formats.dataset import Source
+from swinv2_backbone.d2.data.validation.source import InMemory, open_coco
+from swinv2_backbone.d2.data.validation.source import Source as CocoSource
 
 # The first key of a converted file, which tells our files from those of the user.
 MARK = "converted_from"
@@ -67,16 +69,19 @@ def coco_file_of(
     return str(target), str(converted.images)
 
 
-def coco_content_of(
+def coco_source_of(
     json_file: str, images: str = "", format: str = AUTO, for_evaluation: bool = False
-) -> dict:
-    """Return the content of a dataset of any format, without writing a file.
+) -> CocoSource:
+    """Return a dataset of any format as a COCO file, without writing one.
 
     Raises:
         ValueError: the annotations cannot be read.
     """
     source = _source(json_file, images, for_evaluation)
-    return _converted(source, _format_of(source, format)).content
+    found = _format_of(source, format)
+    if found in LOCATED:
+        return open_coco(str(LOCATED[found](source)[0]))
+    return InMemory(_converted(source, found).content)
 
 
 def _source(json_file: str, images: str, for_evaluation: bool) -> Source:

@@ -24,7 +24,8 @@ from swinv2_backbone.d2.data.loading.formats import (
     UnsupportedImageError,
     kind_of,
 )
-from swinv2_backbone.d2.data.loading.images import Header, image_header, read_image
+from swinv2_backbone.d2.data.loading.headers import Header
+from swinv2_backbone.d2.data.loading.images import image_header, read_image
 from swinv2_backbone.d2.data.loading.tiff import TiffBands
 
 BANDS = "BANDS"  # the value of INPUT.FORMAT, instead of RGB or BGR

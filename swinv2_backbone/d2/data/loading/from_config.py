@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.samplers import RandomSubsetTrainingSampler, RepeatFactorTrainingSampler
 
 from swinv2_backbone.d2.data.loading.loader import MakeSampler, TrainLoader, every_image
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
+from swinv2_backbone.d2.data.loading.selection import get_records
+from swinv2_backbone.d2.data.storage.records import Records
 
 
 def train_loader_from_config(
@@ -17,7 +18,7 @@ def train_loader_from_config(
 ) -> TrainLoader:
     """Build the loader that ``cfg`` describes in DATASETS.TRAIN, DATALOADER, INPUT and SOLVER."""
     node, keypoints = cfg.DATALOADER, cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-    records = get_detection_dataset_dicts(
+    records = get_records(
         cfg.DATASETS.TRAIN,
         filter_empty=node.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
@@ -34,11 +35,11 @@ def train_loader_from_config(
     )
 
 
-def _sampler(cfg: CfgNode, records: list[dict]) -> MakeSampler:
+def _sampler(cfg: CfgNode, records: Sequence[dict]) -> MakeSampler:
     node, size = cfg.DATALOADER, len(records)
     if node.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            records, node.REPEAT_THRESHOLD
+            _classes_of(records), node.REPEAT_THRESHOLD
         )
         return lambda seed: RepeatFactorTrainingSampler(factors, seed=seed)
     if node.SAMPLER_TRAIN == "RandomSubsetTrainingSampler":
@@ -51,3 +52,8 @@ def _sampler(cfg: CfgNode, records: list[dict]) -> MakeSampler:
             "TrainingSampler, RepeatFactorTrainingSampler or RandomSubsetTrainingSampler"
         )
     return every_image(size)
+
+
+def _classes_of(records: Sequence[dict]) -> list[dict]:
+    """Return records of which only the classes of annotations are needed."""
+    return list(records.with_classes_only() if isinstance(records, Records) else records)

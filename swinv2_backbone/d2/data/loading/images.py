@@ -10,7 +10,6 @@ frames the first is read.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from swinv2_backbone.d2.data.loading.formats import RefusedImageError
+from swinv2_backbone.d2.data.loading.headers import Header, plain_header
 from swinv2_backbone.d2.data.loading.opening import damage_named, opened
 from swinv2_backbone.d2.data.loading.orientation import (
     SIDEWAYS,
@@ -32,20 +32,6 @@ from swinv2_backbone.d2.data.loading.tiff_picture import BANDS, RANGE, TiffPictu
 
 # Pillow scales the gray values of images of few bits to 0 ... 255, by these factors.
 SCALES = {"L;2": 85, "L;4": 17}
-
-
-class Header(NamedTuple):
-    """The size of an image by its header.
-
-    Attributes:
-        turned: the stored H and W are exchanged.
-        refused: why :func:`read_image` would refuse it, as far as the header tells, or "".
-    """
-
-    height: int
-    width: int
-    turned: bool
-    refused: str = ""
 
 
 def read_image(path: str | os.PathLike, format: str) -> np.ndarray:
@@ -118,6 +104,8 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 def image_header(path: str | os.PathLike) -> Header:
     """Return the size as :func:`image_size` does, and whether the stored sides are exchanged."""
+    if found := plain_header(path):
+        return found
     with opened(path) as image:
         turned = orientation_of(image) in SIDEWAYS
         width, height = stored_size(image)

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from swinv2_backbone.d2.data.loading.draws import Draw, DrawnImages
 from swinv2_backbone.d2.data.loading.workers import end_workers_at_exit, leave_signals_to_parent
+from swinv2_backbone.d2.data.storage.records import Records
 
 MAX_BROKEN = 0.01  # share of a dataset's images that may be broken
 MakeSampler = Callable[[int], Sampler]  # seed -> an endless stream of this process's images
@@ -64,10 +65,8 @@ class TrainLoader:
         _check(len(records), total_batch_size, max_broken)
         self.total_batch_size = total_batch_size
         self.batch_size = total_batch_size // comm.get_world_size()
-        self.portrait = [
-            aspect_ratio_grouping and record["width"] <= record["height"] for record in records
-        ]
-        self.records = DatasetFromList(list(records), copy=False)
+        self.portrait = _portrait(records) if aspect_ratio_grouping else [False] * len(records)
+        self.records = _in_little_memory(records)
         self.mapper, self.num_workers = mapper, num_workers
         self.own_order = sampler is None
         if sampler is not None:
@@ -176,6 +175,19 @@ def _check(images: int, total_batch_size: int, max_broken: float) -> None:
         raise ValueError(f"max_broken must be in [0, 1), got {max_broken}")
     if not images:
         raise ValueError("there are no images to train on")
+
+
+def _portrait(records: Sequence[dict]) -> list[bool]:
+    """Return which images are at least as high as they are wide."""
+    if isinstance(records, Records):
+        height, width = records.sizes().T
+        return (width <= height).tolist()
+    return [record["width"] <= record["height"] for record in records]
+
+
+def _in_little_memory(records: Sequence[dict]) -> Sequence[dict]:
+    """Serialize a list of records, so that worker processes share its memory."""
+    return records if isinstance(records, Records) else DatasetFromList(list(records), copy=False)
 
 
 def _identity(batch: list) -> list:

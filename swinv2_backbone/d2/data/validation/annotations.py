@@ -109,7 +109,7 @@ class AnnotationChecker:
         crowds: str = "check",
         holes: str = "fill",
     ):
-        self.report, self.images = report, images
+        self.report, self.images, self.categories = report, images, categories
         self.image_ids = KnownIds(images)
         names = list(categories.values())
         unique = {name: key for key, name in categories.items() if names.count(name) == 1}

@@ -25,7 +25,8 @@ def check_categories(entries: list, used: Iterable, report: Report) -> list[dict
 
     Args:
         entries: the list "categories".
-        used: the ``category_id`` of the annotations, as the file has them.
+        used: the ``category_id`` of the annotations, as the file has them; read only if a category
+            may be such a root.
         report: takes the findings.
     """
     kinds = {"id": (int, float, str), "name": str}
@@ -63,8 +64,9 @@ def _root(entries: list[dict], used: Iterable) -> dict | None:
         return None
     root, *others = sorted(entries, key=lambda entry: entry["id"])
     own = root.get("supercategory")
-    above_all = own in (None, "", "none", root["name"]) and all(
-        entry.get("supercategory") == root["name"] for entry in others
-    )
+    if own not in (None, "", "none", root["name"]) or any(
+        entry.get("supercategory") != root["name"] for entry in others
+    ):
+        return None
     unused = all(whole(value) != root["id"] and value != root["name"] for value in used)
-    return root if above_all and unused else None
+    return root if unused else None

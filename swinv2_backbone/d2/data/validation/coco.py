@@ -5,16 +5,17 @@ Detectron2 finds some of these faults hours later, and some never.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from swinv2_backbone.d2.data.validation.annotations import UNKNOWN_IMAGE, AnnotationChecker
 from swinv2_backbone.d2.data.validation.categories import check_categories
-from swinv2_backbone.d2.data.validation.columns import columns_of
+from swinv2_backbone.d2.data.validation.checked import CheckedAnnotations
 from swinv2_backbone.d2.data.validation.crowds import check_crowds
 from swinv2_backbone.d2.data.validation.forms import check_forms
-from swinv2_backbone.d2.data.validation.ids import numbered, without_copies
 from swinv2_backbone.d2.data.validation.images import check_images
 from swinv2_backbone.d2.data.validation.report import Fault, Report
+from swinv2_backbone.d2.data.validation.source import InMemory, Source, entries
 
 NOTHING_TO_LEARN = Fault("no annotation to train on", "add annotations that are not crowds")
 LOST_IMAGES = Fault(
@@ -24,8 +25,49 @@ LOST_IMAGES = Fault(
 )
 
 
+class CheckedCoco(NamedTuple):
+    """A file after the check: usable only if the report has no errors.
+
+    Attributes:
+        images, categories: entries of the lists, repaired.
+        annotations: the annotations, which are repaired while they are read again.
+        report: findings of the check.
+    """
+
+    images: list[dict]
+    categories: list[dict]
+    annotations: CheckedAnnotations
+    report: Report
+
+    def content(self, source: Source) -> Iterator[tuple[str, Any]]:
+        """Yield the keys of the file with their repaired values."""
+        yield from source.values.items()
+        yield from (("images", self.images), ("categories", self.categories))
+        yield "annotations", self.annotations
+
+
 def check_coco(
-    content: dict,
+    content: dict, json_file: str, images_folder: str, **options: Any
+) -> tuple[dict, Report]:
+    """Find the faults of a parsed file, and repair in a copy those with one obvious remedy.
+
+    Args:
+        content: the parsed file: lists under "images", "annotations" and "categories".
+        json_file, images_folder, options: as for :func:`check_source`.
+
+    Returns:
+        The repaired content, usable only if the report has no errors, and the report. ``content``
+        is not changed; it is returned itself if nothing was repaired.
+    """
+    found = check_source(InMemory(content), json_file, images_folder, **options)
+    if not found.report.repaired:
+        return content, found.report
+    lists = {"images": found.images, "categories": found.categories}
+    return content | lists | {"annotations": list(found.annotations)}, found.report
+
+
+def check_source(
+    source: Source,
     json_file: str,
     images_folder: str,
     *,
@@ -36,11 +78,11 @@ def check_coco(
     bands: int | None = None,
     crowds: str = "check",
     holes: str = "fill",
-) -> tuple[dict, Report]:
+) -> CheckedCoco:
     """Find the faults of a file, and repair in a copy those with one obvious remedy.
 
     Args:
-        content: the parsed file: lists under "images", "annotations" and "categories".
+        source: the file.
         json_file: its name, for the report.
         images_folder: the folder that its file names are relative to.
         masks: the model is trained (or evaluated) on masks.
@@ -52,18 +94,13 @@ def check_coco(
             object, which needs ``mask_format`` "bitmask".
         holes: "fill", as in COCO, or "subtract" polygons inside polygons; the latter also needs
             "bitmask".
-
-    Returns:
-        The repaired content, usable only if the report has no errors, and the report. ``content``
-        is not changed; it is returned itself if nothing was repaired.
     """
     report = Report(json_file)
-    entries = content["annotations"]
     images = check_images(
-        content["images"], images_folder, report, outside=images_outside, bands=bands
+        source["images"], images_folder, report, outside=images_outside, bands=bands
     )
-    used = {one.get("category_id") for one in entries if _has_category(one)}
-    categories = check_categories(content["categories"], used, report)
+    used = (one["category_id"] for one in entries(source, "annotations") if _has_category(one))
+    categories = check_categories(source["categories"], used, report)
     names = {entry["id"]: entry["name"] for entry in categories}
     checker = AnnotationChecker(
         report,
@@ -75,18 +112,15 @@ def check_coco(
         crowds=crowds,
         holes=holes,
     )
-    checked = [checker.check(*item) for item in enumerate(entries)]
-    columns = columns_of(entries, checked, checker)
+    checked = CheckedAnnotations(source, checker)
+    columns = checked.set_columns
     check_crowds(report, columns.category, columns.iscrowd, columns.form, names, mode=crowds)
     check_forms(report, columns, masks=masks)
-    kept = [annotation for annotation in checked if annotation is not None]
-    _check_number(kept, len(checked), checker)
-    kept = without_copies(kept, report)
+    _check_number(checked)
+    checked.drop_copies()
     # pycocotools treats an object with id 0 as one that was not detected.
-    kept = numbered(kept, report, lowest=1 if for_evaluation else 0)
-    if not report.repaired:
-        return content, report
-    return content | {"images": images, "annotations": kept, "categories": categories}, report
+    checked.number(lowest=1 if for_evaluation else 0)
+    return CheckedCoco(images, categories, checked, report)
 
 
 def _has_category(annotation: object) -> bool:
@@ -95,15 +129,17 @@ def _has_category(annotation: object) -> bool:
     )
 
 
-def _check_number(kept: list[dict], total: int, checker: AnnotationChecker) -> None:
+def _check_number(checked: CheckedAnnotations) -> None:
     """Report if too few annotations are left, and why."""
-    report = checker.report
+    report, total = checked.checker.report, checked.total
     lost = report.repaired.get(UNKNOWN_IMAGE)
-    if lost and (lost.count == total or lost.count > total / 2 and _consecutive(checker.images)):
+    numbered_anew = _consecutive(checked.checker.images)
+    if lost and (lost.count == total or lost.count > total / 2 and numbered_anew):
         report.errors[LOST_IMAGES] = report.repaired.pop(UNKNOWN_IMAGE)
-    only_crowds = all(annotation.get("iscrowd") for annotation in kept)
-    if not checker.for_evaluation and only_crowds and (not total or not report.errors):
-        report.error(NOTHING_TO_LEARN, f"{len(kept)} of {total} are usable")
+    learns = checked.checker.for_evaluation or checked.has_objects()
+    if not learns and (not total or not report.errors):
+        kept = sum(map(len, checked.parts))
+        report.error(NOTHING_TO_LEARN, f"{kept} of {total} are usable")
 
 
 def _consecutive(images: Mapping) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from swinv2_backbone.d2.data.storage import columns as storage
 from swinv2_backbone.d2.data.validation.annotations import AnnotationChecker
 from swinv2_backbone.d2.data.validation.boxes import is_finite
 from swinv2_backbone.d2.data.validation.crowds import POLYGONS, RLE, UNMASKED
@@ -28,7 +29,7 @@ class Columns(NamedTuple):
         image_size: height and width of the image, (N, 2).
         area: the stated areas, (N,); NaN without one.
         mask_area: the areas of the masks, (N,); NaN without a mask.
-        names: a name for each row, for messages; read for a few rows only.
+        names: the annotations by name.
     """
 
     category: np.ndarray
@@ -42,43 +43,91 @@ class Columns(NamedTuple):
     names: Sequence[str]
 
 
-def columns_of(
-    annotations: Sequence, checked: Sequence[dict | None], checker: AnnotationChecker
-) -> Columns:
-    """Return the columns of a list of annotations.
+class Names(Sequence[str]):
+    """The names of annotations, made when they are asked for.
 
     Args:
-        annotations: the list as the file has it.
-        checked: for each of them the result of ``checker.check``.
-        checker: the checker of the file.
+        number: (N,) places in the file.
+        name: place -> name.
     """
-    rows = [
-        row
-        for annotation, repaired in zip(annotations, checked)
-        if isinstance(annotation, dict) and (row := _row(annotation, repaired, checker))
-    ]
-    category, crowd, form, boxes, mask_boxes, size, area, mask_area, names = (
-        zip(*rows) if rows else [()] * 9
-    )
-    return Columns(
-        np.array(category, np.int64),
-        np.array(crowd, bool),
-        np.array(form, np.int8),
-        np.array(boxes, np.float64).reshape(-1, 4),
-        np.array(mask_boxes, np.float64).reshape(-1, 4),
-        np.array(size, np.float64).reshape(-1, 2),
-        np.array(area, np.float64),
-        np.array(mask_area, np.float64),
-        names,
-    )
+
+    def __init__(self, number: np.ndarray, name: Callable[[int], str]):
+        self.number, self.name = number, name
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __getitem__(self, row):
+        return self.name(int(self.number[row]))
+
+
+class ColumnsBuilder:
+    """Collects the columns of a set, many sound annotations or one other at a time.
+
+    Args:
+        checker: checker of the file.
+        category_ids: category ids by their row in the storage columns.
+        sizes: (M, 2) height and width of the images.
+        name: place of an annotation in the file -> its name.
+    """
+
+    def __init__(
+        self,
+        checker: AnnotationChecker,
+        category_ids: Sequence[int],
+        sizes: np.ndarray,
+        name: Callable[[int], str],
+    ):
+        self.checker, self.name = checker, name
+        self.category_ids, self.sizes = np.array(category_ids, np.int64), sizes
+        self._parts: list[tuple] = []  # number and columns but names
+        self._rows: list[tuple] = []
+
+    def add_sound(self, found: storage.Columns, number: np.ndarray) -> None:
+        """Add sound annotations, with their places (N,) in the file."""
+        if not len(found):
+            return
+        corners = storage.polygon_boxes(found)
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        self._parts.append(
+            (
+                number,
+                self.category_ids[found.category],
+                found.crowd == 1,
+                found.kind,
+                found.box,
+                boxes,
+                self.sizes[found.image],
+                found.area,
+                storage.polygon_areas(found),
+            )
+        )
+
+    def add(self, number: int, annotation: object, repaired: dict | None) -> None:
+        """Add an annotation as the file has it, with the result of ``checker.check``."""
+        if isinstance(annotation, dict) and (row := _row(annotation, repaired, self.checker)):
+            self._rows.append((number, *row))
+
+    def finish(self) -> Columns:
+        """Return the columns of all annotations added so far, in the order of the file."""
+        rows = [np.array(column) for column in zip(*self._rows)]
+        parts = [*self._parts, *([tuple(rows)] if rows else [])]
+        if not parts:
+            one, two, four = np.zeros(0), np.zeros((0, 2)), np.zeros((0, 4))
+            none = np.zeros(0, np.int64)
+            return Columns(none, one == 1, none, four, four, two, one, one, [])
+        number, *columns = (np.concatenate(column) for column in zip(*parts))
+        order = np.argsort(number)
+        return Columns(*(column[order] for column in columns), Names(number[order], self.name))
 
 
 def _row(annotation: dict, repaired: dict | None, checker: AnnotationChecker) -> tuple | None:
-    image = checker.images.get(checker.image_ids.find(annotation.get("image_id")))  # type: ignore[arg-type]
+    """Return category, iscrowd, form, box, box of the mask, image size, area, area of the mask."""
+    image = checker.images.get(checker.image_ids.find(annotation.get("image_id")))  # type: ignore[arg-type]  # None is no id
     box = annotation.get("bbox") or (repaired or {}).get("bbox")
     if image is None or not (image["height"] and image["width"]):
         return None
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_fits, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
         return None
     size = (image["height"], image["width"])
     mask = _usable_mask((repaired or annotation).get("segmentation"), size)
@@ -89,18 +138,12 @@ def _row(annotation: dict, repaired: dict | None, checker: AnnotationChecker) ->
         -1 if category is None else category,
         annotation.get("iscrowd") in (1, True),
         form,
-        box,
+        list(map(float, box)),
         mask_box(mask) if mask else [np.nan] * 4,
         size,
-        area if _fits(area) else np.nan,
+        float(area) if is_finite(area) else np.nan,
         _enclosed(mask) if mask else np.nan,
-        f"annotation {annotation.get('id')!r:.20} in {image['file_name']}",
     )
-
-
-def _fits(value: object) -> bool:
-    """Return True for a finite number that a float64 can hold."""
-    return is_finite(value) and abs(value) < 1e300
 
 
 def _usable_mask(segmentation: object, size: tuple[int, int]) -> dict | list | None:

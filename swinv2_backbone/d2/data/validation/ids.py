@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
@@ -74,41 +74,47 @@ class KnownIds:
         return self.names.get(value) if isinstance(value, str) else None
 
 
-def without_copies(annotations: list[dict], report: Report) -> list[dict]:
-    """Drop annotations that equal an earlier one in everything but the id."""
-    groups: dict[tuple, list[int]] = {}
-    for position, one in enumerate(annotations):
-        key = (one["image_id"], one["category_id"], *one["bbox"])
-        groups.setdefault(key, []).append(position)
-    dropped: set[int] = set()
-    for positions in groups.values():
-        seen: list[dict] = []
-        for position in positions if len(positions) > 1 else ():
-            rest = annotations[position] | {"id": None}
-            if rest in seen:
-                dropped.add(position)
-                example = f"annotation {annotations[position].get('id')!r:.20}"
-                report.repair(COPY, f"{example} (image_id {rest['image_id']})")
-            seen.append(rest)
-    if not dropped:
-        return annotations
-    return [one for position, one in enumerate(annotations) if position not in dropped]
+def copies_among(annotations: Mapping[int, dict], report: Report) -> list[int]:
+    """Return the places of annotations that equal an earlier one in everything but the id.
+
+    Args:
+        annotations: annotations by place, in ascending order.
+        report: takes the repairs.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    dropped = []
+    for place, annotation in annotations.items():
+        key = (annotation["image_id"], annotation["category_id"], *annotation["bbox"])
+        earlier, rest = groups.setdefault(key, []), annotation | {"id": None}
+        if rest in earlier:
+            dropped.append(place)
+            example = f"annotation {annotation.get('id')!r:.20}"
+            report.repair(COPY, f"{example} (image_id {rest['image_id']})")
+        earlier.append(rest)
+    return dropped
 
 
-def numbered(annotations: list[dict], report: Report, *, lowest: int) -> list[dict]:
-    """Give annotations unique integer ids of at least ``lowest``; valid ids are kept."""
-    seen: set[int] = set()
+def new_ids(
+    places: Sequence[int], ids: Sequence[object], report: Report, *, lowest: int
+) -> dict[int, int]:
+    """Return new ids, by place, for annotations whose id is not a unique integer.
+
+    Args:
+        places: places of the annotations.
+        ids: ids by place.
+        report: takes the repairs.
+        lowest: least valid id.
+    """
+    seen: set[object] = set()
     replaced = []
-    for position, annotation in enumerate(annotations):
-        number = annotation.get("id")
+    for place in places:
+        number = ids[place]
         if isinstance(number, int) and number >= lowest and number not in seen:
             seen.add(number)
         else:
-            replaced.append(position)
-    if not replaced:
-        return annotations
-    result, following = list(annotations), max(seen, default=0) + 1
-    for number, position in enumerate(replaced, following):
-        report.repair(NEW_ID, f"{annotations[position].get('id')!r:.20} (now {number})")
-        result[position] = annotations[position] | {"id": number}
+            replaced.append(place)
+    following = max(seen, default=0) + 1  # type: ignore[type-var, operator]  # all are integers
+    result = dict(zip(replaced, range(following, following + len(replaced))))
+    for place, number in result.items():
+        report.repair(NEW_ID, f"{ids[place]!r:.20} (now {number})")
     return result

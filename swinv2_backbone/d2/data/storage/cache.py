@@ -1,0 +1,126 @@
+"""The result of a check, kept in a folder so that the next start need not repeat it.
+
+An entry holds arrays and a JSON file, never code. It is used only if the annotation file has the
+same digest, every image file the same size and modification time, and the entry itself is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.data.storage.records import load_arrays, save_arrays
+
+VERSION = 1  # of the checks and of this format: entries of other versions are made anew
+ENTRY = "entry.json"
+BLOCK = 1 << 22
+GONE = (-1, -1)  # the stamp of a file that does not exist
+
+logger = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """What is kept: arrays, and values that JSON can hold."""
+
+    arrays: dict[str, np.ndarray]
+    values: dict[str, Any]
+
+
+class Cache:
+    """One entry of a cache folder.
+
+    Args:
+        folder: the cache folder; it is made when the first entry is saved.
+        source: file that was checked.
+        options: everything else that the result depends on; JSON can hold it.
+    """
+
+    def __init__(self, folder: str | Path, source: str | Path, options: Mapping[str, Any]):
+        self.source = Path(source)
+        place = json.dumps([VERSION, str(self.source.resolve()), options], sort_keys=True)
+        name = f"{self.source.stem}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        self.entry = Path(folder, name)
+
+    def load(self, images: str | Path) -> Entry | None:
+        """Return the entry; None if there is none, it is damaged, or files have changed.
+
+        Args:
+            images: folder of the image files, whose names are an array of the entry.
+        """
+        try:
+            values = json.loads((self.entry / ENTRY).read_text(encoding="utf-8"))
+            if values["source"] != digest(self.source):
+                return None
+            if values["arrays"] != _digests(self.entry):
+                logger.warning(f"{self.entry} is damaged and will be made anew")
+                return None
+            arrays = load_arrays(self.entry)
+            names = _names(arrays)
+            if not np.array_equal(stamps(images, names), arrays["stamps"]):
+                return None
+        except (OSError, ValueError, KeyError):
+            return None
+        return Entry(arrays, values["values"])
+
+    def save(self, entry: Entry) -> bool:
+        """Save an entry; return False, and say so, if that is not possible.
+
+        ``entry.arrays`` has the ``stamps`` of the image files from before they were checked.
+        """
+        unfinished = self.entry.with_name(f"{self.entry.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            unfinished.mkdir(parents=True)
+            save_arrays(entry.arrays, unfinished)
+            content = {"source": digest(self.source), "arrays": _digests(unfinished)}
+            write_text(unfinished / ENTRY, json.dumps(content | {"values": entry.values}))
+            shutil.rmtree(self.entry, ignore_errors=True)
+            os.rename(unfinished, self.entry)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if (self.entry / ENTRY).is_file():  # another process was faster
+                return True
+            logger.warning(f"the result of the check cannot be kept in {self.entry}: {error}")
+            return False
+        return True
+
+
+def digest(path: Path) -> str:
+    """Return the BLAKE2b digest of a file."""
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def stamps(folder: str | Path, names: list[str]) -> np.ndarray:
+    """Return (len(names), 2) sizes and modification times in nanoseconds of files; -1 if absent."""
+    found = np.full((len(names), 2), GONE, np.int64)
+    for row, name in enumerate(names):
+        try:
+            status = os.stat(os.path.join(folder, name))
+        except OSError:
+            continue
+        found[row] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def _digests(entry: Path) -> dict[str, str]:
+    return {path.name: digest(path) for path in sorted(entry.glob("*.npy"))}
+
+
+def _names(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    text, ends = arrays["name_text"].tobytes(), arrays["name_end"].tolist()
+    return [
+        text[start:end].decode("utf-8", "surrogatepass") for start, end in zip([0, *ends], ends)
+    ]
