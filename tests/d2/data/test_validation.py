@@ -143,7 +143,7 @@ def test_no_file_outside_the_folder_is_read_unless_allowed(check, name, monkeypa
     images = [IMAGES[0], IMAGES[1] | {"file_name": name}]
     looked_at = []
     monkeypatch.setattr(
-        coco_images, "image_header", lambda p: looked_at.append(str(p)) or IMAGES_HEADER
+        coco_images, "header_of", lambda p, _: looked_at.append(str(p)) or IMAGES_HEADER
     )
     _, report = check(images=images)
     assert list(report.errors) == [coco_images.OUTSIDE]
