@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import detectron2.data.transforms as T
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import (
     DatasetMapperTTA,
@@ -16,7 +18,23 @@ from fvcore.transforms import HFlipTransform
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from swinv2_backbone.d2.data.loading.resizing import transformed
+
 SUPPORTED = "GeneralizedRCNN (boxes and masks) and SemanticSegmentor"
+
+
+class Versions(DatasetMapperTTA):
+    """Detectron2's versions of an image, of which those of bands are resized as in training."""
+
+    def __call__(self, dataset_dict: dict) -> list[dict]:
+        versions = super().__call__(dataset_dict)
+        if dataset_dict["image"].is_floating_point():
+            pixels = dataset_dict["image"].permute(1, 2, 0).numpy()
+            for version in versions:
+                _, *transforms = version["transforms"].transforms  # the first makes the image
+                resized = transformed(T.TransformList(transforms), pixels)
+                version["image"] = torch.from_numpy(resized.transpose(2, 0, 1).copy())
+        return versions
 
 
 class SemanticSegmentorWithTTA(nn.Module):
@@ -34,7 +52,7 @@ class SemanticSegmentorWithTTA(nn.Module):
     ):
         super().__init__()
         self.model = model
-        self.versions = DatasetMapperTTA(min_sizes, max_size, flip)
+        self.versions = Versions(min_sizes, max_size, flip)
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """Return ``sem_seg`` (K, height, width) of each image, as ``SemanticSegmentor`` does."""
@@ -71,7 +89,7 @@ def with_augmentation(
         raise ValueError(
             f"test-time augmentation (TEST.AUG) is for {SUPPORTED}, not for {type(model).__name__}"
         )
-    mapper = DatasetMapperTTA(min_sizes, max_size, flip)
+    mapper = Versions(min_sizes, max_size, flip)
     return GeneralizedRCNNWithTTA(_settings_of(model), model, mapper)
 
 

@@ -24,6 +24,7 @@ from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import class_names
 from swinv2_backbone.d2.data.loading.bands import BANDS, as_picture, read_bands
 from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.d2.data.loading.resizing import transformed
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.prepare import register_datasets
 from swinv2_backbone.d2.engine.training import factories_of
@@ -71,9 +72,11 @@ class Predictor:
                 "(MODEL.PIXEL_MEAN, pixel_mean)"
             )
         pixels = image[:, :, ::-1] if self.image_format == "RGB" else image
+        resize = self.resize.get_transform(pixels)
         if self.image_format == BANDS:
-            pixels = pixels.astype(np.float32)  # before it is resized, as in training
-        pixels = self.resize.get_transform(pixels).apply_image(pixels)
+            pixels = transformed(resize, pixels.astype(np.float32))
+        else:
+            pixels = resize.apply_image(pixels)
         tensor = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
         output = self.model([{"image": tensor, "height": height, "width": width}])[0]
         instances, labels, panoptic = None, None, None

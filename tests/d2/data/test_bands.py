@@ -16,7 +16,7 @@ from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.data.loading.bands import as_picture, bands_header, read_bands
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.data.validation.coco import check_coco
-from swinv2_backbone.d2.data.validation.images import OTHER_SIZE, REFUSED, UNREADABLE
+from swinv2_backbone.d2.data.validation.images import OTHER_SIZE, REFUSED, UNSUPPORTED
 from swinv2_backbone.d2.data.validation.semantic import check_semantic
 
 H, W, N = 20, 30, 9
@@ -181,6 +181,23 @@ def test_every_augmentation_moves_all_bands_and_the_objects_alike(opts, record):
             assert columns.min() > 3.5 and columns.max() < 15.5
 
 
+@pytest.mark.parametrize("side", [31, 64, 300])
+def test_colors_as_bands_are_resized_like_an_rgb_image(side, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    record = {"file_name": str(tmp_path / "a.tif"), "height": 120, "width": 150}
+    one, other = (
+        DatasetMapper(
+            is_train=False,
+            augmentations=[T.ResizeShortestEdge(side), T.RandomFlip(1.0)],
+            image_format=image_format,
+        )(record)["image"]
+        for image_format in ("RGB", "BANDS")
+    )
+    assert one.dtype == torch.uint8 and other.dtype == torch.float32
+    torch.testing.assert_close(other, one.float(), atol=1.01, rtol=0)  # Pillow rounds twice
+
+
 def test_a_mapper_refuses_another_number_of_bands(record):
     mapper = DatasetMapper(
         is_train=False, augmentations=[T.NoOpTransform()], image_format="BANDS", bands=4
@@ -222,7 +239,7 @@ def test_a_dataset_is_checked_for_its_number_of_bands(name, tmp_path):
     content = coco(name)
     assert errors(content, tmp_path, N) == []
     assert errors(content, tmp_path, 4) == [REFUSED]
-    assert errors(content, tmp_path, None) in ([REFUSED], [UNREADABLE])  # RGB
+    assert errors(content, tmp_path, None) in ([REFUSED], [UNSUPPORTED])  # RGB
     assert errors(coco(name, (W, H)), tmp_path, N) == [OTHER_SIZE]
 
 

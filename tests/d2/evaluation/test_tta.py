@@ -7,7 +7,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.evaluation.tta import SemanticSegmentorWithTTA, with_augmentation
+from swinv2_backbone.d2.evaluation.tta import (
+    SemanticSegmentorWithTTA,
+    Versions,
+    with_augmentation,
+)
 
 BACKBONE = [
     *("MODEL.DEVICE", "cpu", "MODEL.SWINV2.EMBED_DIM", "16", "MODEL.SWINV2.WINDOW_SIZE", "4"),
@@ -118,3 +122,13 @@ def test_models_without_augmentation_are_refused_before_any_work(architecture):
             with_augmentation(
                 build(*opts, "MODEL.RETINANET.IN_FEATURES", "['p2', 'p3']"), (64,), 100, False
             )
+
+
+def test_versions_of_bands_are_resized_as_those_of_colors():
+    image = torch.randint(0, 256, (3, 120, 150), dtype=torch.uint8)
+    colors, bands = (
+        Versions((31, 300), 1000, flip=True)({"image": one, "height": 120, "width": 150})
+        for one in (image, image.float())
+    )
+    for one, other in zip(colors, bands, strict=True):
+        torch.testing.assert_close(other["image"], one["image"].float(), atol=1.01, rtol=0)

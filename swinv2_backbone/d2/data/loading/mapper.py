@@ -14,8 +14,9 @@ from detectron2.data import detection_utils
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
-from swinv2_backbone.d2.data.loading.bands import bands_of, read_pixels
+from swinv2_backbone.d2.data.loading.bands import BANDS, bands_of, read_pixels
 from swinv2_backbone.d2.data.loading.images import read_labels
+from swinv2_backbone.d2.data.loading.resizing import BandsInput
 
 
 class DatasetMapper(data.DatasetMapper):
@@ -83,7 +84,8 @@ class DatasetMapper(data.DatasetMapper):
         image = read_pixels(record["file_name"], self.image_format, self.bands)
         detection_utils.check_image_size(record, image)
         labels = record.pop("sem_seg_file_name", None)
-        inputs = T.AugInput(image, sem_seg=None if labels is None else _labels(labels))
+        kind = BandsInput if self.image_format == BANDS else T.AugInput
+        inputs = kind(image, sem_seg=None if labels is None else _labels(labels))
         transforms = self.augmentations(inputs)
         size = inputs.image.shape[:2]
         record["image"] = _tensor(inputs.image.transpose(2, 0, 1))
