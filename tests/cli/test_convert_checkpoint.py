@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from scripts import ROOT
 from transformers import AutoModelForImageClassification
 
-from swinv2_backbone import SwinV2, Variant, build_classifier, load_checkpoint
+from swinv2_backbone import SwinV2, Variant, load_checkpoint
 from swinv2_backbone.checkpoints.read import read_checkpoint
 from swinv2_backbone.d2 import add_swinv2_config
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
@@ -70,7 +70,7 @@ def test_the_report_is_printed_and_the_result_checked(source, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pth", marks=pytest.mark.slow)])
 def test_timm_reads_it(suffix, source, state, tmp_path):
     path = tmp_path / f"x{suffix}"
     converted(source, path, "--to", "timm", "--check")
@@ -94,13 +94,13 @@ def test_hugging_face_reads_it(source, state, tmp_path):
 
 @torch.no_grad()
 def test_hugging_face_reads_models_of_several_windows(tmp_path):
-    name = "swinv2_base_window12to16_192to256"
-    state = native_state(name)
-    source = published(state, name, "microsoft", tmp_path)
+    """Windows of 8 and 4 tokens, with biases of 6 and 3."""
+    state = native_state(SMALL)
+    source = published(state, SMALL, "microsoft", tmp_path)
     converted(source, tmp_path / "folder", "--to", "huggingface")
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "folder").eval()
-    images = pictures(1, 3, 256, 256)
-    assert (model(images).logits - filled_classifier(state, name)(images)).abs().max() < 1e-5
+    images = pictures(1, 3, SMALL.image_size, SMALL.image_size)
+    assert (model(images).logits - filled_classifier(state, SMALL)(images)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("to", ["microsoft", "mmpretrain"])
@@ -133,7 +133,7 @@ def test_torchvisions_keys_and_buffers_are_written(source, state, tmp_path):
     ("builder", "place"),
     [
         ("build_swinv2_fpn_backbone", "backbone.bottom_up.swinv2."),
-        ("build_swinv2_backbone", "backbone.swinv2."),
+        pytest.param("build_swinv2_backbone", "backbone.swinv2.", marks=pytest.mark.slow),
     ],
 )
 def test_detectron2s_own_checkpointer_reads_it(builder, place, source, state, tmp_path):
@@ -159,18 +159,14 @@ def test_detectron2s_own_checkpointer_reads_it(builder, place, source, state, tm
 
 def test_the_backbone_of_a_detector_goes_back_to_timm(tmp_path):
     """A file of ours that was tuned at another window keeps its pretrained windows."""
-    bottom_up = SwinV2(
-        96, (2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=16, pretrained_window_sizes=8
-    )
+    size = {"embed_dim": 32, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8)}
+    bottom_up = SwinV2(**size, window_size=16, pretrained_window_sizes=8)
     detector = torch.nn.ModuleDict({"backbone": torch.nn.ModuleDict({"bottom_up": bottom_up})})
     Checkpointer(detector, str(tmp_path)).save("model_final")
     text = converted(tmp_path / "model_final.pth", tmp_path / "t.safetensors", "--to", "timm")
     assert "8, 8, 8, 8 per stage, from our notes" in text
     assert "left out    norms.res2.weight" in text
-    report = load_checkpoint(
-        SwinV2(96, (2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=12),
-        tmp_path / "t.safetensors",
-    )
+    report = load_checkpoint(SwinV2(**size, window_size=12), tmp_path / "t.safetensors")
     assert report.pretrained_windows.sizes == ((8, 8),) * 4
 
 
@@ -198,7 +194,9 @@ def test_wrong_pretrained_windows_are_overridden(state, tmp_path):
     assert "notes" in found.source
 
 
-def test_results_are_not_overwritten_unless_asked(source, tmp_path):
+def test_results_are_not_overwritten_unless_asked(tmp_path):
+    state = native_state(SMALL)
+    source = published(state, SMALL, "mmpretrain", tmp_path)
     target = tmp_path / "x.pth"
     target.write_text("precious")
     result = convert(source, target)
@@ -209,7 +207,7 @@ def test_results_are_not_overwritten_unless_asked(source, tmp_path):
     assert "config.json exists" in result.error
     assert not (tmp_path / "model.safetensors").exists()
     converted(source, target, "--overwrite")
-    assert build_classifier(TINY, weights=target)
+    assert_equal(read_checkpoint(target).tensors, headless(state))
 
 
 def test_models_that_hugging_face_does_not_support_are_refused(tmp_path):
