@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from detectron2 import data
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -59,6 +60,11 @@ def _check_colors(plan: TrainingPlan) -> Iterator[str]:
             f"{plan.key('model.pixel_mean')} has {count} numbers: for images of {count} bands, set "
             f"{plan.setting(key, BANDS)}"
         )
+    if given and node.image_format.upper() in (*COLORS, BANDS) and node.image_format not in COLORS:
+        yield (
+            f"{plan.key(key)} must be in capitals, {node.image_format.upper()}, got "
+            f"{node.image_format!r}"
+        )
     if node.display_bands:
         yield f"{plan.key('augmentation.display_bands')} needs {plan.setting(key, BANDS)}"
 
@@ -87,6 +93,11 @@ def _check_mappers(plan: TrainingPlan, count: int) -> Iterator[str]:
     """Compare the mappers of a LazyConfig with the model."""
     for split in ("train", "test"):
         mapper, path = _mapper(plan.config, split), f"dataloader.{split}.mapper"
+        if mapper and _target(mapper) is data.DatasetMapper:
+            yield (
+                f"{path} is Detectron2's DatasetMapper, which cannot read bands: take "
+                "swinv2_backbone.d2.DatasetMapper"
+            )
         if mapper.get("image_format", BANDS) != BANDS:
             yield (
                 f"{path}.image_format is {mapper.image_format!r}, but that of training is {BANDS!r}"

@@ -235,6 +235,10 @@ def test_a_lazy_config_trains_evaluates_and_predicts_on_bands(lazy, data, tmp_pa
         ("train.display_bands=[9,0,1]", "train.display_bands (9, 0, 1) has 9"),
         ("model.pixel_std=[1,1,1]", "model.pixel_mean has 9 numbers, but model.pixel_std has 3"),
         ("model.vis_period=10", "model.vis_period=0"),
+        (
+            "dataloader.test.mapper._target_=detectron2.data.DatasetMapper",
+            "dataloader.test.mapper is Detectron2's DatasetMapper",
+        ),
     ],
 )
 def test_contradictions_of_a_lazy_config_are_named_by_its_keys(change, words, lazy):
@@ -246,6 +250,7 @@ def test_contradictions_of_a_lazy_config_are_named_by_its_keys(change, words, la
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
+        (["INPUT.FORMAT", "bands"], "INPUT.FORMAT must be in capitals, BANDS"),
         (["INPUT.FORMAT", "RGB"], "INPUT.FORMAT RGB has 3 channels, but MODEL.PIXEL_MEAN has 9"),
         (["INPUT.DISPLAY_BANDS", "(0, 1, 9)"], "INPUT.DISPLAY_BANDS (0, 1, 9) has 9, but the 9"),
         (["INPUT.DISPLAY_BANDS", "(0, 1)"], "INPUT.DISPLAY_BANDS must be"),

@@ -20,6 +20,10 @@ FILTERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bic
 class BandsInput(T.AugInput):
     """An image of bands, and perhaps labels, for augmentations to transform."""
 
+    image: np.ndarray
+    boxes: np.ndarray | None
+    sem_seg: np.ndarray | None
+
     def transform(self, tfm: T.Transform) -> None:
         self.image = transformed(tfm, self.image)
         if self.boxes is not None:
