@@ -8,6 +8,8 @@ Legend: images are (H, W, n) float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import detectron2.data.transforms as T
 import numpy as np
 import torch
@@ -21,8 +23,8 @@ class BandsInput(T.AugInput):
     """An image of bands, and perhaps labels, for augmentations to transform."""
 
     image: np.ndarray
-    boxes: np.ndarray | None
-    sem_seg: np.ndarray | None
+    boxes: Any  # an array or None, as the labels
+    sem_seg: Any
 
     def transform(self, tfm: T.Transform) -> None:
         self.image = transformed(tfm, self.image)
