@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import failing_training
 import pytest
 import small_training
 import torch
@@ -19,7 +21,9 @@ from scripts import CONFIGS, ROOT
 from small_configs import SMALL
 from small_training import config, train
 
+from swinv2_backbone.cli import train_net
 from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
+from swinv2_backbone.d2.engine.launch import _free_port, launch
 from swinv2_backbone.d2.engine.signals import SIGNALS, TIME_IS_UP, StopRequest, exit_code
 
 FOREVER = 1_000_000
@@ -173,6 +177,17 @@ def begin(command: list[str], log: Path) -> subprocess.Popen:
         )
 
 
+def forked(command: list[str], log: Path, **environment: str) -> multiprocessing.Process:
+    """Run the tool in a process that need not import anything."""
+
+    def run_tool() -> None:
+        os.environ.update(environment)
+        sys.argv = command
+        train_net.run()
+
+    return start(run_tool, log=log)
+
+
 STARTS = {
     "one": ([sys.executable], []),
     "two": ([sys.executable], ["--num-gpus", "2"]),
@@ -205,8 +220,9 @@ def test_a_signal_stops_the_tool_and_it_resumes(kind, number, opts, tmp_path):
     (iteration,) = set(re.findall(r"SIGTERM: stopped after iteration (\d+)", text))
     assert (output / "last_checkpoint").read_text() == f"model_{int(iteration):07d}.pth"
     last = int(iteration) + 3
-    process = begin([*python, *command(opts, output, "--resume", *flags, iterations=last)], log)
-    assert process.wait(120) == 0, log.read_text()[-3000:]
+    process = forked(command(opts, output, "--resume", iterations=last), log)
+    process.join(60)
+    assert process.exitcode == 0, log.read_text()[-3000:]
     assert f"Starting training from iteration {last - 2}" in log.read_text()
     assert (output / "last_checkpoint").read_text() == "model_final.pth"
 
@@ -230,42 +246,30 @@ def test_several_machines_train_together(opts, tmp_path):
     assert "World size: 4" in (tmp_path / "log0.txt").read_text()
 
 
-FAILS = """
-import sys
-import torch.distributed as dist
-from swinv2_backbone.cli import train_net
-from swinv2_backbone.d2.engine import step
-from swinv2_backbone.d2.engine.launch import launch
-
-def main(args):
-    original = step.TrainingStep.run_step
-    def run_step(self):
-        if dist.get_rank() == 1 and self.iter == 3:
-            raise OSError("a disk of one machine failed")
-        original(self)
-    step.TrainingStep.run_step = run_step
-    train_net.main(args)
-
-if __name__ == "__main__":
-    launch(main, train_net.parser().parse_args(sys.argv[1:]))
-"""
-
-
 def test_a_failing_process_ends_the_others(opts, tmp_path):
-    script, log = tmp_path / "fails.py", tmp_path / "log.txt"
-    script.write_text(FAILS)
+    log = tmp_path / "log.txt"
     _, *flags = command(opts, tmp_path / "run", "--num-gpus", "2")
-    process = begin([sys.executable, str(script), *flags], log)
-    assert process.wait(120) == 1
-    assert "a disk of one machine failed" in log.read_text()
-    others = subprocess.run(["pgrep", "-f", str(script)], capture_output=True).stdout
-    assert not others
+    process = start(launch, failing_training.main, train_net.parser().parse_args(flags), log=log)
+    process.join(120)
+    text = log.read_text()
+    assert process.exitcode == 1, text
+    assert "a disk of one machine failed" in text
+    pids = re.findall(r"trains in process (\d+)", text)
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_an_error_of_the_user_is_one_line_in_several_processes(opts, tmp_path):
-    log = tmp_path / "log.txt"
-    line = command(opts, tmp_path / "run", "--num-gpus", "2")
-    process = begin([sys.executable, *line, "SOLVER.IMS_PER_BATCH", "3"], log)
-    assert process.wait(120) == 1
-    assert "ValueError: the 2 processes must have equally many of the 3 images" in log.read_text()
-    assert "Traceback" not in log.read_text()
+    line = [*command(opts, tmp_path / "run"), "SOLVER.IMS_PER_BATCH", "3"]
+    logs = [tmp_path / f"log{rank}.txt" for rank in range(2)]
+    common = {"TORCHELASTIC_RUN_ID": "tests", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    running = [
+        forked(line, log, RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        for rank, log in enumerate(logs)
+    ]
+    for process, log in zip(running, logs):
+        process.join(60)
+        assert process.exitcode == 1
+        text = log.read_text()
+        assert "ValueError: the 2 processes must have equally many of the 3 images" in text
+        assert "Traceback" not in text
