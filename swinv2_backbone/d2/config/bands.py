@@ -1,4 +1,4 @@
-"""The number of channels or bands of the images: rules between the options that must agree on it."""
+"""The number of channels or bands of the images: rules between the options that state it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ OPTIONS = [
 
 
 def number_of_bands(plan: TrainingPlan) -> int | None:
-    """Return the number of bands that images must have; None for RGB and BGR."""
-    return bands_of(plan.augmentation.image_format, plan.model.pixel_mean)
+    """Return the number of bands that images must have; None for RGB and BGR, or if unknown."""
+    known = _states_mean(plan)
+    return bands_of(plan.augmentation.image_format, plan.model.pixel_mean) if known else None
 
 
 def check_bands(plan: TrainingPlan) -> Iterator[str]:
     """Yield a message for each setting that contradicts the number of bands."""
+    if not _states_mean(plan):  # a model of someone else, which need not have one
+        return
     mean, std = plan.model.pixel_mean, plan.model.pixel_std
     if len(mean) != len(std):
         yield (
@@ -43,8 +46,8 @@ def check_bands(plan: TrainingPlan) -> Iterator[str]:
         found, key = plan.backbone.in_channels, plan.key("backbone.in_channels")
         if found != len(mean):
             yield (
-                f"{key} is {found}, but {plan.key('model.pixel_mean')} has {len(mean)} numbers: set "
-                f"{plan.setting('backbone.in_channels', len(mean))}"
+                f"{key} is {found}, but {plan.key('model.pixel_mean')} has {len(mean)} numbers: "
+                f"set {plan.setting('backbone.in_channels', len(mean))}"
             )
     rule = _check_bands if plan.augmentation.image_format == BANDS else _check_colors
     yield from rule(plan)
@@ -77,7 +80,10 @@ def _check_bands(plan: TrainingPlan) -> Iterator[str]:
         if plan.dialect is Dialect.LAZY:
             remedy = "remove ColorAugmentation from dataloader.train.mapper.augmentations"
         yield f"{setting} has no colors to augment: {remedy}"
-    if absent := [band for band in node.display_bands if band >= count]:
+    if len(node.display_bands) > 3:
+        key = plan.key("augmentation.display_bands")
+        yield f"{key} must be three bands, got {node.display_bands!r}"
+    elif absent := [band for band in node.display_bands if band >= count]:
         yield (
             f"{plan.key('augmentation.display_bands')} {node.display_bands} has {absent[0]}, but "
             f"the {count} bands of {plan.key('model.pixel_mean')} are counted from 0 to {count - 1}"
@@ -136,6 +142,12 @@ def _target(call: DictConfig) -> Any:
         return get_object(target) if isinstance(target, str) else target
     except (HydraException, ImportError, ValueError):  # the call itself will raise
         return None
+
+
+def _states_mean(plan: TrainingPlan) -> bool:
+    """Return True if the config has a mean and a standard deviation."""
+    model = plan.config.model if plan.dialect is Dialect.LAZY else {}
+    return plan.dialect is Dialect.YACS or ("pixel_mean" in model and "pixel_std" in model)
 
 
 def _mapper(config: DictConfig, split: str) -> Any:

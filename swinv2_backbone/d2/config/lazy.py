@@ -201,8 +201,9 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
     faults = [*unreadable, *_unknown_arguments(config)]
     for read in (_model, _optimizer, schedule, clipping, augmentation, _data):
         values.update(read(config, faults))
-    mean = values["model.pixel_mean"]
-    bands = bands_of(values["augmentation.image_format"], mean if isinstance(mean, tuple) else ())
+    mean = values["model.pixel_mean"] if "pixel_mean" in config.model else None
+    known = isinstance(mean, tuple)
+    bands = bands_of(values["augmentation.image_format"], mean) if known else None
     return TrainingPlan(
         **sections_from(values),
         dialect=Dialect.LAZY,

@@ -15,8 +15,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from scripts import CONFIGS, tool
 from small_configs import SMALL
 
-from swinv2_backbone.d2 import load_plan, load_predictor, prepare
-from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2 import (
+    load_lazy_config,
+    load_plan,
+    load_predictor,
+    plan_from_lazy,
+    prepare,
+)
+from swinv2_backbone.d2.config.bands import number_of_bands
+from swinv2_backbone.d2.config.rules import ConfigError, validate
 
 N, SIDE, SEEN = 9, 64, 7
 MEAN = [1000.0 * (band + 1) for band in range(N)]
@@ -247,6 +254,15 @@ def test_contradictions_of_a_lazy_config_are_named_by_its_keys(change, words, la
     assert words in str(error.value) and "MODEL." not in str(error.value)
 
 
+def test_a_model_without_a_mean_may_take_any_number_of_bands(lazy):
+    cfg = load_lazy_config(str(lazy), TINY)
+    del cfg.model.pixel_mean
+    prepare(plan_from_lazy(load_lazy_config(str(lazy), TINY)))  # registers the datasets
+    plan = validate(plan_from_lazy(cfg))
+    assert number_of_bands(plan) is None
+    assert plan.factories.train_loader().mapper.bands is None
+
+
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
@@ -254,6 +270,7 @@ def test_contradictions_of_a_lazy_config_are_named_by_its_keys(change, words, la
         (["INPUT.FORMAT", "RGB"], "INPUT.FORMAT RGB has 3 channels, but MODEL.PIXEL_MEAN has 9"),
         (["INPUT.DISPLAY_BANDS", "(0, 1, 9)"], "INPUT.DISPLAY_BANDS (0, 1, 9) has 9, but the 9"),
         (["INPUT.DISPLAY_BANDS", "(0, 1)"], "INPUT.DISPLAY_BANDS must be"),
+        (["INPUT.DISPLAY_BANDS", "(0, 1, 2, 3)"], "INPUT.DISPLAY_BANDS must be three bands"),
         (["INPUT.COLOR_AUG_SSD", "True"], "set INPUT.COLOR_AUG_SSD False"),
         (["MODEL.PIXEL_STD", "[1.0]"], "but MODEL.PIXEL_STD has 1: give both"),
         (["MODEL.PIXEL_STD", str([0.0] * N)], "MODEL.PIXEL_STD must be"),

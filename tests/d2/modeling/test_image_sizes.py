@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from detectron2 import modeling
 from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -12,8 +13,10 @@ from detectron2.utils.events import EventStorage
 from oracle import randomize
 from small_configs import lazy_config, yaml_config
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from swinv2_backbone.d2 import build_model, plan_from_lazy, with_true_sizes
+from swinv2_backbone.d2.engine.parallel import shard_model
 from swinv2_backbone.d2.evaluation.tta import with_augmentation
 from swinv2_backbone.d2.modeling import D2SwinV2
 from swinv2_backbone.d2.modeling.image_sizes import attached_sizes
@@ -135,6 +138,24 @@ def test_training_with_activation_checkpointing_uses_the_sizes():
         gradient = backbone_of(model).swinv2.patch_embed.proj.bias.grad
         losses.append((found.detach(), gradient))
     torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.fixture
+def process_group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("stem", ["mask_rcnn_swinv2", "semantic_fpn_swinv2_tiny_ade20k"])
+@pytest.mark.parametrize("wrapper", ["DistributedDataParallel", "fully_shard"])
+def test_a_distributed_model_hands_over_the_sizes(wrapper, stem, process_group):
+    model = built(stem)
+    if wrapper == "fully_shard":
+        shard_model(model, "all")
+    else:
+        model = DistributedDataParallel(model)
+    assert_padding_has_no_effect(model)
 
 
 @META_ARCH_REGISTRY.register()
