@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader
 
 from swinv2_backbone.d2 import (
     ColorAugmentation,
     DatasetMapper,
     build_evaluator,
     build_train_loader,
+    get_records,
 )
 
 
@@ -18,7 +19,7 @@ def ade20k(size: int) -> dict:
     """The loaders and the evaluator for crops of ``size`` x ``size`` pixels."""
     return dict(
         train=L(build_train_loader)(
-            dataset=L(get_detection_dataset_dicts)(names="ade20k_sem_seg_train"),
+            dataset=L(get_records)(names="ade20k_sem_seg_train"),
             mapper=L(DatasetMapper)(
                 is_train=True,
                 augmentations=[
@@ -42,7 +43,7 @@ def ade20k(size: int) -> dict:
             num_workers=4,
         ),
         test=L(build_detection_test_loader)(
-            dataset=L(get_detection_dataset_dicts)(names="ade20k_sem_seg_val", filter_empty=False),
+            dataset=L(get_records)(names="ade20k_sem_seg_val", filter_empty=False),
             mapper=L(DatasetMapper)(
                 is_train=False,
                 augmentations=[

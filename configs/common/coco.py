@@ -2,13 +2,13 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader
 
-from swinv2_backbone.d2 import DatasetMapper, build_evaluator, build_train_loader
+from swinv2_backbone.d2 import DatasetMapper, build_evaluator, build_train_loader, get_records
 
 dataloader = dict(
     train=L(build_train_loader)(
-        dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),
+        dataset=L(get_records)(names="coco_2017_train"),
         mapper=L(DatasetMapper)(
             is_train=True,
             augmentations=[
@@ -27,7 +27,7 @@ dataloader = dict(
         num_workers=4,
     ),
     test=L(build_detection_test_loader)(
-        dataset=L(get_detection_dataset_dicts)(names="coco_2017_val", filter_empty=False),
+        dataset=L(get_records)(names="coco_2017_val", filter_empty=False),
         mapper=L(DatasetMapper)(
             is_train=False,
             augmentations=[

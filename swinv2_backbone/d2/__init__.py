@@ -43,6 +43,7 @@ _LAZY = {
     "evaluate_plan": "swinv2_backbone.d2.engine.training",
     "find_images": "swinv2_backbone.d2.pretraining.masked",
     "generate_demo_dataset": "swinv2_backbone.d2.demo.dataset",
+    "get_records": "swinv2_backbone.d2.data.loading.selection",
     "launch": "swinv2_backbone.d2.engine.launch",
     "load_config": "swinv2_backbone.d2.config.yacs",
     "load_lazy_config": "swinv2_backbone.d2.config.lazy",

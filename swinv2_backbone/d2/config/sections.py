@@ -310,6 +310,9 @@ class Data:
         one_of(*HOLE_MODES),
         "Meaning of a polygon inside another one of the same object. `fill`: a part, as in COCO. "
         "`subtract`: a hole, with bitmaps as masks.")
+    cache: str = option("", "DATASETS.CUSTOM.CACHE", "datasets.train.cache", text,
+        "Folder that keeps the results of checks of 1,000 images and more, for later runs on "
+        "unchanged files. Empty: `OUTPUT_DIR/datasets/cache`.")
     class_names: tuple | None = option((), "DATASETS.CUSTOM.CLASSES", "datasets.test.classes",
         optional(sequence(text)),
         "Names of the model's classes, which a test set is matched with; by default those of the "
@@ -321,12 +324,12 @@ class Augmentation:
     """Image sizes and augmentation."""
 
     image_format: str = option("BGR", "INPUT.FORMAT", "dataloader.train.mapper.image_format", text,
-        "Channel order, `RGB` or `BGR`: use `RGB` for SwinV2. Or `BANDS`: all bands of TIFF files and "
-        "NumPy arrays, as many as `PIXEL_MEAN` has numbers ([DATASETS.md](DATASETS.md)).")
+        "Channel order, `RGB` or `BGR`: use `RGB` for SwinV2. Or `BANDS`: all bands of TIFF files "
+        "and NumPy arrays, as many as `PIXEL_MEAN` has numbers ([DATASETS.md](DATASETS.md)).")
     display_bands: tuple = option((), "INPUT.DISPLAY_BANDS", "train.display_bands",
         either(only(()), sequence(integer(0), least=3)),
-        "With `BANDS`, the three bands that are drawn as red, green and blue, counted from 0; empty: "
-        "the first three.")
+        "With `BANDS`, the three bands that are drawn as red, green and blue, counted from 0; "
+        "empty: the first three.")
     min_size: tuple = option((800,), "INPUT.MIN_SIZE_TRAIN", f"{RESIZE}.short_edge_length",
         sequence(integer(0)),
         "Lengths of the shorter side in training, in pixels; one is sampled per image.")

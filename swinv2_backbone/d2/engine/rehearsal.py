@@ -9,10 +9,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.data.datasets.checked import TRIAL_RUNS
+from swinv2_backbone.d2.data.storage.json_lists import JsonLists
 
 ITERATIONS = 4
 IMAGES = 8
-FOLDER = "fast_dev_run"  # in the output folder
 
 
 def shorten(plan: TrainingPlan) -> TrainingPlan:
@@ -41,7 +42,7 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
 
 def rehearsal_folder(output_dir: str) -> str:
     """Return the folder of a trial run, which is separate from the files of the real run."""
-    return str(Path(output_dir, FOLDER))
+    return str(Path(output_dir, TRIAL_RUNS))
 
 
 def first_images(name: str, folder: str, count: int = IMAGES) -> str:
@@ -72,9 +73,11 @@ def first_images(name: str, folder: str, count: int = IMAGES) -> str:
 def _cut(source: Path, records: list[dict], target: Path) -> str:
     """Write the entries of a COCO-format file for the images of ``records``; return its path."""
     kept = {record["image_id"] for record in records}
-    content = json.loads(source.read_text())
-    content["images"] = [image for image in content["images"] if image["id"] in kept]
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    lists = JsonLists(source)  # which may be too long to read them whole
+    content = lists.values | {key: lists[key] for key in ("categories",) if key in lists}
+    for key, image_id in (("images", "id"), ("annotations", "image_id")):
+        pieces = ([one for one in part if one[image_id] in kept] for part in lists.pieces(key))
+        content[key] = [one for part in pieces for one in part]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content))
     return str(target)

@@ -303,6 +303,8 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "name": node.NAME,
                 "json_file": node.JSON,
                 "images": node.IMAGES,
+                "format": node.FORMAT,
+                "bands": None,
                 "masks": cfg.MODEL.MASK_ON,
                 "mask_format": cfg.INPUT.MASK_FORMAT,
                 "output_dir": cfg.OUTPUT_DIR,
@@ -310,6 +312,7 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "images_outside": custom.IMAGES_OUTSIDE,
                 "crowds": custom.CROWDS,
                 "holes": custom.HOLES,
+                "cache": custom.CACHE,
                 "classes": None,  # given by ``prepare``
             }
         elif node.LABELS:

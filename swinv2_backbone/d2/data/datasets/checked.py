@@ -29,7 +29,7 @@ from swinv2_backbone.d2.data.validation.source import open_coco
 MARK = "mended_copy_of"
 CACHE = Path("datasets", "cache")  # in the output folder
 KEPT_FROM = 1000  # images, or ten times as many annotations; smaller files are checked at once
-REHEARSALS = "fast_dev_run"  # folder in the output folder, whose cache they share
+TRIAL_RUNS = "fast_dev_run"  # folder in the output folder, whose cache they share
 
 
 @dataclass
@@ -51,11 +51,11 @@ class CheckedFile:
     repaired: bool
 
 
-def cache_folder(cache: str | None, output_dir: str | None) -> Path | None:
+def cache_folder(cache: str, output_dir: str | None) -> Path | None:
     """Return the folder for results of checks; None if no folder is known.
 
     Args:
-        cache: folder that the user chose, or nothing.
+        cache: folder that the user chose, or "".
         output_dir: output folder of the run. A trial run shares the cache of the real one.
     """
     if cache:
@@ -63,7 +63,7 @@ def cache_folder(cache: str | None, output_dir: str | None) -> Path | None:
     if not output_dir:
         return None
     folder = Path(output_dir)
-    return (folder.parent if folder.name == REHEARSALS else folder) / CACHE
+    return (folder.parent if folder.name == TRIAL_RUNS else folder) / CACHE
 
 
 def checked_file(
@@ -72,7 +72,7 @@ def checked_file(
     images: str,
     *,
     output_dir: str | None,
-    cache: str | None,
+    cache: str,
     classes: Sequence[str] | None,
     **options: Any,
 ) -> CheckedFile:

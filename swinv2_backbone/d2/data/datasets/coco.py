@@ -33,7 +33,7 @@ def register_coco(
     crowds: str = "check",
     holes: str = "fill",
     classes: Sequence[str] | None = None,
-    cache: str | None = None,
+    cache: str = "",
 ) -> None:
     """Check a dataset in COCO's format, and register it in Detectron2 under ``name``.
 
@@ -66,7 +66,7 @@ def register_coco(
             matched with them by name: other ids, another order, or absent classes are repaired in
             the copy. None: the file's own names in the order of their ids.
         cache: folder that keeps the result of the check, so that the next start with unchanged
-            files takes seconds; default: ``output_dir/datasets/cache``.
+            files takes seconds; "": ``output_dir/datasets/cache``.
 
     Raises:
         ValueError: the files cannot be used; the message lists every fault. Or ``name`` belongs to

@@ -167,6 +167,7 @@ def _register_coco(cfg: CfgNode, split: str, known: ClassNames | None) -> ClassN
         bands=bands_of(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN),
         crowds=cfg.DATASETS.CUSTOM.CROWDS,
         holes=cfg.DATASETS.CUSTOM.HOLES,
+        cache=cfg.DATASETS.CUSTOM.CACHE,
         classes=known.names if known else None,
     )
     if known:
