@@ -323,6 +323,7 @@ def own_datasets(cfg: CfgNode) -> dict[str, dict]:
                 "names_file": custom.NAMES,
                 "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
                 "for_evaluation": split == "TEST",
+                "bands": None,
             }
     return found
 
