@@ -207,9 +207,10 @@ def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 
 
 def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> D2SwinV2:
-    node, model = cfg.MODEL.SWINV2, META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    node, name = cfg.MODEL.SWINV2, cfg.MODEL.META_ARCHITECTURE
+    known = name in META_ARCH_REGISTRY and can_hand_over_sizes(META_ARCH_REGISTRY.get(name))
     fault = zero_is_a_pixel(cfg.MODEL.PIXEL_MEAN)
-    if node.MASK_PADDING and fault and not can_hand_over_sizes(model):
+    if node.MASK_PADDING and fault and not known:
         raise ValueError(fault)
     return D2SwinV2(
         node.VARIANT,

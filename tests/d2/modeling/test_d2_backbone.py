@@ -273,6 +273,10 @@ def test_a_segmentor_has_the_features_of_its_head_so_that_no_weight_is_unused():
 
 def test_a_mean_that_pixels_can_equal_is_refused_where_zeros_mean_padding():
     whole = ["MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]"]
+    unknown = ["MODEL.META_ARCHITECTURE", "SomeoneElses"]
+    assert build("build_swinv2_backbone", *unknown, "MODEL.PIXEL_MEAN", "[0.5, 0.0, 0.0]")
+    with pytest.raises(ValueError, match=r"PIXEL_MEAN \[0.0, 0.0, 0.0\]"):
+        build("build_swinv2_backbone", *unknown, *whole)
     backbone = build("build_swinv2_backbone", *whole)
     with pytest.raises(ValueError, match="MODEL.SWINV2.MASK_PADDING False"):
         backbone(torch.zeros(1, 3, 64, 64))
