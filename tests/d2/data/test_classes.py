@@ -288,6 +288,14 @@ def test_a_lazyconfig_may_name_the_classes(lazy, names):
     assert MetadataCatalog.get(names["TEST"]).thing_classes == order
 
 
+def test_a_lazyconfig_takes_the_classes_that_the_training_is_given(lazy, names, tmp_path):
+    plan = lazy(content_of({"banana": 1}, "banana"))
+    plan.config.datasets.train.classes = order = ["cherry", "banana", "apple"]
+    Path(tmp_path / "train" / "all.json").unlink()
+    register_datasets(plan, ("test",))
+    assert MetadataCatalog.get(names["TEST"]).thing_classes == order
+
+
 def test_a_lazyconfig_without_the_training_is_told_no_number(lazy, names, tmp_path):
     plan = lazy(content_of({"cherry": 1, "banana": 2}, "cherry"))
     Path(tmp_path / "train" / "all.json").unlink()

@@ -100,8 +100,8 @@ def test_what_is_not_clear_is_refused(tmp_path):
 
 
 def test_an_image_of_the_exact_name_goes_before_one_with_an_ending(tmp_path):
-    found, report = pairs_of(tmp_path, "a.jpg a_rgb.jpg", "a_mask.png a_rgb.png")
-    assert found == {"a.jpg": "a_mask.png", "a_rgb.jpg": "a_rgb.png"} and not report.errors
+    found, report = pairs_of(tmp_path, "a.jpg a_rgb.jpg", "a_mask.png a_rgb_mask.png")
+    assert found == {"a.jpg": "a_mask.png", "a_rgb.jpg": "a_rgb_mask.png"} and not report.errors
 
 
 def test_files_of_other_subfolders_are_not_paired(tmp_path):

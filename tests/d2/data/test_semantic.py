@@ -138,6 +138,25 @@ def test_the_ignore_value_comes_from_the_config(dataset, name):
         cfg = register_custom_datasets(cfg)
 
 
+def test_only_a_test_set_may_have_pixels_of_one_class(dataset, name):
+    for label in ("a.png", "sub/b.png"):
+        write_labels(dataset / "labels" / label, np.zeros_like(LABELS))
+    register_custom_datasets(config(dataset, name, split="TEST"), ("TEST",))
+    with pytest.raises(ValueError, match="one class has all pixels"):
+        register_custom_datasets(config(dataset, name))
+
+
+def test_names_in_another_order_than_those_of_the_model_are_refused(dataset, name):
+    def evaluate(*classes: str) -> None:
+        opts = ("DATASETS.CUSTOM.CLASSES", repr(list(classes)))
+        register_custom_datasets(config(dataset, name, *opts, split="TEST"), ("TEST",))
+
+    evaluate(*NAMES)
+    evaluate("Boden", "Baum", "Himmel")  # may be the same in another language
+    with pytest.raises(ValueError, match="names.txt .*are in another order.*CUSTOM.CLASSES"):
+        evaluate(*reversed(NAMES))
+
+
 def test_another_class_count_is_refused_with_the_key_to_set(dataset, name):
     with pytest.raises(ValueError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES 3"):
         register_custom_datasets(config(dataset, name, classes=54))
@@ -210,7 +229,7 @@ def test_images_and_labels_without_the_other_are_named(register, dataset):
 def test_folders_without_images_are_refused(register, dataset):
     for path in (dataset / "images").rglob("*.*"):
         path.unlink()
-    refused(register, "no images (.bmp, ", "2  label images without an image")
+    refused(register, "no images (.avif, ", "2  label images without an image")
 
 
 def test_folders_within_each_other_are_refused(dataset, name):
@@ -238,7 +257,7 @@ def test_damaged_files_are_refused(register, dataset):
     (dataset / "images" / "a.jpg").write_bytes(b"not an image")
     path = dataset / "labels" / "sub" / "b.png"
     path.write_bytes(path.read_bytes()[:50])
-    refused(register, "2  files that are damaged", "a.jpg", "b.png")
+    refused(register, "2  image files that are damaged", "a.jpg", "b.png")
 
 
 def test_labels_with_colors_are_refused(register, dataset):
