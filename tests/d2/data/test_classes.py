@@ -17,7 +17,7 @@ from small_configs import lazy_config
 
 from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.data.datasets.classes import difference, match_classes
+from swinv2_backbone.d2.data.datasets.classes import difference, match_categories
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.data.datasets.custom import class_names, register_custom_datasets
 from swinv2_backbone.d2.data.datasets.selected import check_same_classes
@@ -160,14 +160,14 @@ def test_what_was_matched_is_told(config, caplog):
     ],
 )
 def test_ids_of_the_file_stay_where_their_order_allows(ids, expected):
-    content = content_of(ids, *ids)
-    matched = match_classes(content, FRUIT, Report("a.json"))
-    assert matched["categories"] == [
-        {"id": number, "name": name} for number, name in zip(expected, FRUIT)
-    ]
-    by_id = dict(zip(expected, FRUIT))
-    assert [by_id[entry["category_id"]] for entry in matched["annotations"]] == list(ids)
-    assert content == content_of(ids, *ids)  # unchanged
+    entries = [{"id": number, "name": name, "color": "red"} for name, number in ids.items()]
+    used = dict.fromkeys(ids.values(), 1)
+    found, changed = match_categories(entries, used, FRUIT, Report("a.json"))
+    assert [(entry["id"], entry["name"]) for entry in found] == list(zip(expected, FRUIT))
+    assert all(("color" in entry) == (entry["name"] in ids) for entry in found)
+    place = dict(zip(FRUIT, expected))
+    assert {key: changed.get(key, key) for key in used} == {ids[n]: place[n] for n in ids}
+    assert [entry["id"] for entry in entries] == list(ids.values())  # unchanged
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_ids_of_the_file_stay_where_their_order_allows(ids, expected):
 )
 def test_names_that_differ_in_their_spelling_are_pointed_at(name, near):
     report, model = Report("a.json"), ["apple", "caf\u00e9", "sweet cherry"]
-    match_classes(content_of({name: 3}, name, name), model, report)
+    match_categories([{"id": 3, "name": name}], {3: 2}, model, report)
     assert f"{name!r} (id 3, 2 annotations; did you mean {near!r}?)" in str(report)
     assert "must be equal to the letter" in str(report)
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
@@ -26,31 +24,6 @@ def class_names_of(content: dict) -> list[str]:
     """Return class names in the order of the category ids, which the model's outputs follow."""
     by_id = sorted(content["categories"], key=lambda category: category["id"])
     return [category["name"] for category in by_id]
-
-
-def match_classes(content: dict, classes: Sequence[str], report: Report) -> dict:
-    """Give the content of a file the classes of the model, in their order.
-
-    Args:
-        content: the content of a COCO-format file; it is not changed.
-        classes, report: as for :func:`match_categories`.
-
-    Returns:
-        The content with the matched categories; the same object if they are so already. Unusable
-        if the report has errors.
-    """
-    entries = (entry for entry in content["annotations"] if isinstance(entry, dict))
-    used: Counter[Any] = Counter(entry.get("category_id") for entry in entries)
-    categories, ids = match_categories(content["categories"], used, classes, report)
-    if report.errors or categories is content["categories"]:
-        return content
-    annotations = content["annotations"]
-    if ids:
-        annotations = [
-            entry | {"category_id": ids.get(entry["category_id"], entry["category_id"])}
-            for entry in annotations
-        ]
-    return content | {"categories": categories, "annotations": annotations}
 
 
 def match_categories(
