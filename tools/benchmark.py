@@ -7,6 +7,7 @@ tools/benchmark.py --candidates ours timm microsoft=models/swin_transformer_v2.p
 tools/benchmark.py --int8 --sizes 256x256 512x512
 tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
 tools/benchmark.py --device cuda --dtype bfloat16 --attention --sizes 1024x1024 --batch 2
+tools/benchmark.py --startup /tmp/startup --images 118000 --rounds 3
 tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
 
 All candidates have the same random weights and images and take turns in one process, A B C A B C
@@ -27,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # where benchmarking is
 
-from benchmarking import attention, detector, jobs, memory, quantized, scaling  # noqa: E402
+from benchmarking import attention, detector, jobs, memory, quantized, scaling, startup  # noqa: E402
 from benchmarking.candidates import Candidate, installed, names, parse, with_variations  # noqa: E402
 from benchmarking.comparison import Plan, progress  # noqa: E402
 from benchmarking.report import failures, lines, tables  # noqa: E402
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     with errors_as_messages():
         check(args)
+        if args.startup:
+            print(startup.compare(args.startup, args.images, args.rounds))
+            return
         plan = Plan(args.rounds, args.warmup, args.time_limit, memory_script(args))
         todo = planned(args, plan)
         found = run(todo, Results(args.json), args, plan)
@@ -150,7 +154,7 @@ def check(args: argparse.Namespace) -> None:
     """Complete the arguments; raise ValueError for those that cannot work, before any work."""
     args.model = variant_name(args.model)
     args.threads = args.threads or torch.get_num_threads()
-    for name in ("batch", "rounds", "threads"):
+    for name in ("batch", "rounds", "threads", "images"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if any(window < 1 for window in args.window or ()):
@@ -185,6 +189,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--attention", action="store_true", help="attention alone, on a GPU: roofline"
     )
     what.add_argument("--int8", action="store_true", help="float32 against int8 linear layers")
+    what.add_argument(
+        "--startup",
+        type=Path,
+        metavar="FOLDER",
+        help="check and load a COCO-format set, generated in FOLDER, against Detectron2",
+    )
+    what.add_argument("--images", type=int, default=12000, metavar="N", help="of --startup")
     add_setting(parser.add_argument_group("setting"))
     add_thoroughness(parser.add_argument_group("how"))
     add_output(parser.add_argument_group("output"))

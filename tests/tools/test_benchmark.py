@@ -5,6 +5,7 @@ No test asserts a time: times come from invented clocks, or only have to exist.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -13,10 +14,12 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from scripts import ROOT, tool
 
 from swinv2_backbone import VARIANTS, Variant, build_backbone
 from swinv2_backbone.cli.flops import count_terms
+from swinv2_backbone.d2.data.validation import check_coco
 
 sys.path.insert(0, str(ROOT / "tools"))  # as the script itself does
 
@@ -37,6 +40,7 @@ from benchmarking import (  # noqa: E402
     results,
     scaling,
     settings,
+    startup,
     suite,
     timing,
     ways,
@@ -759,3 +763,25 @@ def test_the_variable_that_overrides_kernels_is_refused(benchmark, monkeypatch):
     monkeypatch.setenv("SWINV2_KERNEL", "reference")
     with pytest.raises(SystemExit, match="unset SWINV2_KERNEL"):
         run(benchmark)
+
+
+def test_the_set_whose_loading_is_timed_is_sound(tmp_path, monkeypatch):
+    monkeypatch.setattr(startup, "LINKS", 3)
+    startup.generate(tmp_path, images=12)
+    content = json.loads((tmp_path / "train.json").read_text())
+    options = {"masks": True, "mask_format": "polygon", "for_evaluation": True}
+    _, report = check_coco(content, "train.json", str(tmp_path / "images"), **options)
+    assert str(report) == "train.json: no faults"
+    assert len(content["images"]) == 12 and len(content["annotations"]) > 50
+    before = (tmp_path / "train.json").stat().st_mtime_ns
+    startup.generate(tmp_path, images=12)
+    assert (tmp_path / "train.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", startup.KINDS)
+def test_loading_is_timed_in_every_way(tmp_path, kind):
+    startup.generate(tmp_path, images=4)
+    found = startup.run(kind, tmp_path)
+    assert found["seconds"] > 0 and found["peak"] > 0
+    DatasetCatalog.pop("startup", None)
+    MetadataCatalog.pop("startup", None)
