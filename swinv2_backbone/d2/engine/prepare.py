@@ -18,6 +18,7 @@ from swinv2_backbone.d2.config.lazy_parts import target_name
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2.data.datasets.checked import cache_folder
 from swinv2_backbone.d2.data.datasets.coco import class_names_in, makes_bitmaps
 from swinv2_backbone.d2.data.datasets.custom import (
     log_bitmaps,
@@ -64,7 +65,8 @@ def prepare(
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))  # one dataset may have both uses
     if comm.is_main_process():
-        warn_of_images_in_both(trained, tested)
+        cache = cache_folder(plan.data.cache or "", plan.run.output_dir)
+        warn_of_images_in_both(trained, tested, cache)
     check_source(plan.run.weights)
     return shorten(plan) if rehearse else plan
 

@@ -18,6 +18,7 @@ from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.data.datasets.selected import warn_of_images_in_both
 from swinv2_backbone.d2.data.datasets.semantic import register_semantic
+from swinv2_backbone.d2.data.storage import digests
 from swinv2_backbone.d2.data.validation.overlap import images_in_both, overlap_warning
 from swinv2_backbone.d2.engine.prepare import prepare
 
@@ -198,3 +199,20 @@ def test_semantic_sets_are_compared_too(tmp_path, names, caplog):
     with caplog.at_level(logging.WARNING, "swinv2_backbone"):
         warn_of_images_in_both(names[:1], names[1:])
     assert "1 of the 2 images" in caplog.text
+
+
+def test_digests_are_kept_for_the_next_run(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(digests, "KEPT_FROM", 1)
+    train, test = write(tmp_path / "train", a=b"apple"), write(tmp_path / "test", x=b"apple")
+    for name, files in (("kept_train", train), ("kept_test", test)):
+        MetadataCatalog.get(name).image_files = files
+    try:
+        warn_of_images_in_both(["kept_train"], ["kept_test"], tmp_path / "cache")
+        reads.clear()
+        warn_of_images_in_both(["kept_train"], ["kept_test"], tmp_path / "cache")
+        assert [path for path in reads if path in (*train, *test)] == [*train, *test]  # samples
+        (tmp_path / "cache" / digests.FILE).write_text('{"a": 3}')
+        assert digests.load_digests(tmp_path / "cache") == {}  # damaged
+    finally:
+        for name in ("kept_train", "kept_test"):
+            MetadataCatalog.remove(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.data.datasets.classes import difference
+from swinv2_backbone.d2.data.storage.digests import load_digests, save_digests
 from swinv2_backbone.d2.data.validation.ade20k import check_ade20k
 from swinv2_backbone.d2.data.validation.overlap import images_in_both, overlap_warning
 
@@ -53,20 +54,26 @@ def check_same_classes(names: Sequence[str], kind: str) -> None:
             )
 
 
-def warn_of_images_in_both(trained: Sequence[str], tested: Sequence[str]) -> None:
+def warn_of_images_in_both(
+    trained: Sequence[str], tested: Sequence[str], cache: Path | None = None
+) -> None:
     """Log which images of the test sets are also in the training sets.
 
     Args:
         trained, tested: names of registered datasets; those whose metadata have no ``image_files``
             are skipped.
+        cache: folder that keeps digests of files for later runs.
     """
+    digests = load_digests(cache)
+    before = len(digests)
     files = {name: MetadataCatalog.get(name).get("image_files", ()) for name in (*trained, *tested)}
     train = [path for name in trained for path in files[name]]
     for name in tested:
-        pairs = images_in_both(train, files[name])
+        pairs = images_in_both(train, files[name], digests)
         words = overlap_warning(pairs, name, ", ".join(trained), len(files[name]), len(train))
         if words:
             logging.getLogger(__name__).warning(words)
+    save_digests(digests, cache, before)
 
 
 def _check_files(name: str) -> None:

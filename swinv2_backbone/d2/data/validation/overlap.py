@@ -12,18 +12,11 @@ import os
 from collections.abc import Iterable, MutableMapping, Sequence
 from typing import NamedTuple
 
+from swinv2_backbone.d2.data.storage.digests import KnownDigest
 from swinv2_backbone.d2.data.validation.report import EXAMPLES, for_each
 
 SAMPLE = 4096  # bytes read in the middle of a file
 BLOCK = 1 << 20  # bytes read at once for a digest
-
-
-class KnownDigest(NamedTuple):
-    """The digest of a file, valid while its size in bytes and its time of change (ns) are these."""
-
-    size: int
-    modified: int
-    digest: str
 
 
 class _File(NamedTuple):
