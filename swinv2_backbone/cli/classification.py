@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -56,15 +56,16 @@ def preparation(image_size: int) -> transforms.Compose:
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """Read an image as RGB, upright by its EXIF orientation.
+    """Read an image as RGB, upright, as training and prediction do.
 
     Raises:
         ValueError: The file cannot be read; the message names it.
     """
+    from swinv2_backbone.d2.data.loading import images
+
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return Image.fromarray(images.read_image(path, "RGB"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -111,7 +112,14 @@ def accuracy(
     Raises:
         ValueError: The folder does not have one folder for each class.
     """
-    images = ImageFolder(str(folder), preparation(image_size), loader=read_image)
+    from swinv2_backbone.d2.data.loading.formats import is_image
+
+    images = ImageFolder(
+        str(folder),
+        preparation(image_size),
+        loader=read_image,
+        is_valid_file=lambda file: is_image(Path(file)),
+    )
     classes = model.head.out_features
     if len(images.classes) != classes:
         raise ValueError(

@@ -52,15 +52,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_classes(model: SwinV2Classifier, variant: str, args: argparse.Namespace) -> None:
-    """Print the five most probable classes of each image."""
+    """Print the five most probable classes of each image.
+
+    Raises:
+        ValueError: images cannot be read; the others are classified all the same.
+    """
     from swinv2_backbone.cli.classification import class_names, most_probable, read_image
 
     names = class_names(args.classes, model.head.out_features)
+    failed = []
     for path in args.images:
-        found = most_probable(model, read_image(path), VARIANTS[variant].image_size, args.device)
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            failed.append(str(error))
+            continue
+        found = most_probable(model, image, VARIANTS[variant].image_size, args.device)
         print(path)
         for probability, index in found:
             print(f"  {probability:.4f}  {names[index]}")
+    if failed:
+        raise ValueError("\n".join(failed))
 
 
 def print_accuracy(model: SwinV2Classifier, variant: str, args: argparse.Namespace) -> None:

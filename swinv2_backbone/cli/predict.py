@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.data.loading.bands import BANDS
+    from swinv2_backbone.d2.data.loading.formats import described
     from swinv2_backbone.d2.engine.trainer import load_plan
     from swinv2_backbone.d2.inference import batch, inputs
     from swinv2_backbone.d2.inference.predictor import load_predictor
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     outputs = inputs.plan_outputs(found.files, args.output, args.overwrite)
     if found.passed_over:
         print(f"{len(found.passed_over)} files are passed over:")
-        print("\n".join(inputs.described(found.passed_over)))
+        print("\n".join(described(found.passed_over)))
     predictor = load_predictor(args.config_file, args.opts, args.confidence)
     args.output.mkdir(parents=True, exist_ok=True)
     results, failed = batch.predict_files(predictor, outputs, args.output)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import SMALL, write
 from PIL import Image
 from publishers import PUBLISHERS, filled_classifier, native_state
 from scripts import tool
 
+from swinv2_backbone import VARIANTS
 from swinv2_backbone.cli import classification
-
-TINY = "swinv2_tiny_window8_256"
 
 
 def image(seed: int, size: tuple[int, int] = (300, 280)) -> Image.Image:
@@ -23,14 +23,15 @@ def image(seed: int, size: tuple[int, int] = (300, 280)) -> Image.Image:
 
 def weights(folder: Path, classes: int) -> Path:
     path = folder / f"head{classes}.pth"
-    torch.save(PUBLISHERS["timm"](native_state(TINY, num_classes=classes), TINY), path)
-    return path
+    return write(PUBLISHERS["mmpretrain"](native_state(SMALL, num_classes=classes), SMALL), path)
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "small", SMALL)
+
     def run(*args) -> str:
-        tool("classify").main(["--model", TINY, *map(str, args)])
+        tool("classify").main(["--model", "small", *map(str, args)])
         return capsys.readouterr().out
 
     return run
@@ -43,9 +44,9 @@ def test_the_five_most_probable_classes_are_printed_by_name(run, tmp_path):
         "--weights", weights(tmp_path, 1000), tmp_path / "a.png", tmp_path / "b.jpg"
     ).splitlines()
     assert len(lines) == 12 and lines[0].endswith("a.png") and lines[6].endswith("b.jpg")
-    model = filled_classifier(native_state(TINY), TINY)
+    model = filled_classifier(native_state(SMALL), SMALL)
     with torch.no_grad():
-        logits = model(classification.preparation(256)(image(0))[None])[0]
+        logits = model(classification.preparation(SMALL.image_size)(image(0))[None])[0]
     best = logits.softmax(0).topk(5)
     names = classification.Swin_V2_T_Weights.IMAGENET1K_V1.meta["categories"]
     assert names[0] == "tench" and len(names) == 1000
@@ -70,12 +71,12 @@ def test_given_names_are_used_and_counted(run, tmp_path):
 def test_accuracy_of_a_folder_is_that_of_its_labels(run, tmp_path, monkeypatch):
     """Eight images are sorted by the model's own answers; two get a label of a lower rank."""
     path, folder = weights(tmp_path, 8), tmp_path / "val"
-    model = filled_classifier(native_state(TINY, num_classes=8), TINY)
+    model = filled_classifier(native_state(SMALL, num_classes=8), SMALL)
     for label in range(8):
         (folder / f"n{label}").mkdir(parents=True)
     with torch.no_grad():
         for seed in range(8):
-            logits = model(classification.preparation(256)(image(seed))[None])[0]
+            logits = model(classification.preparation(SMALL.image_size)(image(seed))[None])[0]
             ranked = logits.argsort(descending=True).tolist()
             label = ranked[0] if seed < 6 else ranked[4] if seed == 6 else ranked[7]
             image(seed).save(folder / f"n{label}" / f"{seed}.png")
@@ -109,6 +110,31 @@ def test_bad_input_is_named(run, tmp_path):
         classification.read_image(tmp_path / "broken.jpg")
     with pytest.raises(SystemExit):
         run()
+
+
+def test_one_unreadable_image_does_not_stop_the_others(run, tmp_path, capsys):
+    image(0).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"\xff\x0a" + bytes(20))
+    image(1).save(tmp_path / "c.gif")
+    files = [tmp_path / name for name in ("a.png", "b.jpg", "c.gif")]
+    with pytest.raises(SystemExit, match="b.jpg.* JPEG XL image: convert it to PNG"):
+        run("--weights", weights(tmp_path, 3), *files)
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    read = np.asarray(classification.read_image(tmp_path / "a.png"))[:, :, 0]
+    assert np.array_equal(read, np.round(values / 257))
+
+
+def test_a_folder_of_labeled_images_may_hold_every_readable_kind(run, tmp_path):
+    for label, suffix in enumerate((".png", ".gif", ".jp2")):
+        (tmp_path / "val" / f"n{label}").mkdir(parents=True)
+        image(label).save(tmp_path / "val" / f"n{label}" / f"a{suffix}")
+    text = run("--weights", weights(tmp_path, 3), "--imagefolder", tmp_path / "val", "--workers", 0)
+    assert "of 3 images" in text
 
 
 def test_images_are_prepared_as_by_the_publishers():

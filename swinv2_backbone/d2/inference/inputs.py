@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from swinv2_backbone.d2.data.loading.bands import BAND_SUFFIXES
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_named
+from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, described
 from swinv2_backbone.d2.data.loading.images import image_size
 
 RESULTS = "detections.json"
 LABELS = "_labels.png"
-EXAMPLES = 3  # of the files of one kind that are passed over
 # Drawings keep the suffix of their image, or become PNG files.
 DRAWN = (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -55,18 +53,6 @@ def find_inputs(given: list[str], bands: bool = False) -> Inputs:
         files.update(dict.fromkeys(taken))
         others.update(dict.fromkeys(left))
     return Inputs(list(files), [path for path in others if path not in files])
-
-
-def described(passed_over: Iterable[Path]) -> list[str]:
-    """Describe files that are passed over, a line for each kind: count, examples, remedy."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for path in passed_over:
-        groups.setdefault(_kind(path), []).append(path.name)
-    lines = []
-    for (name, remedy), names in sorted(groups.items(), key=lambda item: -len(item[1])):
-        shown = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
-        lines.append(f"{len(names):8}  {name}: {shown}" + (f" -> {remedy}" if remedy else ""))
-    return lines
 
 
 def plan_outputs(inputs: list[Path], folder: Path, overwrite: bool) -> dict[Path, Path]:
@@ -137,14 +123,3 @@ def _require_image(path: Path, bands: bool) -> None:
             f"--input {str(path)!r} is neither an image ({' '.join(IMAGE_SUFFIXES)}) nor a video "
             f"({' '.join(VIDEO_SUFFIXES)}): {error}"
         ) from error
-
-
-def _kind(path: Path) -> tuple[str, str]:
-    """Return what a file that is passed over is, and what can be done about it."""
-    if path.is_dir():
-        return "folders, whose files are not searched", "give them too"
-    if path.name.startswith("."):
-        return "hidden files", ""
-    if kind := kind_named(path):
-        return f"files of {path.suffix.lower()} ({kind.name})", kind.remedy
-    return (f"files of {path.suffix.lower()}" if path.suffix else "files without a suffix"), ""

@@ -17,15 +17,15 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, described, is_image
 from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.simmim import check_masking, random_masks
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SCALE, RATIO = (0.67, 1.0), (3 / 4, 4 / 3)  # of the crop; SimMIM, section 4.1.1
 
 
 def find_images(folder: str | os.PathLike) -> list[str]:
-    """Find the image files in a folder and its subfolders, sorted by name.
+    """Find the image files in a folder and its subfolders, sorted by name; log the other files.
 
     Raises:
         ValueError: the folder does not exist, or holds no image.
@@ -34,17 +34,18 @@ def find_images(folder: str | os.PathLike) -> list[str]:
     if not root.is_dir():
         raise ValueError(f"no folder {str(root)!r} with images to train on")
     # Not Path.rglob, which does not follow links to folders; large datasets often have such links.
-    found = [
-        os.path.join(where, name)
-        for where, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    files = [
+        Path(where, name) for where, _, names in os.walk(root, followlinks=True) for name in names
     ]
+    found = [os.fspath(path) for path in files if is_image(path)]
+    others = "\n".join(described(sorted(path for path in files if not is_image(path))))
     if not found:
         raise ValueError(
             f"{root} has no images, not even in subfolders: their names must end with one of "
-            f"{', '.join(SUFFIXES)}"
+            f"{', '.join(IMAGE_SUFFIXES)}" + (f"; it has\n{others}" if others else "")
         )
+    if others:
+        logging.getLogger(__name__).info("Files of %s that are passed over:\n%s", root, others)
     return sorted(found)
 
 

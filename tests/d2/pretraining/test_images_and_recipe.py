@@ -25,13 +25,15 @@ def folder(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"))
 
 
-def test_images_are_found_in_all_folders_whatever_their_case(folder, tmp_path):
+def test_images_are_found_in_all_folders_whatever_their_case(folder, tmp_path, caplog):
+    caplog.set_level("INFO", "swinv2_backbone")
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "elsewhere").symlink_to(folder / "0")
     for name in ("z.JPG", "a/b/c.png", "a/notes.txt", "a/._hidden.png"):
         (tmp_path / name).touch()
     found = [str(Path(file).relative_to(tmp_path)) for file in find_images(tmp_path)]
     assert found == ["a/b/c.png", *(f"elsewhere/{n}.png" for n in (0, 2, 4, 6, 8)), "z.JPG"]
+    assert "1  files of .txt: notes.txt" in caplog.text
 
 
 def test_an_image_becomes_a_square_with_a_mask(folder):

@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from PIL import Image
-
+from swinv2_backbone.d2.data.loading.formats import is_image
 from swinv2_backbone.d2.data.loading.images import image_size
 
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's prefix of uploaded files
@@ -96,13 +95,12 @@ def _nearest(files: list[str], path: PurePosixPath) -> list[str]:
 
 
 def _files_below(root: Path) -> Iterator[str]:
-    Image.init()
     for folder, _, names in os.walk(root, followlinks=True):
         for name in names:
-            if not name.startswith(".") and is_picture(name):
+            if is_picture(name):
                 yield Path(folder, name).relative_to(root).as_posix()
 
 
 def is_picture(name: str) -> bool:
     """Return True if the ending of a file name is that of an image."""
-    return Path(name).suffix.lower() in Image.registered_extensions()
+    return is_image(Path(name))

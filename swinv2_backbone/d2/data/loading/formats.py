@@ -5,10 +5,12 @@ Training, checks, prediction, classification and pre-training share these lists.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 512  # bytes at the start of a file that tell its kind
+EXAMPLES = 3  # named of the files of one kind
 EXTRA = "pip install 'swinv2_backbone[images]'"
 
 # Suffixes of images: HEIC needs the extra "images", and so do some TIFF files.
@@ -54,6 +56,7 @@ class Kind(NamedTuple):
 
 DEVELOP = "develop it to TIFF or PNG, for example with darktable-cli or rawpy"
 NUMBERS = "convert it to TIFF or PNG of 8 or 16 bits, with a range that you choose"
+BY_BANDS = f"INPUT.FORMAT BANDS (image_format) reads it; or {NUMBERS}"
 CONVERT = "convert it to PNG"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIF = Kind("a HEIC image", tuple(b"ftyp" + brand for brand in HEIF_BRANDS), EXTRA, offset=4)
@@ -82,7 +85,7 @@ KINDS = (
     Kind("a DICOM file", (b"DICM",), NUMBERS + " (pydicom)", (".dcm", ".dicom"), offset=128),
     Kind("an OpenEXR image", (b"v/1\x01",), NUMBERS, (".exr",)),
     Kind("a Radiance HDR image", (b"#?RADIANCE", b"#?RGBE"), NUMBERS, (".hdr",)),
-    Kind("a NumPy array", (b"\x93NUMPY",), NUMBERS, (".npy", ".npz")),
+    Kind("a NumPy array", (b"\x93NUMPY",), BY_BANDS, (".npy", ".npz")),
     Kind("an HDF5 file", (b"\x89HDF\r\n\x1a\n",), NUMBERS, (".h5", ".hdf5", ".nc")),
     Kind("a NetCDF file", (b"CDF\x01", b"CDF\x02"), NUMBERS),
     Kind("a NIfTI volume", (b"n+1\0", b"ni1\0"), NUMBERS, (".nii", ".nii.gz"), offset=344),
@@ -116,3 +119,26 @@ def kind_named(path: Path) -> Kind | None:
 def is_image(path: Path) -> bool:
     """Return True if the name of a file is that of an image that is read here."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def described(passed_over: Iterable[Path]) -> list[str]:
+    """Describe files that are passed over, a line for each kind: count, examples, remedy."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path in passed_over:
+        groups.setdefault(_kind(path), []).append(path.name)
+    lines = []
+    for (name, remedy), names in sorted(groups.items(), key=lambda item: -len(item[1])):
+        shown = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
+        lines.append(f"{len(names):8}  {name}: {shown}" + (f" -> {remedy}" if remedy else ""))
+    return lines
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """Return what a file that is passed over is, and what can be done about it."""
+    if path.is_dir():
+        return "folders, whose files are not searched", "give them too"
+    if path.name.startswith("."):
+        return "hidden files", ""
+    if kind := kind_named(path):
+        return f"files of {path.suffix.lower()} ({kind.name})", kind.remedy
+    return (f"files of {path.suffix.lower()}" if path.suffix else "files without a suffix"), ""

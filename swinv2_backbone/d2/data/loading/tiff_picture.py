@@ -24,8 +24,8 @@ PREMULTIPLIED, STRAIGHT = 1, 2  # kinds of alpha in ExtraSamples
 JPEG = 7  # of which tifffile returns RGB for YCbCr
 
 BANDS = (
-    "its {} bands, or gray pages, are not the colors of an RGB image: INPUT.FORMAT selects bands "
-    "(docs/DATASETS.md); else save three of them, or one page, as a file of their own"
+    "its {} bands, or gray pages, are not the colors of an RGB image: INPUT.FORMAT BANDS "
+    "(image_format) reads them all; else save three bands, or one page, as a file of their own"
 )
 RANGE = (
     "pixels of the kind {}{} have no fixed range; save the image in 8 or 16 bits, with one range "

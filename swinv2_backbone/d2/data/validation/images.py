@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from swinv2_backbone.d2.data.loading.bands import header_of
+from swinv2_backbone.d2.data.loading.formats import UnsupportedImageError
 from swinv2_backbone.d2.data.loading.images import Header
 from swinv2_backbone.d2.data.validation.annotations import is_complete
 from swinv2_backbone.d2.data.validation.file_names import FileNames
@@ -27,6 +28,7 @@ OUTSIDE = Fault(
 )
 MISSING_FILE = Fault("missing image files", "add them, or correct the image folder")
 UNREADABLE = Fault("image files that are damaged, or not images", "replace or remove them")
+UNSUPPORTED = Fault("image files of a kind that is not read", "do as each message says")
 REFUSED = Fault(
     "images whose pixels are not as INPUT.FORMAT (image_format) wants them",
     "convert them, or correct INPUT.FORMAT and MODEL.PIXEL_MEAN (pixel_mean)",
@@ -83,6 +85,11 @@ def check_images(
     return found
 
 
+def unread(error: OSError) -> Fault:
+    """Return the fault of an image file that cannot be read: sound files are not called damaged."""
+    return UNSUPPORTED if isinstance(error, UnsupportedImageError) else UNREADABLE
+
+
 def repeated(values: Iterable) -> list:
     """Return the values that occur more than once."""
     return [value for value, count in Counter(values).items() if count > 1]
@@ -107,7 +114,7 @@ def _check_files(entries: list[dict], folder: str, report: Report, read: _Read) 
             else:
                 report.error(OUTSIDE if header is None else MISSING_FILE, name)
         if isinstance(header, OSError) and not isinstance(header, FileNotFoundError):
-            report.error(UNREADABLE, f"{header}")
+            report.error(unread(header), f"{header}")
         if isinstance(header, Header) and header.refused:
             report.error(REFUSED, f"{name}: {header.refused}")
         result.append(_sized(entry, header if isinstance(header, Header) else None, report))

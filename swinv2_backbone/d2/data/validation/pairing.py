@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LABELS = (".png",)
 
 LABEL_ENDING = re.compile(
@@ -50,7 +50,7 @@ def paired(
     labels: Path,
     num_classes: int,
     report: Report,
-    suffixes: tuple[str, ...] = IMAGES,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
 ) -> list[tuple[Path, Path]]:
     """Return images with their label images, in the order of the images' paths.
 

@@ -11,17 +11,17 @@ from functools import partial
 from pathlib import Path
 
 from swinv2_backbone.d2.data.loading.bands import BAND_SUFFIXES, header_of
+from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES
 from swinv2_backbone.d2.data.loading.images import read_labels, reads_plainly
-from swinv2_backbone.d2.data.validation.images import REFUSED
+from swinv2_backbone.d2.data.validation.images import REFUSED, unread
 from swinv2_backbone.d2.data.validation.label_values import (
     LabelFile,
     check_values,
     pixels_by_value,
 )
-from swinv2_backbone.d2.data.validation.pairing import IMAGES, paired
+from swinv2_backbone.d2.data.validation.pairing import paired
 from swinv2_backbone.d2.data.validation.report import Fault, Report, for_each
 
-UNREADABLE = Fault("files that are damaged, or not images", "replace or remove them")
 COLORS = Fault("label images with colors", "save them as gray or palette images of class numbers")
 REENCODE = Fault(
     "label images of 2- or 4-bit gray, or with an EXIF rotation, which Detectron2's evaluation "
@@ -61,7 +61,7 @@ def check_semantic(
         ValueError: a folder is missing, or one lies within the other.
     """
     report = Report(f"images {images} with labels {labels}")
-    suffixes = IMAGES if bands is None else BAND_SUFFIXES
+    suffixes = IMAGE_SUFFIXES if bands is None else BAND_SUFFIXES
     files = paired(Path(images), Path(labels), len(names), report, suffixes)
     pairs = for_each(partial(_inspect, bands=bands), [_Pair(*both) for both in files], "labels")
     for pair in pairs:
@@ -80,12 +80,12 @@ def _inspect(pair: _Pair, bands: int | None) -> _Pair:
         if header.refused:
             pair.faults.append((REFUSED, f"{pair.image}: {header.refused}"))
     except OSError as error:
-        pair.faults.append((UNREADABLE, str(error)))
+        pair.faults.append((unread(error), str(error)))
     try:
         labels = read_labels(pair.label)
         plain = reads_plainly(pair.label)
     except OSError as error:
-        pair.faults.append((UNREADABLE, str(error)))
+        pair.faults.append((unread(error), str(error)))
         return pair
     except ValueError:
         pair.faults.append((COLORS, str(pair.label)))
