@@ -122,8 +122,19 @@ def compare(window, sizes, shifted, dtype, tolerances, **options) -> None:
     assert_equal(actual, expected, tolerances)
 
 
-@pytest.mark.parametrize("shifted", [False, True], ids=["unshifted", "shifted"])
-@pytest.mark.parametrize("window, sizes", CASES, ids=str)
+@pytest.mark.parametrize(
+    "window, sizes, shifted",
+    [
+        *((*case, True) for case in CASES),
+        *((*case, False) for case in CASES if prod(case[0]) < 100),
+        *(
+            pytest.param(*case, False, marks=pytest.mark.slow)
+            for case in CASES
+            if prod(case[0]) >= 100
+        ),
+    ],
+    ids=str,
+)
 @pytest.mark.heavy
 def test_result_and_gradients_equal_attention_in_float64(window, sizes, shifted):
     compare(window, sizes, shifted, torch.float32, SINGLE)
@@ -215,7 +226,10 @@ def test_a_backbone_with_the_kernel_equals_the_reference():
     assert largest_difference(actual_gradients, expected_gradients) < 1e-2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)],
+)
 @pytest.mark.heavy
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
     device = torch.device(DEVICE)
@@ -345,7 +359,7 @@ def resources(ptx: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.heavy
 def test_kernels_compile_and_spill_little(capability, tmp_path):
     # In a separate process, because the kernels of this one are interpreted.
