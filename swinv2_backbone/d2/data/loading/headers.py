@@ -38,7 +38,7 @@ def plain_header(path: str | os.PathLike) -> Header | None:
     """Return the header of a plain JPEG or PNG without orientation; None for any other file."""
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character
         return None
     try:
         first = os.read(file, FIRST)

@@ -126,7 +126,7 @@ def _header(folder: str, name: str, *, outside: bool, bands: int | None) -> Head
     if not outside and _leads_outside(name):
         return None
     try:
-        return header_of(Path(folder, name), bands)
+        return header_of(os.path.join(folder, name), bands)
     except OSError as error:
         return error
     except ValueError as error:  # a null character in the name
@@ -135,7 +135,9 @@ def _header(folder: str, name: str, *, outside: bool, bands: int | None) -> Head
 
 def _leads_outside(name: str) -> bool:
     """Return True if a file name leads out of the folder; links inside it are allowed."""
-    return Path(name).is_absolute() or os.path.normpath(name).split(os.sep)[0] == os.pardir
+    if os.path.isabs(name) or os.path.splitdrive(name)[0]:
+        return True
+    return os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
 
 
 def _sized(entry: dict, header: Header | None, report: Report) -> dict:
