@@ -20,6 +20,7 @@ from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 
 COLORS = ("RGB", "BGR")
 COUNTING = (DatasetMapper, register_coco, register_semantic)  # have the argument ``bands``
+DATASETS = ("datasets.train", "datasets.test")
 OPTIONS = [
     *("model.pixel_mean", "model.pixel_std", "backbone.in_channels", "augmentation.color"),
     *("augmentation.image_format", "augmentation.display_bands"),
@@ -70,6 +71,9 @@ def _check_colors(plan: TrainingPlan) -> Iterator[str]:
         )
     if node.display_bands:
         yield f"{plan.key('augmentation.display_bands')} needs {plan.setting(key, BANDS)}"
+    if given and plan.dialect is Dialect.LAZY and node.image_format in COLORS:
+        for path, _ in _stated_bands(plan.config):
+            yield f"{path}.bands needs {plan.setting(key, BANDS)}"
 
 
 def _check_bands(plan: TrainingPlan) -> Iterator[str]:
@@ -92,11 +96,23 @@ def _check_bands(plan: TrainingPlan) -> Iterator[str]:
     if _vis_period(plan):
         yield f"{setting} cannot be drawn by Detectron2: set {plan.dialect.setting(key, 0)}"
     if plan.dialect is Dialect.LAZY:
-        yield from _check_mappers(plan, count)
+        yield from _check_mappers(plan)
+        for path, stated in _stated_bands(plan.config):
+            if stated != count:
+                mean = plan.key("model.pixel_mean")
+                yield f"{path}.bands is {stated}, but {mean} has {count} numbers"
 
 
-def _check_mappers(plan: TrainingPlan, count: int) -> Iterator[str]:
-    """Compare the mappers of a LazyConfig with the model."""
+def _stated_bands(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the calls of a LazyConfig that state a number of bands, with the number."""
+    for part in ("dataloader.train.mapper", "dataloader.test.mapper", *DATASETS):
+        call = OmegaConf.select(config, part)
+        if OmegaConf.is_dict(call) and call.get("bands") is not None:
+            yield part, call.bands
+
+
+def _check_mappers(plan: TrainingPlan) -> Iterator[str]:
+    """Check that the mappers of a LazyConfig read bands."""
     for split in ("train", "test"):
         mapper, path = _mapper(plan.config, split), f"dataloader.{split}.mapper"
         if mapper and _target(mapper) is data.DatasetMapper:
@@ -107,11 +123,6 @@ def _check_mappers(plan: TrainingPlan, count: int) -> Iterator[str]:
         if mapper.get("image_format", BANDS) != BANDS:
             yield (
                 f"{path}.image_format is {mapper.image_format!r}, but that of training is {BANDS!r}"
-            )
-        if mapper.get("bands") not in (None, count):
-            yield (
-                f"{path}.bands is {mapper.bands}, but {plan.key('model.pixel_mean')} has {count} "
-                "numbers"
             )
 
 

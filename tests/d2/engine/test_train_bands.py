@@ -239,6 +239,7 @@ def test_a_lazy_config_trains_evaluates_and_predicts_on_bands(lazy, data, tmp_pa
         ("dataloader.train.mapper.image_format=RGB", "dataloader.train.mapper.image_format=BANDS"),
         ("dataloader.test.mapper.image_format=RGB", "dataloader.test.mapper.image_format is 'RGB'"),
         ("++dataloader.train.mapper.bands=4", "dataloader.train.mapper.bands is 4"),
+        ("++datasets.test.bands=4", "datasets.test.bands is 4, but model.pixel_mean has 9"),
         ("train.display_bands=[9,0,1]", "train.display_bands (9, 0, 1) has 9"),
         ("model.pixel_std=[1,1,1]", "model.pixel_mean has 9 numbers, but model.pixel_std has 3"),
         ("model.vis_period=10", "model.vis_period=0"),
