@@ -87,7 +87,7 @@ def test_a_training_ends_when_its_metric_has_not_risen_for_the_patience(dialect,
     ]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["lazy", pytest.param("yacs", marks=pytest.mark.slow)])
 def test_a_metric_that_rises_lets_a_training_run_to_its_end(dialect, tmp_path):
     training, scripted = build(dialect, tmp_path, [1, 1, 2, 2, 3, 3], **STOPPING)
     training.resume_or_load(False)
@@ -124,7 +124,7 @@ def test_a_signal_during_the_evaluation_of_an_early_stop_exits_with_its_code(dia
     assert iterations_of(tmp_path / "model_final.pth") == 3
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["yacs", pytest.param("lazy", marks=pytest.mark.slow)])
 def test_a_resumed_training_counts_the_evaluations_before_it(dialect, tmp_path):
     first, _ = build(dialect, tmp_path, [2, 1, 1], **STOPPING)
     first.resume_or_load(False)
@@ -182,7 +182,7 @@ class Clock:
         return 60 * self.minutes
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["yacs", pytest.param("lazy", marks=pytest.mark.slow)])
 def test_a_time_limit_saves_evaluates_and_ends_and_a_resume_goes_on(dialect, tmp_path, monkeypatch):
     whole, _ = build(dialect, tmp_path / "whole", [0.0] * 9, **{"evaluation.period": 0})
     whole.resume_or_load(False)

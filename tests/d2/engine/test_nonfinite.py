@@ -78,7 +78,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_all_processes_stop_before_the_step_and_name_the_images(tmp_path, value, record_figures):
     first, second = together(2, spoiled, tmp_path, (3,), value, 0, folder=tmp_path / "logs")
     for found in (first, second):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -148,9 +151,9 @@ def test_processes_evaluate_as_one_does(tmp_path):
 # ---- Sharded
 
 
-def sharded(folder: Path, sharding: str, resume: bool = False, iterations: int = 4) -> dict:
+def sharded(folder: Path, sharding: str, resume: bool = False) -> dict:
     """Return the losses of a training, and the bytes of this process's optimizer state."""
-    cfg = config(folder, iterations, 2)
+    cfg = config(folder, 4, 2)
     cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.SHARDING, cfg.SOLVER.AMP.ENABLED = False, sharding, False
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = True, "full_model"
     found, original = {}, TrainingStep.collected
@@ -176,22 +179,23 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(images, tmp_path_factory) -> tuple[Path, list]:
-    folder = tmp_path_factory.mktemp("plain")
-    return folder, together(2, plain_run, folder, folder=folder / "logs")
+def trained(images, tmp_path_factory) -> Callable[[str], tuple[Path, list]]:
+    """Return the folder and the results of a training with a kind of sharding, made once."""
 
+    @cache
+    def trained(sharding: str) -> tuple[Path, list]:
+        folder = tmp_path_factory.mktemp(sharding)
+        return folder, together(2, sharded, folder, sharding, folder=folder / "logs")
 
-def plain_run(folder: Path) -> dict:
-    return sharded(folder, "none")
+    return trained
 
 
 @pytest.mark.parametrize("sharding", ["optimizer", "all"])
-def test_shards_train_as_the_whole_in_less_memory(sharding, plain, tmp_path, record_figures):
-    whole, expected = plain
-    found = together(2, sharded, tmp_path, sharding, folder=tmp_path / "logs")
+def test_shards_train_as_the_whole_in_less_memory(sharding, trained, record_figures):
+    (whole, expected), (folder, found) = trained("none"), trained(sharding)
     assert found[0]["losses"] == pytest.approx(expected[0]["losses"], rel=1e-5)
     one = read_file(whole / "model_final.pth", extras=False).value
-    other = read_file(tmp_path / "model_final.pth", extras=False).value
+    other = read_file(folder / "model_final.pth", extras=False).value
     assert one["model"].keys() == other["model"].keys()
     for name, value in one["model"].items():
         torch.testing.assert_close(other["model"][name], value, rtol=1e-3, atol=1e-4)
@@ -212,7 +216,7 @@ def sharded_by_lazy_config(folder: Path, sharding: str) -> dict:
     return train(cfg)
 
 
-@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+@pytest.mark.parametrize("sharding", ["optimizer", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_lazy_config_shards_too(sharding, images, tmp_path):
     losses, _ = together(2, sharded_by_lazy_config, tmp_path, sharding, folder=tmp_path / "logs")
     assert list(losses) == [0, 1]
@@ -220,19 +224,21 @@ def test_a_lazy_config_shards_too(sharding, images, tmp_path):
 
 
 CHANGES = [
-    ("none", "optimizer"),
     ("optimizer", "all"),
     ("all", "none"),
-    ("optimizer", "optimizer"),
-    ("all", "all"),
+    pytest.param("none", "optimizer", marks=pytest.mark.slow),
+    pytest.param("optimizer", "optimizer", marks=pytest.mark.slow),
+    pytest.param("all", "all", marks=pytest.mark.slow),
 ]
 
 
 @pytest.mark.parametrize(("first", "then"), CHANGES)
-def test_a_training_resumes_with_any_other_sharding(first, then, plain, tmp_path):
-    expected = plain[1][0]["losses"]
-    together(2, sharded, tmp_path, first, False, 2, folder=tmp_path / "logs")
-    found = together(2, sharded, tmp_path, then, True, folder=tmp_path / "logs2")
+def test_a_training_resumes_with_any_other_sharding(first, then, trained, tmp_path):
+    expected = trained("none")[1][0]["losses"]
+    saved = "model_0000001.pth"  # after the first two of four iterations
+    shutil.copy(trained(first)[0] / saved, tmp_path)
+    (tmp_path / "last_checkpoint").write_text(saved)
+    found = together(2, sharded, tmp_path, then, True, folder=tmp_path / "logs")
     assert found[0]["losses"] == pytest.approx({k: expected[k] for k in (2, 3)}, rel=1e-4)
 
 

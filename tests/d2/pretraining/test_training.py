@@ -47,7 +47,9 @@ def both(images: Path, output: Path, workers: int) -> tuple[dict, dict]:
     return whole, broken_off | train(images, output / "parts", recipe, resume=True)
 
 
-@pytest.mark.parametrize(("workers", "world"), [(0, 1), (2, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("workers", "world"), [(2, 1), (0, 2), pytest.param(0, 1, marks=pytest.mark.slow)]
+)
 def test_a_resumed_training_is_bitwise_the_one_in_one_go(folder, tmp_path, workers, world):
     if world == 1:
         whole, parts = both(folder, tmp_path, workers)
