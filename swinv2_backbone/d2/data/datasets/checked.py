@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from swinv2_backbone.d2.data.datasets.classes import match_categories
 from swinv2_backbone.d2.data.storage.cache import Cache, Entry, digest, stamps
 from swinv2_backbone.d2.data.storage.json_lists import JsonLists
-from swinv2_backbone.d2.data.storage.records import Images, record_arrays
+from swinv2_backbone.d2.data.storage.records import Images, load_arrays, record_arrays
 from swinv2_backbone.d2.data.validation.coco import CheckedCoco, check_source
 from swinv2_backbone.d2.data.validation.source import open_coco
 
@@ -98,11 +98,9 @@ def checked_file(
 
     def check() -> CheckedFile:
         found = _checked(name, json_file, images, output_dir, classes, options)
-        if (
-            kept
-            and max(10 * len(found.arrays["sizes"]), len(found.arrays["box"])) >= 10 * KEPT_FROM
-        ):
-            kept.save(_entry(found))
+        large = max(10 * len(found.arrays["sizes"]), len(found.arrays["box"])) >= 10 * KEPT_FROM
+        if kept and large and kept.save(_entry(found)):
+            found.arrays = load_arrays(kept.entry)  # whose memory other processes share
         return found
 
     found = _once_per_machine(load, check) if kept else check()
