@@ -14,6 +14,7 @@ from commands import LAZY_CPU
 from detectron2.config import LazyCall, get_cfg
 from documents import BLOCKS, ROOT
 from publishers import PUBLISHERS, native_state
+from scenes import forms
 
 import swinv2_backbone
 from swinv2_backbone import SwinV2, SwinV2Classifier
@@ -38,6 +39,8 @@ def reader_folder(folder: Path) -> Path:
     demo = generate_demo_dataset(folder / "datasets/demo", num_train=8, num_val=4, image_size=64)
     write_fruit(folder, demo)
     write_land(folder, demo)
+    forms.labelme(folder / "labels")
+    forms.yolo(folder / "yolo")
     shutil.copytree(demo.train_images, folder / "photos")
     cv2.imwrite(str(folder / "photo.jpg"), np.full((64, 96, 3), 100, np.uint8))
     write_clip(folder / "clip.mp4")

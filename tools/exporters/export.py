@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def _datumaro(folder: Path, format: str, second: bool = False) -> Path:
                 shapes += [
                     dm.Polygon(list(part), label=label, group=number) for part in thing.parts
                 ]
+            elif format == "cvat":
+                shapes.append(dm.Mask(thing.mask, label=label, group=number))
             else:
                 shapes.append(dm.Bbox(*thing.box, label=label, id=number, group=number))
         image = dm.Image.from_file(str(images / name))
@@ -228,8 +231,8 @@ def labelme2coco_coco(folder: Path) -> Paths:
         content = json.loads(file.read_text())
         content["shapes"] = [one for one in content["shapes"] if one["shape_type"] == "polygon"]
         file.write_text(json.dumps(content))
-    with contextlib.chdir(folder):
-        labelme2coco.convert("labelme", "out")
+    os.chdir(folder)  # it writes paths relative to the current folder
+    labelme2coco.convert("labelme", "out")
     return folder / "out" / "dataset.json", folder
 
 
@@ -270,7 +273,7 @@ def imantics_coco(folder: Path) -> Paths:
     import imantics
 
     images = write_images(folder / "images")
-    categories = {name: imantics.Category(name) for name in CLASSES}
+    categories = {name: imantics.Category(name, id=i) for i, name in enumerate(CLASSES, 1)}
     dataset = imantics.Dataset("scene")
     for number, name in enumerate(IMAGES, 1):
         image = imantics.Image.from_path(str(images / name))
@@ -348,6 +351,155 @@ EXPORTS: dict[str, Callable[[Path], Paths]] = {
 }
 
 
+# ---- The same libraries as readers of our forms: (image, class, mask or None, box) of each object
+
+Found = list[tuple[str, str, Any, Any]]
+
+
+def _read_by_supervision(read: Callable[[Any], Any]) -> Found:
+    import supervision as sv
+
+    dataset = read(sv.DetectionDataset)
+    found: Found = []
+    for path, _, objects in dataset:
+        for number in range(len(objects)):
+            x0, y0, x1, y1 = objects.xyxy[number].tolist()
+            mask = None if objects.mask is None else np.asarray(objects.mask[number])
+            name = dataset.classes[int(objects.class_id[number])]
+            found.append((Path(path).name, name, mask, [x0, y0, x1 - x0, y1 - y0]))
+    return found
+
+
+def _read_by_datumaro(path: Path, format: str) -> Found:
+    import datumaro as dm
+
+    dataset = dm.Dataset.import_from(str(path), format)
+    labels = dataset.categories()[dm.AnnotationType.label]
+    found: Found = []
+    for item in dataset:
+        for one in item.annotations:
+            if one.type not in (
+                dm.AnnotationType.bbox, dm.AnnotationType.polygon, dm.AnnotationType.mask
+            ):  # fmt: skip
+                continue
+            mask = None
+            if one.type == dm.AnnotationType.polygon:
+                mask = polygon_mask(one.points)
+            elif one.type == dm.AnnotationType.mask:
+                mask = np.asarray(one.image).astype(bool)
+            name = labels[one.label].name
+            found.append((f"{Path(item.id).name}.png", name, mask, list(one.get_bbox())))
+    return found
+
+
+def _read_by_labelformat(format: str, task: str, file: Path, *more: str) -> Found:
+    target = file.parent / "read.json"
+    program = str(Path(sys.executable).with_name("labelformat"))
+    flag = "--input-folder" if file.is_dir() else "--input-file"
+    subprocess.run(
+        [program, "convert", "--task", task, "--input-format", format, flag, str(file), *more]
+        + ["--output-format", "coco", "--output-file", str(target)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    content = json.loads(target.read_text())
+    images = {one["id"]: Path(one["file_name"]).name for one in content["images"]}
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    found: Found = []
+    for one in content["annotations"]:
+        parts = one.get("segmentation") or []
+        mask = np.logical_or.reduce([polygon_mask(part) for part in parts]) if parts else None
+        found.append((images[one["image_id"]], names[one["category_id"]], mask, one["bbox"]))
+    return found
+
+
+def polygon_mask(points: Any) -> np.ndarray:
+    """Return the mask (H, W) of a polygon as pycocotools draws it."""
+    from pycocotools import mask as coco_mask
+
+    rles = coco_mask.frPyObjects([[float(value) for value in points]], HEIGHT, WIDTH)
+    return coco_mask.decode(rles)[:, :, 0].astype(bool)
+
+
+def read_all(folder: Path) -> dict[str, Found | str]:
+    """Read each form by each library that claims to; an error is a text."""
+    written = {
+        name: getattr(forms, name)(folder / "read" / name)
+        for name in ("yolo", "voc", "voc_masks", "cvat", "roboflow")
+    }
+    yolo, voc, cvat = (written[name][0] for name in ("yolo", "voc", "cvat"))
+    lists = voc / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("".join(f"{Path(name).stem}\n" for name in IMAGES))
+    labels = yolo.parent / "labels" / "train"
+    roboflow = written["roboflow"][0] / "train"
+    calls: dict[str, Callable[[], Found]] = {
+        "yolo supervision": lambda: _read_by_supervision(
+            lambda kind: kind.from_yolo(str(written["yolo"][1]), str(labels), str(yolo))
+        ),
+        "yolo labelformat": lambda: _read_by_labelformat(
+            "yolov8", "instance-segmentation", yolo, "--input-split", "val"
+        ),
+        "voc supervision": lambda: _read_by_supervision(
+            lambda kind: kind.from_pascal_voc(str(written["voc"][1]), str(voc / "Annotations"))
+        ),
+        "voc datumaro": lambda: _read_by_datumaro(voc, "voc_detection"),
+        "voc labelformat": lambda: _read_by_labelformat(
+            "pascalvoc", "object-detection", voc / "Annotations", "--category-names",
+            ",".join(CLASSES),
+        ),
+        "voc_masks datumaro": lambda: _read_by_datumaro(
+            written["voc_masks"][0], "voc_instance_segmentation"
+        ),
+        "cvat datumaro": lambda: _read_by_datumaro(cvat.parent, "cvat"),
+        "cvat labelformat": lambda: _read_by_labelformat("cvat", "object-detection", cvat),
+        "roboflow supervision": lambda: _read_by_supervision(
+            lambda kind: kind.from_coco(
+                str(roboflow), str(roboflow / "_annotations.coco.json"), force_masks=True
+            )
+        ),
+    }  # fmt: skip
+    found: dict[str, Found | str] = {}
+    for name, call in calls.items():
+        try:
+            found[name] = call()
+        except Exception as error:  # of any library
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _number_of(image: str) -> int:
+    """Return the place of an image, also of one that Roboflow has renamed."""
+    return next(i for i, name in enumerate(IMAGES) if image.startswith(Path(name).stem))
+
+
+def write_read(folder: Path) -> None:
+    """Write what the libraries read as COCO-format content, or their error."""
+    results: dict[str, Any] = {}
+    for name, found in read_all(folder).items():
+        if isinstance(found, str):
+            results[name] = {"error": found.splitlines()[0]}
+            continue
+        entries = [
+            {
+                "image_id": _number_of(image),
+                "category_id": label,
+                "bbox": [float(value) for value in box],
+            }
+            | (
+                {}
+                if mask is None
+                else {"segmentation": {"size": [HEIGHT, WIDTH], "counts": forms.runs(mask.T)}}
+            )  # noqa: E501
+            for image, label, mask, box in found
+        ]
+        results[name] = {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(IMAGES)],
+            "annotations": entries,
+            "categories": [{"id": name, "name": name} for name in CLASSES],
+        }
+    (folder / "read.json").write_text(json.dumps(results))
+
+
 @contextlib.contextmanager
 def error_as_text(result: dict[str, str]) -> Iterator[None]:
     try:
@@ -358,6 +510,10 @@ def error_as_text(result: dict[str, str]) -> Iterator[None]:
 
 
 def main(folder: Path, names: list[str]) -> None:
+    if names == ["--read"]:
+        shutil.rmtree(folder / "read", ignore_errors=True)
+        write_read(folder)
+        return
     for name in names:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)

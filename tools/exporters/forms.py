@@ -116,11 +116,13 @@ def voc(folder: Path, first: int = 1) -> Paths:
             corners = zip(("xmin", "ymin", "xmax", "ymax"), (x + first, y + first, x + w, y + h))
             inner = "".join(f"<{key}>{value}</{key}>" for key, value in corners)
             objects += (
-                f"<object><name>{thing.name}</name><difficult>0</difficult>"
+                f"<object><name>{thing.name}</name><pose>Unspecified</pose>"
+                "<truncated>0</truncated><difficult>0</difficult>"
                 f"<bndbox>{inner}</bndbox></object>"
             )
         size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
-        text = f"<annotation><filename>{name}</filename>{size}{objects}</annotation>"
+        start = f"<annotation><folder>VOC</folder><filename>{name}</filename>{size}"
+        text = f"{start}<segmented>0</segmented>{objects}</annotation>"
         (folder / "Annotations" / f"{Path(name).stem}.xml").write_text(text)
     return folder, images
 
@@ -170,7 +172,8 @@ def labelme(folder: Path) -> Paths:
             for number, thing in enumerate(of_image(name))
             for shape in _labelme_shapes(thing)
         ]
-        content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name}
+        content: dict[str, Any] = {"version": "5.4.1", "flags": {}, "shapes": shapes}
+        content["imagePath"] = name
         content |= {"imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
         _json(folder / f"{Path(name).stem}.json", content)
     return folder, images

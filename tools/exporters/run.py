@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -37,6 +38,7 @@ class Environment(NamedTuple):
     python: str = sys.executable
 
 
+READERS = "readers"  # the name of the comparison of libraries that read
 COMMON = ("opencv-python-headless", "pillow")
 ENVIRONMENTS = {
     "tools": Environment(
@@ -86,6 +88,8 @@ EXPORTERS = {
     "fiftyone_voc": ("fiftyone", "VOC XML"),
     "fiftyone_cvat": ("fiftyone", "CVAT XML"),
 }
+# Exports whose form holds one polygon per object.
+SIMPLE = ("labelformat_coco", "label_studio_coco", "sahi_slices", "yolo")
 # Forms that tools write on their servers only; ours follow their source.
 OWN: dict[str, tuple[str, str, Callable[[Path], tuple[Path, Path]]]] = {
     "coco_crowds": ("CVAT", "COCO (masks)", lambda folder: forms.coco(folder, crowd=1)),
@@ -103,21 +107,46 @@ def main() -> None:
     args = parser().parse_args()
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    names = args.names or [*EXPORTERS, *OWN]
+    order = [*EXPORTERS, *OWN, READERS]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in names:
-        if name in OWN:
-            tool, form, write = OWN[name]
-            (folder / name).mkdir(exist_ok=True)
-            path, images = write(folder / name)
-            results[name] = {"tool": tool, "writes": form} | read(path, images)
+    for name in args.names or order:
+        if name == READERS:
+            results[name] = libraries(folder)
         else:
-            results[name] = exported(folder, name)
+            results[name] = own(folder, name) if name in OWN else exported(folder, name)
         print(name, results[name])
-    order = [*EXPORTERS, *OWN]
     results = {name: results[name] for name in order if name in results}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     write_table(results)
+
+
+def own(folder: Path, name: str) -> dict[str, Any]:
+    """Write and read a form of our own."""
+    tool, form, write = OWN[name]
+    return {"tool": tool, "writes": form} | read(*write(emptied(folder / name)))
+
+
+def emptied(folder: Path) -> Path:
+    """Return a folder, which is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def libraries(folder: Path) -> dict[str, Any]:
+    """Compare what the libraries, and this package, read of the same forms."""
+    python = environment(folder / "tools-venv", ENVIRONMENTS["tools"])
+    script = Path(__file__).with_name("export.py")
+    subprocess.run([str(python), str(script), str(folder), "--read"], check=True)
+    results: dict[str, Any] = {}
+    for name, content in json.loads((folder / "read.json").read_text()).items():
+        failed = {"error": str(content.get("error")).split(":")[0]}
+        simple = name.split()[0] in SIMPLE
+        results[name] = failed if "error" in content else asdict(compare(content, simple))
+    for form in list(dict.fromkeys(name.split()[0] for name in results)):
+        paths = getattr(forms, form)(emptied(folder / "ours" / form))
+        results[f"{form} ours"] = read(*paths, form in SIMPLE)
+    return dict(sorted(results.items()))
 
 
 def exported(folder: Path, name: str) -> dict[str, Any]:
@@ -134,7 +163,7 @@ def exported(folder: Path, name: str) -> dict[str, Any]:
     about = {"tool": f"{package} {version}", "writes": form}
     if "error" in result:
         return about | {"exporter_error": result["error"].splitlines()[0][:200]}
-    return about | read(Path(result["path"]), Path(result["images"]))
+    return about | read(Path(result["path"]), Path(result["images"]), name in SIMPLE)
 
 
 def environment(folder: Path, wanted: Environment) -> Path:
@@ -149,7 +178,7 @@ def environment(folder: Path, wanted: Environment) -> Path:
     return python
 
 
-def read(path: Path, images: Path) -> dict[str, Any]:
+def read(path: Path, images: Path, simple: bool = False) -> dict[str, Any]:
     """Read annotations as a training does, without any setting."""
     try:
         converted = convert(Source(path, images, "train"))
@@ -168,7 +197,7 @@ def read(path: Path, images: Path) -> dict[str, Any]:
         found = getattr(report, key, {})
         result[key] = [f"{finding.count} {fault.name}" for fault, finding in found.items()]
     result["left_out"] = [f"{one.count} {what}" for what, one in converted.left_out.items()]
-    return result if report.errors else result | asdict(compare(content))
+    return result if report.errors else result | asdict(compare(content, simple))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The table of exporters in docs/DATASETS.md, made from the results of ``run.py``."""
+"""The tables of exporters and readers in docs/DATASETS.md, made from the results of ``run.py``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,71 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = ROOT / "docs" / "DATASETS.md"
 START, END = "<!-- exporters: begin -->", "<!-- exporters: end -->"
+Result = dict[str, Any]
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    return ""
+def tables(results: dict[str, Result]) -> str:
+    """Return both tables in Markdown."""
+    lines = ["| exporter | writes | read as | result without any setting |", "|---|---|---|---|"]
+    for name, result in results.items():
+        if name != "readers":
+            kind = f"`{result['format']}`" if "format" in result else ""
+            cells = (result["tool"], result["writes"], kind, in_words(result))
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_readers(results.get("readers", {}))])
 
 
-def write_table(results: dict[str, dict[str, Any]]) -> None:
-    """Replace the table between the marks of the page."""
+def _readers(readers: dict[str, Result]) -> list[str]:
+    """Return a table with a row for each form and a column for each library."""
+    names = ["supervision", "datumaro", "labelformat", "ours"]
+    lines = [f"| form | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for form in dict.fromkeys(name.split()[0] for name in readers):
+        cells = []
+        for name in names:
+            found = readers.get(f"{form} {name}")
+            cells.append("" if found is None else in_words(found))
+        lines.append(f"| `{form}` | {' | '.join(cells)} |")
+    return lines
+
+
+def in_words(result: Result) -> str:
+    """Return what became of the scene's objects."""
+    for key, word in (("exporter_error", "the exporter failed"), ("error", "fails")):
+        if key in result:
+            return (
+                f"{word}: {result[key]}" if key == "exporter_error" else f"{word} ({result[key]})"
+            )
+    if "refused" in result:
+        return f"stops: {result['refused']}"
+    if result.get("errors"):
+        return f"stops: {'; '.join(result['errors'])}"
+    if not result["objects"]:
+        return "nothing"
+    exact, what = result["masks"], "masks"
+    if exact is None:
+        exact, what = result["boxes"], "boxes"
+    given = result["of"]
+    words = [f"{exact} of {given} {what} exact"]
+    if result["masks"] is None and exact < given:
+        words.append(f"off by up to {result['farthest']:g} px")
+    if result["lost"]:
+        words.append(f"{result['lost']} px differ")
+    words += ["hole filled"] if result["filled"] else []
+    words += [f"{result['split']} object became two"] if result["split"] else []
+    words += [f"{3 - result['images']} image lost"] if result["images"] < 3 else []
+    words += [f"mended: {one}" for one in result.get("repaired", ())]
+    words += [f"told: {one}" for one in result.get("notes", ())]
+    words += [f"left out: {one}" for one in result.get("left_out", ())]
+    return "; ".join(words)
+
+
+def between(page: str) -> str:
+    """Return what stands between the marks of a page."""
+    return page.split(START)[1].split(END)[0].strip()
+
+
+def write_table(results: dict[str, Result]) -> None:
+    """Replace the tables between the marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
-    if START not in page:
-        return
-    before, rest = page.split(START)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{START}\n{table(results)}\n{END}{after}", encoding="utf-8")
+    before, after = page.split(START)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{START}\n\n{tables(results)}\n\n{END}{after}", encoding="utf-8")

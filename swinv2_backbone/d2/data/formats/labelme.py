@@ -154,5 +154,5 @@ def _bitmap(shape: dict, points: list, place: str, size: tuple[int, int]) -> np.
     except ValueError as error:
         raise ValueError(f"{place}: its mask is not base64: {error}") from error
     with damage_named(f"{place}: its mask"), Image.open(io.BytesIO(data)) as picture:
-        bits = np.asarray(picture.convert("1") if picture.mode == "P" else picture) > 0
-    return pasted(bits if bits.ndim == 2 else bits.any(-1), left, top, size)
+        pixels = np.atleast_3d(np.asarray(picture.convert("1") if picture.mode == "P" else picture))
+    return pasted((pixels > 0).any(-1), left, top, size)

@@ -41,7 +41,8 @@ def split_dataset(
     groups = defaultdict(list)
     for image in content["images"]:
         groups[group_of(image["file_name"])].append(image["id"])
-    wanted, chosen = share * len(content["images"]), set()
+    wanted = share * len(content["images"])
+    chosen: set[object] = set()
     for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
         if abs(len(chosen) + len(groups[key]) - wanted) < abs(len(chosen) - wanted):
             chosen.update(groups[key])
