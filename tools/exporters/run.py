@@ -144,8 +144,8 @@ def libraries(folder: Path) -> dict[str, Any]:
         simple = name.split()[0] in SIMPLE
         results[name] = failed if "error" in content else asdict(compare(content, simple))
     for form in list(dict.fromkeys(name.split()[0] for name in results)):
-        paths = getattr(forms, form)(emptied(folder / "ours" / form))
-        results[f"{form} ours"] = read(*paths, form in SIMPLE)
+        path, images = getattr(forms, form)(emptied(folder / "ours" / form))
+        results[f"{form} ours"] = read(path, images, form in SIMPLE)
     return dict(sorted(results.items()))
 
 

@@ -155,4 +155,4 @@ def _bitmap(shape: dict, points: list, place: str, size: tuple[int, int]) -> np.
         raise ValueError(f"{place}: its mask is not base64: {error}") from error
     with damage_named(f"{place}: its mask"), Image.open(io.BytesIO(data)) as picture:
         pixels = np.atleast_3d(np.asarray(picture.convert("1") if picture.mode == "P" else picture))
-    return pasted((pixels > 0).any(-1), left, top, size)
+    return pasted(np.asarray((pixels > 0).any(-1)), left, top, size)
