@@ -156,7 +156,7 @@ def test_polygons_are_measured(content):
         {"bbox": None},
         {"segmentation": [["1", "2", "3", "4", "5", "6"]]},
         {"segmentation": [[1, 2, 3, 4, 5, None]]},
-        {"segmentation": [[1, 2, 3, 4, 5, 10**40]]},
+        {"segmentation": [[1, 2, 3, 4, 5, 10**400]]},
         {"image_id": [1]},
     ],
 )

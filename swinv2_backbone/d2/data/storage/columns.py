@@ -6,6 +6,7 @@ is absent, a number of polygons, or RLE.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -86,12 +87,12 @@ def columns_of(
             image=_rows([one["image_id"] for one in annotations], images),
             category=_rows([one["category_id"] for one in annotations], categories),
             crowd=_integers(_flag(one.get("iscrowd", -1)) for one in annotations),
-            box=_numbers([one["bbox"] for one in annotations]).reshape(len(annotations), 4),
-            area=_numbers([_or_nan(one.get("area")) for one in annotations]),
+            box=_numbers([one["bbox"] for one in annotations], 4).reshape(-1, 4),
+            area=np.array([_or_nan(one.get("area")) for one in annotations], np.float64),
             kind=np.array(kinds, np.int8),
             count=_integers(map(len, polygons)),
             length=_integers(map(len, chain.from_iterable(polygons))),
-            coordinates=_numbers(list(chain.from_iterable(chain.from_iterable(polygons)))),
+            coordinates=_numbers(chain.from_iterable(polygons)),
             rle=[mask for mask, kind in zip(masks, kinds) if kind == RLE],
             keypoints=keypoints if any(keypoints) else [],
         )
@@ -127,12 +128,17 @@ def _integers(values: Iterable[int]) -> np.ndarray:
     return np.fromiter(values, np.int64)
 
 
-def _numbers(values: list) -> np.ndarray:
-    """Return numbers as float64; raise TypeError if some are not numbers."""
-    found = np.array(values) if values else np.zeros(0)
-    if found.dtype.kind not in "if":  # NumPy would read the string "12" as 12
-        raise TypeError(f"numbers expected, got {found.dtype}")
-    return found.astype(np.float64, copy=False)
+def _numbers(lists: Iterable[list], size: int | None = None) -> np.ndarray:
+    """Join lists of numbers, each of ``size`` if that is given; raise TypeError for other values.
+
+    NumPy itself would read the string "12" as 12.
+    """
+    found = array("d")
+    for one in lists:
+        if size is not None and len(one) != size:
+            raise TypeError(f"{size} numbers expected")
+        found.fromlist(one)
+    return np.frombuffer(found, np.float64) if found else np.zeros(0)
 
 
 def per_polygon(values: np.ndarray, length: np.ndarray, function: np.ufunc) -> np.ndarray:

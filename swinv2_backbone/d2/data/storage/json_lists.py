@@ -6,10 +6,8 @@ Python objects. A first pass over the bytes finds where the entries end; a secon
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -93,8 +91,7 @@ class JsonLists:
 
     def _parsed(self, text: bytes) -> list:
         try:
-            with _no_garbage_collection():
-                return orjson.loads(text)
+            return orjson.loads(text)
         except ValueError:  # or it has NaN, which Python's parser accepts
             try:
                 return json.loads(text)
@@ -108,18 +105,6 @@ class JsonLists:
         except ValueError as error:
             return error
         return ValueError("it changed while it was read")
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep Python from searching a hundred thousand new lists for cycles, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @dataclass

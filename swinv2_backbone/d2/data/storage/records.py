@@ -9,7 +9,7 @@ Legend: M images, N annotations in the order of their images, P polygons, C coor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,8 +71,8 @@ class Records(Sequence[dict]):
 
     def files(self) -> list[str]:
         """Return the paths of the image files."""
-        names = (_text(self.arrays, "name", row) for row in self.rows.tolist())
-        return [os.path.join(self.folder, name) for name in names]
+        names = texts_of(self.arrays, "name")
+        return [os.path.join(self.folder, names[row]) for row in self.rows.tolist()]
 
     def sizes(self) -> np.ndarray:
         """Return (len(self), 2) height and width of the images."""
@@ -236,3 +236,10 @@ def _bytes(arrays: dict[str, np.ndarray], name: str, at: int) -> bytes:
 
 def _text(arrays: dict[str, np.ndarray], name: str, at: int) -> str:
     return _bytes(arrays, name, at).decode("utf-8", "surrogatepass")
+
+
+def texts_of(arrays: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """Return all texts of a name."""
+    text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_end"].tolist()
+    parts = (text[start:end] for start, end in zip([0, *ends], ends))
+    return [part.decode("utf-8", "surrogatepass") for part in parts]

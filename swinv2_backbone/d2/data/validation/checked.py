@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -13,7 +15,7 @@ from swinv2_backbone.d2.data.storage.columns import Columns, columns_of
 from swinv2_backbone.d2.data.validation.annotations import AnnotationChecker
 from swinv2_backbone.d2.data.validation.columns import ColumnsBuilder
 from swinv2_backbone.d2.data.validation.ids import copies_among, new_ids
-from swinv2_backbone.d2.data.validation.sound import plainly_sound
+from swinv2_backbone.d2.data.validation.sound import plainly_sound, whole_numbers
 from swinv2_backbone.d2.data.validation.source import Source, entries
 
 
@@ -46,8 +48,9 @@ class CheckedAnnotations:
         self.parts: list[Columns] = []
         self._places: list[np.ndarray] = []  # of the annotations in ``parts``
         builder = ColumnsBuilder(checker, list(self.category_rows), self.sizes, self._name)
-        for piece in source.pieces("annotations"):
-            self._check(piece, builder)
+        with _no_garbage_collection():
+            for piece in source.pieces("annotations"):
+                self._check(piece, builder)
         self.set_columns = builder.finish()
 
     def __iter__(self) -> Iterator[dict]:
@@ -90,8 +93,13 @@ class CheckedAnnotations:
 
     def number(self, lowest: int) -> None:
         """Give the kept annotations unique ids of at least ``lowest``."""
-        places = np.concatenate(self._places).tolist() if self._places else []
-        self.new_ids = new_ids(places, self.ids, self.checker.report, lowest=lowest)
+        places = np.concatenate(self._places) if self._places else np.zeros(0, np.int64)
+        ids = whole_numbers(self.ids)
+        if ids is not None and len(places):
+            kept = ids[places]
+            if kept.min() >= lowest and len(np.unique(kept)) == len(kept):
+                return
+        self.new_ids = new_ids(places.tolist(), self.ids, self.checker.report, lowest=lowest)
 
     def _check(self, piece: list, builder: ColumnsBuilder) -> None:
         start = self.total
@@ -101,20 +109,18 @@ class CheckedAnnotations:
             sound = plainly_sound(piece, columns, self.sizes, self.checker)
         self.total += len(piece)
         self.ids += [one.get("id") if isinstance(one, dict) else None for one in piece]
+        changed = False
         for at in np.flatnonzero(~sound).tolist():
             repaired = self.checker.check(start + at, piece[at])
             builder.add(start + at, piece[at], repaired)
             if repaired is not piece[at]:
-                self.changes[start + at] = repaired
+                self.changes[start + at], changed = repaired, True
         if columns is not None:
             builder.add_sound(columns.select(sound), start + np.flatnonzero(sound))
-        self._keep(piece, columns, start)
-
-    def _keep(self, piece: list, columns: Columns | None, start: int) -> None:
-        """Add the kept annotations of a piece to ``parts``."""
-        kept = [self.changes.get(start + at, one) for at, one in enumerate(piece)]
-        places = np.array([at for at, one in enumerate(kept) if one is not None], np.int64)
-        if any(one is not old for one, old in zip(kept, piece)):
+        places = np.arange(len(piece))
+        if changed:
+            kept = [self.changes.get(start + at, one) for at, one in enumerate(piece)]
+            places = np.array([at for at, one in enumerate(kept) if one is not None], np.int64)
             repaired = [one for one in kept if one is not None]
             columns = columns_of(repaired, self.image_rows, self.category_rows)
         if columns is None:
@@ -147,3 +153,15 @@ class CheckedAnnotations:
         annotation = next(islice(entries(self.source, "annotations"), place, None))
         image = self.checker.images[self.checker.image_ids.find(annotation["image_id"])]  # type: ignore[index]  # known, as it has a row
         return f"annotation {self.ids[place]!r:.20} in {image['file_name']}"
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from searching millions of new lists for cycles, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
