@@ -199,6 +199,7 @@ def test_logits_and_features_equal_the_peers(name, peer, tmp_path):
 
 @torch.no_grad()
 @pytest.mark.parametrize("publisher", ["microsoft", "mmpretrain"])
+@pytest.mark.heavy
 def test_logits_equal_those_of_the_weights_that_were_saved(publisher, tmp_path):
     state = random_state(TINY)
     images = pictures(1, 3, 256, 256)
@@ -207,6 +208,7 @@ def test_logits_equal_those_of_the_weights_that_were_saved(publisher, tmp_path):
     assert torch.equal(model(images), expected)
 
 
+@pytest.mark.heavy
 def test_a_wrong_merge_order_is_detected(tmp_path, monkeypatch):
     """mmpretrain's columns are not reordered."""
     as_it_stands = {**vars(mmpretrain.MMPRETRAIN), "to_ours": dict}
@@ -227,6 +229,7 @@ def test_merging_of_the_wrong_stage_is_detected(tmp_path):
         load_checkpoint(build_classifier(TINY), tmp_path / "x.pth")
 
 
+@pytest.mark.heavy
 def test_swapped_norms_are_detected(tmp_path, monkeypatch):
     """Hugging Face's misleading names are taken literally."""
     table = hugging_face.HUGGING_FACE.in_block
@@ -326,7 +329,7 @@ def test_rearrangements_are_inverses(layout, to_ours, from_ours):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("window", [16, 24])
+@pytest.mark.parametrize("window", [16, pytest.param(24, marks=pytest.mark.slow)])
 @pytest.mark.heavy
 def test_weights_of_window_8_at_a_wider_one_equal_the_oracle(window, tmp_path):
     state = native_state("swinv2_tiny_window8_256")
@@ -344,6 +347,7 @@ def test_weights_of_window_8_at_a_wider_one_equal_the_oracle(window, tmp_path):
     assert largest_difference(features, wrong) > 1e-2
 
 
+@pytest.mark.heavy
 def test_a_loaded_classifier_returns_logits_features_and_maps(tmp_path):
     path = published(random_state(TINY), TINY, "timm", tmp_path)
     model = build_classifier(TINY, weights=path).eval()

@@ -21,12 +21,9 @@ from swinv2_backbone import VARIANTS, SwinV2, Variant, build_backbone
 FAST = (
     "swinv2_tiny_window8_256",
     "swinv2_tiny_window16_256",
-    "swinv2_small_window8_256",
-    "swinv2_base_window12_192",
-    "swinv2_base_window12to16_192to256",
-    "swinv2_base_window12to24_192to384",
+    "swinv2_base_window12to16_192to256",  # not its pretrained windows
 )
-FAST_IN_FLOAT64 = ("swinv2_tiny_window8_256", "swinv2_tiny_window16_256")
+FAST_IN_FLOAT64 = ("swinv2_tiny_window8_256",)
 
 
 def peers_of(variant: Variant) -> list[str]:
@@ -114,6 +111,7 @@ def test_features_agree_in_float64_with_the_sharpest_attention(name: str, peer: 
 # Not Hugging Face, which decides the shift of both axes by the height alone: in stage 4 it does not
 # shift the width of 16, because the height of 8 fits in one window.
 @pytest.mark.parametrize("peer", ["timm", "torchvision"])
+@pytest.mark.heavy
 def test_features_of_wide_images_agree(peer: str) -> None:
     name = "swinv2_tiny_window8_256"
     found = differences(run(name, (256, 512), torch.float32, batch=2), peer, name)

@@ -16,7 +16,7 @@ from swinv2_backbone import SwinV2
 SHAPE = {"embed_dim": 16, "depths": (2, 2, 1, 1), "num_heads": (1, 2, 4, 8)}
 STRIDES = dict(zip(FEATURES, (4, 8, 16, 32)))
 QUICK = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -112,6 +112,7 @@ MORE = st.tuples(st.integers(0, 70), st.integers(0, 70))
 
 @given(height=sides(120), width=sides(120), more=MORE, window=st.integers(2, 16))
 @QUICK
+@pytest.mark.heavy
 def test_an_image_has_the_same_features_alone_and_padded_beside_another(
     height, width, more, window
 ):
@@ -150,6 +151,7 @@ IMAGES = {
     kernel=st.sampled_from(["tiles", "reference"]),
 )
 @QUICK
+@pytest.mark.heavy
 def test_features_and_gradients_are_finite(kind, dtype, logit_scale, height, width, kernel):
     found = model(4, kernel=kernel).train()
     with torch.no_grad():
