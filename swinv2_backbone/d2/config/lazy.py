@@ -202,8 +202,8 @@ def plan_from_lazy(cfg: DictConfig, unreadable: Sequence[str] = ()) -> TrainingP
     for read in (_model, _optimizer, schedule, clipping, augmentation, _data):
         values.update(read(config, faults))
     mean = values["model.pixel_mean"] if "pixel_mean" in config.model else None
-    known = isinstance(mean, tuple)
-    bands = bands_of(values["augmentation.image_format"], mean) if known else None
+    image_format = values["augmentation.image_format"]
+    bands = bands_of(image_format, mean) if isinstance(mean, tuple) else None
     return TrainingPlan(
         **sections_from(values),
         dialect=Dialect.LAZY,
