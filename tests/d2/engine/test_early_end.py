@@ -105,7 +105,7 @@ def test_an_early_stop_evaluates_again_where_only_the_last_evaluation_is_augment
     assert scripted.calls == [False, False, False, True]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["yacs", pytest.param("lazy", marks=pytest.mark.slow)])
 def test_a_signal_during_the_evaluation_of_an_early_stop_exits_with_its_code(dialect, tmp_path):
     augmented = {"evaluation.augmented": True}
     training, scripted = build(dialect, tmp_path, [2, 1, 1, 5], **STOPPING, **augmented)

@@ -46,8 +46,15 @@ def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
     raise AssertionError(f"no {text!r} in {log.read_text() if log.exists() else 'no log'}")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "CtrlC"])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGTERM, 2),
+        (signal.SIGINT, 2),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_a_training_after_its_iteration_and_it_resumes(tmp_path, number, workers):
     log = tmp_path / "out.txt"
     process = start(train, config(tmp_path, FOREVER, FOREVER, workers), log=log)
