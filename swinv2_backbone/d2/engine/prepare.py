@@ -94,7 +94,7 @@ def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan
 
 def _with_bitmaps(plan: TrainingPlan) -> TrainingPlan:
     """Return the plan with bitmaps, if the masks of the training set may become RLE."""
-    train = (plan.config.get("datasets") or {}).get("train")
+    train: Any = (plan.config.get("datasets") or {}).get("train")
     key = "dataloader.train.mapper.instance_mask_format"
     if not _registers_coco(train) or not train.get("masks", True):
         return plan

@@ -83,6 +83,7 @@ FAULTY_ANNOTATIONS = [
     (OBJECT | {"bbox": [1, 1, 4]}, boxes.BAD_BOX, "[1, 1, 4]"),
     (OBJECT | {"bbox": [1, 1, 4, math.nan]}, boxes.BAD_BOX, "nan"),
     (OBJECT | {"bbox": [1, 1, 4, math.inf]}, boxes.BAD_BOX, "inf"),
+    (OBJECT | {"bbox": [1, 1, 4, 10**400]}, boxes.BAD_BOX, "1000000000"),
     (OBJECT | {"bbox": ["1", 1, 4, 4]}, boxes.BAD_BOX, "'1'"),
     (OBJECT | {"bbox": {"x": 1}}, boxes.BAD_BOX, "{'x': 1}"),
     (OBJECT | {"bbox": [10, 1, 4, 4]}, boxes.BOX_OUTSIDE, "[10, 1, 4, 4]"),

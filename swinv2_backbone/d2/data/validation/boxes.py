@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from sys import float_info
 from typing import TypeGuard
 
 from swinv2_backbone.d2.data.validation.report import Fault, FaultError
@@ -40,5 +40,5 @@ def clipped(box: object, height: int, width: int) -> list[float] | None:
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """Return True for a finite number."""
-    return isinstance(value, (int, float)) and abs(value) < inf
+    """Return True for a finite number; also an integer must be one as a float."""
+    return isinstance(value, (int, float)) and abs(value) <= float_info.max

@@ -50,8 +50,8 @@ def check_fits(report: Report, columns: Columns, masked: np.ndarray) -> None:
     boxes, masks = columns.boxes[masked], columns.mask_boxes[masked]
     area, mask_area = columns.area[masked], columns.mask_area[masked]
     rows = np.flatnonzero(masked)
-    iou = overlap(corners(boxes), corners(masks))
-    off = np.abs(corners(boxes) - corners(masks)).max(1)
+    box, mask = corners(boxes), corners(masks)
+    off = np.abs(box - mask).max(1)
     large = (masks[:, 2:] >= SMALL).all(1)
     filled = mask_area >= 0.99999 * masks[:, 2] * masks[:, 3]
     whole_box = boxes[:, 2] * boxes[:, 3]
@@ -66,7 +66,10 @@ def check_fits(report: Report, columns: Columns, masked: np.ndarray) -> None:
 
     cut = (np.abs(boxes - masks - [0, 0, 1, 1]) < 0.01).all(1)
     note(CUT, cut, SHARE)
-    note(LOOSE, large & (iou >= 0.5) & (iou < 0.95) & (off > 2) & ~cut, SHARE)
+    loose = large & (off > 2) & ~cut
+    iou = overlap(box[loose], mask[loose])
+    loose[loose] = (iou >= 0.5) & (iou < 0.95)
+    note(LOOSE, loose, SHARE)
     polygons = columns.form[masked] == POLYGONS
     note(RECTANGLES, polygons & large & filled & (off < 1.5), SHARE_OF_WRONG)
     of_box = known & (np.abs(area / whole_box - 1) < 0.01) & (mask_area < 0.9 * whole_box)

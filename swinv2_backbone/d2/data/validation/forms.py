@@ -90,11 +90,12 @@ def _compare(report: Report, columns: Columns, masked: np.ndarray, masks: bool) 
     """Compare boxes with masks; return which of the masked annotations fit, (M,) bool."""
     rows = np.flatnonzero(masked)
     box, mask = corners(columns.boxes[rows]), corners(columns.mask_boxes[rows])
-    iou = overlap(box, mask)
-    wrong = (iou < MISS) & (np.abs(box - mask).max(1) > 2 * NEAR)
+    wrong = np.abs(box - mask).max(1) > 2 * NEAR
+    iou = overlap(box[wrong], mask[wrong])
+    wrong[wrong] = iou < MISS
     if not wrong.any():
         return ~wrong
-    rows, iou = rows[wrong], iou[wrong]
+    rows, iou = rows[wrong], iou[iou < MISS]
     match = _best(columns, rows)
     enough = max(2, SHARE * masked.sum())
     left = np.ones(len(rows), bool)
