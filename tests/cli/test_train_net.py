@@ -95,9 +95,9 @@ def metrics(output: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def trained(opts, tmp_path_factory) -> Path:
-    """The output folder of a run of 120 iterations on six images."""
+    """The output folder of a run of 80 iterations on six images."""
     output = tmp_path_factory.mktemp("run")
-    run([*opts, "SOLVER.MAX_ITER", "120", "SOLVER.CHECKPOINT_PERIOD", "60"], output)
+    run([*opts, "SOLVER.MAX_ITER", "80", "SOLVER.CHECKPOINT_PERIOD", "40"], output)
     return output
 
 
@@ -140,13 +140,13 @@ def test_eval_only_reproduces_the_last_evaluation_of_training(trained, opts, tmp
 
 
 def test_resume_continues_the_iteration_count(trained, opts, tmp_path):
-    few = [*opts, "SOLVER.CHECKPOINT_PERIOD", "20", "TEST.EVAL_PERIOD", "0"]
-    run([*few, "SOLVER.MAX_ITER", "20"], tmp_path)
-    run([*few, "SOLVER.MAX_ITER", "40"], tmp_path, "--resume")
-    assert [line["iteration"] for line in metrics(tmp_path) if "total_loss" in line] == [19, 39]
-    assert "Starting training from iteration 20" in (tmp_path / "log.txt").read_text()
+    few = [*opts, "SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "0"]
+    run([*few, "SOLVER.MAX_ITER", "3"], tmp_path)
+    run([*few, "SOLVER.MAX_ITER", "6"], tmp_path, "--resume")
+    assert [line["iteration"] for line in metrics(tmp_path) if "total_loss" in line] == [2, 5]
+    assert "Starting training from iteration 3" in (tmp_path / "log.txt").read_text()
     state = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert state["iteration"] == 39
+    assert state["iteration"] == 5
 
 
 def test_a_checkpoint_without_the_optimizers_state_is_not_resumed(opts, tmp_path):
@@ -182,7 +182,7 @@ def test_bfloat16_trains_on_the_cpu(opts, tmp_path):
         [
             *opts,
             "SOLVER.MAX_ITER",
-            "20",
+            "4",
             "SOLVER.AMP.ENABLED",
             "True",
             "DATASETS.TEST",

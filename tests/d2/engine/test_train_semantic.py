@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -101,12 +102,12 @@ EVERYTHING = {
 }
 
 
-@pytest.fixture(params=["yacs", "lazy"])
+@pytest.fixture(scope="module", params=["yacs", "lazy"])
 def system(request) -> str:
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opts(system, request) -> list[str]:
     return request.getfixturevalue(system)
 
@@ -143,15 +144,18 @@ def few(system: str, iterations: int) -> list[str]:
     }[system]
 
 
-@pytest.fixture
-def trained(system, opts, tmp_path) -> tuple[Path, dict]:
+@pytest.fixture(scope="module")
+def trained(system, opts, tmp_path_factory) -> Path:
+    """The folder of an averaged training of 60 iterations, which no test changes."""
     average = {"yacs": ["SOLVER.EMA.ENABLED", "True"], "lazy": ["train.ema.enabled=True"]}
-    output = tmp_path / "run"
-    return output, run(system, [*opts, *few(system, 60), *average[system]], output)
+    output = tmp_path_factory.mktemp("run")
+    run(system, [*opts, *few(system, 60), *average[system]], output)
+    return output
 
 
 def test_a_trained_model_evaluates_resumes_and_predicts(system, opts, trained, dataset, tmp_path):
-    output, _ = trained
+    output = tmp_path / "run"
+    shutil.copytree(trained, output)
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
     assert losses[-1] < 0.8 * losses[0]
@@ -183,12 +187,11 @@ def test_a_trained_model_evaluates_resumes_and_predicts(system, opts, trained, d
 
 
 def test_wider_windows_at_test_time_are_told(system, opts, trained, tmp_path):
-    output, _ = trained
     wider = {
         "yacs": ["MODEL.SWINV2.WINDOW_SIZE", "16", "MODEL.WEIGHTS"],
         "lazy": ["model.backbone.window_size=16"],
     }[system]
-    weights = str(output / "model_final.pth")
+    weights = str(trained / "model_final.pth")
     given = [weights] if system == "yacs" else [f"train.init_checkpoint={weights}"]
     run(system, [*opts, *wider, *given], tmp_path / "eval", "--eval-only")
     log = (tmp_path / "eval" / "log.txt").read_text()
@@ -254,9 +257,8 @@ def test_a_rehearsal_is_not_resumed(system, opts, tmp_path):
 
 
 def test_an_averaged_training_is_not_resumed_without_its_average(system, opts, trained):
-    output, _ = trained
     with pytest.raises(SystemExit, match="averaged weights.*EMA.ENABLED True.*train.ema.enabled"):
-        run(system, [*opts, *few(system, 62)], output, "--resume")
+        run(system, [*opts, *few(system, 62)], trained, "--resume")
 
 
 def test_a_config_that_would_run_code_is_refused(tmp_path):
