@@ -38,7 +38,7 @@ def test_tiles_save_eleven_channels_a_token_and_little_else():
     assert blocks < two - one < 1.3 * blocks  # patch embedding, mergings, output norms
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_tensors_without_memory_save_as_many_bytes_as_real_ones(checkpointing, monkeypatch):
     """The GPU's kernel, in Triton's interpreter."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
