@@ -8,7 +8,8 @@ tools/export_model.py --config-file configs/upernet_swinv2_tiny_ade20k.py --weig
     --what semantic --format torch-export --output upernet.pt2
 
 The file takes pixels from 0 to 255, or bands as they are stored, of any height, width and batch
-size (a detector's: one image).  It is kept only if its outputs equal the model's at three sizes.  See docs/EXPORT.md.
+size (a detector's: one image).  It is kept only if its outputs equal the model's at three sizes.
+See docs/EXPORT.md.
 """
 
 from __future__ import annotations

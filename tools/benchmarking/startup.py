@@ -37,7 +37,8 @@ def generate(folder: Path, images: int, seed: int = 0) -> None:
         return
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    entries, annotations = [], []
+    entries: list[dict] = []
+    annotations: list[dict] = []
     for number in range(images):
         height, width = SIZES[number % len(SIZES)]
         name = f"{number:012d}.jpg"
@@ -46,7 +47,7 @@ def generate(folder: Path, images: int, seed: int = 0) -> None:
         entries.append({"id": key, "file_name": name, "height": height, "width": width})
         for _ in range(int(rng.poisson(OBJECTS))):
             annotations.append(_annotation(rng, len(annotations) + 1, key, height, width))
-    rng.shuffle(annotations)  # type: ignore[arg-type]  # a list, shuffled in place
+    rng.shuffle(annotations)
     classes = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
     content = {"images": entries, "annotations": annotations, "categories": classes}
     with (folder / "train.json").open("w") as file:

@@ -63,6 +63,7 @@ def test_a_sound_annotation_is_found(mode):
         {"iscrowd": None},
         {"iscrowd": 2},
         {"ignore": 1},
+        {"keypoints": [1, 2, 2]},
         {"segmentation": []},
         {"segmentation": [SQUARE[:4]]},
         {"segmentation": [SQUARE, SQUARE[:7]]},

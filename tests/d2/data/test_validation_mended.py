@@ -325,3 +325,15 @@ def test_a_missing_image_without_a_size_is_one_error(tmp_path):
     entry = {"id": 8, "file_name": "b.png"}
     _, report = checked(tmp_path, images=[IMAGES[0], entry])
     assert list(report.errors) == [images.MISSING_FILE]
+
+
+@pytest.mark.parametrize("points", ["none", [1, 2], [1, 2, "v"], [{"x": 1, "y": 2}] * 3, {"a": 1}])
+def test_keypoints_that_detectron2_could_not_read_are_dropped(mend, points):
+    content, report = mend(annotations=[OBJECT | {"keypoints": points}, OTHER])
+    assert list(report.repaired) == [coco_annotations.BAD_KEYPOINTS]
+    assert content["annotations"][0]["keypoints"] == []
+
+
+def test_keypoints_of_the_form_are_kept(mend):
+    _, report = mend(annotations=[OBJECT | {"keypoints": [1, 2, 2, 0, 0, 0]}, OTHER])
+    assert not report.repaired

@@ -7,7 +7,7 @@ is absent, a number of polygons, or RLE.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -59,7 +59,7 @@ class Columns:
         masks = chosen[self.kind == RLE]
         points = self.keypoints
         return Columns(
-            *(getattr(self, name)[chosen] for name in PER_ANNOTATION),
+            **{name: getattr(self, name)[chosen] for name in PER_ANNOTATION},
             length=self.length[polygon],
             coordinates=self.coordinates[np.repeat(polygon, self.length)],
             rle=[mask for mask, keep in zip(self.rle, masks) if keep],
@@ -110,7 +110,7 @@ def _kind(mask: object) -> int:
 
 
 def _flag(value: object) -> int:
-    return int(value) if value in (-1, 0, 1) else -2  # type: ignore[call-overload]  # a number
+    return int(value) if value in (-1, 0, 1) else -2
 
 
 def _or_nan(value: object) -> Any:
@@ -165,7 +165,7 @@ def per_annotation(
 def polygon_boxes(columns: Columns) -> np.ndarray:
     """Return (N, 4) x0, y0, x1, y1 of the coordinates of all polygons; NaN without polygons."""
     half = columns.length // 2
-    sides: list[tuple[int, Callable]] = [(0, np.minimum), (1, np.minimum)]
+    sides: list[tuple[int, np.ufunc]] = [(0, np.minimum), (1, np.minimum)]
     sides += [(0, np.maximum), (1, np.maximum)]
     found = [
         per_annotation(

@@ -86,7 +86,8 @@ class Records(Sequence[dict]):
 
     def with_classes_only(self) -> Iterator[dict]:
         """Yield the records with nothing but the ``category_id`` and ``iscrowd`` of annotations."""
-        first, shared = self.arrays["first"], {}
+        first = self.arrays["first"]
+        shared: dict[tuple, dict] = {}
         for row in self.rows.tolist():
             part = slice(first[row], first[row + 1])
             keys = zip(self.arrays["category"][part].tolist(), self.arrays["crowd"][part].tolist())

@@ -55,6 +55,7 @@ HOLES = Fault(
     "if they are holes: DATASETS.CUSTOM.HOLES subtract (holes='subtract' of register_coco)",
 )
 HOLES_CUT = Fault("masks with polygons inside polygons", "read as holes, masks as bitmaps")
+BAD_KEYPOINTS = Fault("keypoints that are not [x, y, visibility, ...]", "dropped")
 HOLE_MODES = ("fill", "subtract")
 REFERENCES = {"image_id": object, "category_id": object}
 
@@ -147,7 +148,8 @@ class AnnotationChecker:
     def _repaired(self, annotation: dict, image: dict, name: str, changes: dict) -> dict | None:
         size = (image["height"], image["width"])
         keep = True
-        for part in (self._flags, self._form, self._box, self._mask):  # all, to find every fault
+        parts = (self._flags, self._form, self._box, self._mask, self._keypoints)
+        for part in parts:  # all, to find every fault
             try:
                 current = annotation | changes if changes else annotation
                 keep = part(current, size, name, changes) and keep
@@ -229,6 +231,14 @@ class AnnotationChecker:
         if self.masks and isinstance(left, list) and len(left) > 1:
             self._holes(left, size, name, changes)
         return bool(left) or not needed
+
+    def _keypoints(self, annotation: dict, size: tuple[int, int], name: str, changes: dict) -> bool:
+        points = annotation.get("keypoints")
+        usable = isinstance(points, list) and len(points) % 3 == 0 and all(map(is_finite, points))
+        if points and not usable:
+            changes["keypoints"] = []
+            self.report.repair(BAD_KEYPOINTS, name)
+        return True
 
     def _holes(self, polygons: list, size: tuple[int, int], name: str, changes: dict) -> None:
         mask = with_holes(polygons, *size)

@@ -121,8 +121,8 @@ class CheckedAnnotations:
         if changed:
             kept = [self.changes.get(start + at, one) for at, one in enumerate(piece)]
             places = np.array([at for at, one in enumerate(kept) if one is not None], np.int64)
-            repaired = [one for one in kept if one is not None]
-            columns = columns_of(repaired, self.image_rows, self.category_rows)
+            usable = [one for one in kept if one is not None]
+            columns = columns_of(usable, self.image_rows, self.category_rows)
         if columns is None:
             assert self.checker.report.errors, "only a faulty annotation does not fit into columns"
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -57,7 +57,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.number)
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: Any) -> Any:
         return self.name(int(self.number[row]))
 
 
@@ -118,7 +118,8 @@ class ColumnsBuilder:
             return Columns(none, one == 1, none, four, four, two, one, one, [])
         number, *columns = (np.concatenate(column) for column in zip(*parts))
         order = np.argsort(number)
-        return Columns(*(column[order] for column in columns), Names(number[order], self.name))
+        ordered: list[Any] = [column[order] for column in columns]
+        return Columns._make([*ordered, Names(number[order], self.name)])
 
 
 def _row(annotation: dict, repaired: dict | None, checker: AnnotationChecker) -> tuple | None:

@@ -27,7 +27,7 @@ def plainly_sound(
     """Return (N,) True for annotations that ``checker`` neither repairs nor reports.
 
     RLE masks are never plainly sound, because their counts have to be decoded; nor are polygons
-    that may lie inside others.
+    that may lie inside others, and keypoints.
 
     Args:
         annotations: the annotations as the file has them.
@@ -50,8 +50,8 @@ def plainly_sound(
     needed = checker.masks & ((columns.crowd < 1) | checker.for_evaluation)
     whole = (columns.kind == POLYGONS) & _near(columns, np.maximum(height, width))
     whole |= (columns.kind == ABSENT) & ~needed
-    ignored = np.array([bool(one.get("ignore")) for one in annotations], bool)
-    return known & plain & inside & whole & ~ignored & ~_nested(columns)
+    other = [bool(one.get("ignore") or one.get("keypoints")) for one in annotations]
+    return known & plain & inside & whole & ~np.array(other, bool) & ~_nested(columns)
 
 
 def _near(columns: Columns, longest: np.ndarray) -> np.ndarray:
