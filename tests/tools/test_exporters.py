@@ -41,7 +41,7 @@ def test_words_name_what_is_lost():
     result |= {"images": 2, "farthest": 1.0, "notes": ["1 a"], "left_out": ["2 b"]}
     assert table.in_words(result) == (
         "3 of 6 masks exact; 12 px differ; hole filled; 1 object became two; 1 image lost; "
-        "told: 1 a; left out: 2 b"
+        "note: 1 a; left out: 2 b"
     )
     boxes = result | {"masks": None, "lost": 0, "filled": False, "split": 0, "images": 3}
     assert table.in_words(boxes).startswith("4 of 6 boxes exact; off by up to 1 px")

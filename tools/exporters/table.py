@@ -13,13 +13,17 @@ Result = dict[str, Any]
 
 
 def tables(results: dict[str, Result]) -> str:
-    """Return both tables in Markdown."""
+    """Return both tables in Markdown; what a tool writes with the same result shares a row."""
     lines = ["| exporter | writes | read as | result without any setting |", "|---|---|---|---|"]
+    rows: dict[tuple[str, str], list[Result]] = {}
     for name, result in results.items():
         if name != "readers":
-            kind = f"`{result['format']}`" if "format" in result else ""
-            cells = (result["tool"], result["writes"], kind, in_words(result))
-            lines.append(f"| {' | '.join(cells)} |")
+            rows.setdefault((result["tool"], in_words(result)), []).append(result)
+    for (tool, words), found in rows.items():
+        written = ", ".join(result["writes"] for result in found)
+        formats = dict.fromkeys(result["format"] for result in found if "format" in result)
+        kinds = ", ".join(f"`{one}`" for one in formats)
+        lines.append(f"| {tool} | {written} | {kinds} | {words} |")
     return "\n".join([*lines, "", *_readers(results.get("readers", {}))])
 
 
@@ -37,7 +41,7 @@ def _readers(readers: dict[str, Result]) -> list[str]:
 
 
 def in_words(result: Result) -> str:
-    """Return what became of the scene's objects."""
+    """Describe what the reader got of the objects of the scene."""
     for key, word in (("exporter_error", "the exporter failed"), ("error", "fails")):
         if key in result:
             return (
@@ -61,14 +65,14 @@ def in_words(result: Result) -> str:
     words += ["hole filled"] if result["filled"] else []
     words += [f"{result['split']} object became two"] if result["split"] else []
     words += [f"{3 - result['images']} image lost"] if result["images"] < 3 else []
-    words += [f"mended: {one}" for one in result.get("repaired", ())]
-    words += [f"told: {one}" for one in result.get("notes", ())]
+    words += [f"repaired: {one}" for one in result.get("repaired", ())]
+    words += [f"note: {one}" for one in result.get("notes", ())]
     words += [f"left out: {one}" for one in result.get("left_out", ())]
     return "; ".join(words)
 
 
 def between(page: str) -> str:
-    """Return what stands between the marks of a page."""
+    """Return the text between the marks of a page."""
     return page.split(START)[1].split(END)[0].strip()
 
 
