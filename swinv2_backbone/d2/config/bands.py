@@ -127,14 +127,14 @@ def _check_mappers(plan: TrainingPlan) -> Iterator[str]:
 
 
 def with_bands(call: Any, bands: int | None) -> Any:
-    """Return a copy of a LazyCall of ours that requires ``bands``, or another one as it is.
+    """Return a copy of a LazyCall that requires ``bands``, or the call itself if it is not ours.
 
     Args:
-        call: of a mapper, or of a function that registers a dataset.
+        call: call of a mapper, or of a function that registers a dataset.
     """
     if bands is None or not OmegaConf.is_dict(call) or _target(call) not in COUNTING:
         return call
-    call = copy.deepcopy(call)  # whose parent is the same, so that references hold
+    call = copy.deepcopy(call)  # its parent is the same, so that references hold
     call.bands = bands
     return call
 

@@ -1,4 +1,4 @@
-"""Warnings before a run that can work, but whose limits or sizes do not suit its data."""
+"""Warnings about limits and sizes of a run that do not suit its data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _dense(plan: TrainingPlan, name: str, counts: Sequence[int]) -> Iterator[str
     most, limit = max(counts, default=0), min(limits.values(), default=math.inf)
     if most <= limit:
         return
-    # As many as leaves room for wrong ones, in hundreds; proposals are not yet sorted by class.
+    # Rounded up to hundreds, with room for wrong detections; proposals have no class yet.
     wanted = 100 * math.ceil(ROOM * most / 100)
     needed = dict(zip(LIMITS, (wanted, 2 * wanted)))
     remedy = [
@@ -81,7 +81,7 @@ def _test_size(plan: TrainingPlan) -> Iterator[str]:
 
 
 def training_sizes(plan: TrainingPlan) -> tuple[float, float] | None:
-    """Return the range of the shorter side in training; None if the config does not tell it."""
+    """Return the range of the shorter side in training; None if the config does not state it."""
     node = plan.augmentation
     if not _resizes(plan, "train"):
         return None

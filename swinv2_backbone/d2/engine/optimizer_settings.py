@@ -1,9 +1,9 @@
-"""The settings of an optimizer on a resume: from the config where it was changed.
+"""The settings of an optimizer on a resume: changed ones from the config, others as saved.
 
-A checkpoint records the settings that its optimizer was built with. Where those of the resumed
-training differ, the config was changed and its value is used; everything else, also what a training
-changes itself, comes from the checkpoint. The record has the names of the parameters, because
-another weight decay or factor of learning rates can group them in another way.
+A checkpoint records the settings that its optimizer was built with. A setting that differs in the
+resumed training was changed in the config, and the new value is used. All other settings, including
+those that training itself changes, come from the checkpoint. The record has the names of the
+parameters, because another weight decay or learning-rate factor can change their groups.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def groups_of_state(state: dict[str, Any], now: Groups) -> Groups:
 
 
 def regrouped(state: dict[str, Any], then: Groups, now: Groups) -> dict[str, Any]:
-    """Return an optimizer's state for the same parameters in the groups of ``now``.
+    """Rearrange an optimizer's state into the groups of ``now``, which have the same parameters.
 
     Raises:
         ValueError: the parameters are not the same.
@@ -91,7 +91,7 @@ def regrouped(state: dict[str, Any], then: Groups, now: Groups) -> dict[str, Any
 def take_changes(
     optimizer: torch.optim.Optimizer, then: Groups, now: Groups
 ) -> dict[str, tuple[list, list]]:
-    """Set what differs between two records to the value of ``now``.
+    """Set every setting that differs between two records to its value in ``now``.
 
     A learning rate keeps its ratio to the one that it started from.
 

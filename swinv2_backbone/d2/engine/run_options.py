@@ -21,7 +21,7 @@ RECORDED = (
     "step.accumulate",
     "step.ema",
 )
-TYPES = {"optimizer.name": "optimizer", "schedule.name": "schedule"}  # which cannot change
+TYPES = {"optimizer.name": "optimizer", "schedule.name": "schedule"}  # may not change on a resume
 ABSENT = "none"
 
 
@@ -29,7 +29,7 @@ class RunOptions:
     """The options of optimizer, schedule and clipping, as a part of a checkpoint.
 
     Attributes:
-        before: those of the checkpoint that is resumed; None if it has none, or nothing is resumed.
+        before: options of the resumed checkpoint; None if it has none, or nothing is resumed.
     """
 
     def __init__(self, plan: TrainingPlan):
@@ -84,15 +84,15 @@ class RunOptions:
 
 
 def update_rates(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Compute the learning rates from those that the parameter groups started from.
+    """Recompute the learning rates from the initial ones of the parameter groups.
 
-    A schedule that exists before it is resumed restores its own rates; others are built later.
+    A schedule that is built before the resume has restored its old rates.
     """
     if not isinstance(scheduler, LRScheduler) or not hasattr(scheduler, "base_lrs"):
         return
     groups = optimizer.param_groups
     scheduler.base_lrs = [group["initial_lr"] for group in groups]
-    if isinstance(scheduler, LRMultiplier):  # any other cannot tell its rate without a step
+    if isinstance(scheduler, LRMultiplier):  # others cannot compute a rate without a step
         for group, rate in zip(groups, scheduler.get_lr()):
             group["lr"] = rate
 

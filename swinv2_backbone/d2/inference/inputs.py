@@ -1,4 +1,4 @@
-"""The files to predict on, the files to draw them into, and those that are passed over."""
+"""The files to predict on, their output files, and the files that are skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRAWN = (".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".web
 
 
 class Inputs(NamedTuple):
-    """The files to predict on, and the files of folders and patterns that are passed over."""
+    """The files to predict on, and the skipped files of folders and patterns."""
 
     files: list[Path]
     passed_over: list[Path]
@@ -110,7 +110,7 @@ def _is_input(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def _require_image(path: Path, bands: bool) -> None:
-    """Raise ValueError if a file of an unknown suffix is not an image all the same."""
+    """Raise ValueError unless a file with an unknown suffix is an image."""
     if bands:
         raise ValueError(
             f"--input {str(path)!r} has no bands: INPUT.FORMAT BANDS (image_format) reads "

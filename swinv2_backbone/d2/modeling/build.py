@@ -1,4 +1,4 @@
-"""Models whose backbone knows the true sizes of the images in a padded batch."""
+"""Models whose backbone gets the true sizes of the images in a padded batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 
 def with_true_sizes(model: nn.Module) -> nn.Module:
-    """Let the backbone of a model know the true sizes of the images, and return the model.
+    """Pass the true sizes of the images to the backbone of a model, and return the model.
 
     Detectron2's meta-architectures, and subclasses that batch images as they do, attach the sizes
     to each batch. Any other model is left as it is: its SwinV2 takes zeros for padding.

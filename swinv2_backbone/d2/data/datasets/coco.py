@@ -44,10 +44,10 @@ def register_coco(
     Args:
         name: name for the registration.
         json_file: the annotations: a file in COCO's format, or a file or folder of another one.
-        images: the folder that the file names in ``json_file`` are relative to; "": the place
-            where the format has them.
+        images: the folder that the file names in ``json_file`` are relative to; "": where the
+            format puts them.
         format: the format of the annotations, one of
-            ``swinv2_backbone.d2.data.formats.conversion.NAMES``; "auto": found out. Formats other
+            ``swinv2_backbone.d2.data.formats.conversion.NAMES``; "auto": detected. Formats other
             than COCO's are converted to ``output_dir/datasets/NAME_from_FORMAT.json``.
         masks: a model with masks will use the dataset.
         mask_format: "polygon" or "bitmask", which also accepts RLE; as in ``INPUT.MASK_FORMAT``.
@@ -59,9 +59,9 @@ def register_coco(
         crowds: meaning of ``iscrowd`` 1. "check": a crowd as in COCO, which is neither trained on
             nor scored; an implausible share of them is an error. "ignore": the same without this
             error. "objects": a single object.
-        holes: meaning of a polygon inside another one of the same object: "fill", as in COCO, a
-            part without effect; "subtract": a hole. This and ``crowds`` "objects" make the
-            ``mask_format`` "bitmask", which the mapper must have, too.
+        holes: meaning of a polygon inside another one of the same object. "fill": a part without
+            effect, as in COCO. "subtract": a hole. "subtract" and ``crowds`` "objects" change
+            ``mask_format`` to "bitmask", which the mapper must use, too.
         classes: the class names of the model, in the order of its outputs. The categories are
             matched with them by name: other ids, another order, or absent classes are repaired in
             the copy. None: the file's own names in the order of their ids.

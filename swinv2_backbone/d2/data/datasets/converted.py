@@ -1,4 +1,4 @@
-"""Annotations of any format as a COCO file, which is written if they are of another format."""
+"""Annotations of any format as a COCO-format file, converted if necessary."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def coco_file_of(
 
     Args:
         json_file: file or folder of annotations.
-        images: folder of the images; "": the place where the format has them.
+        images: folder of the images; "": where the format puts them.
         name: name of the dataset.
-        format: name of its format; "auto": found out.
+        format: name of its format; "auto": detected.
         for_evaluation: take the format's list of images for validation, not that for training.
         output_dir: folder for a converted file; without it, only COCO's format can be used.
 

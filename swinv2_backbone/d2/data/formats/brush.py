@@ -1,8 +1,9 @@
-"""Label Studio's run-length code of brush strokes, an RGBA image packed bit by bit.
+"""Label Studio's run-length encoding of brush strokes: an RGBA image as a stream of bits.
 
-The first 32 bits are the number of values, then 5 bits the size of a word minus one, and four times
-4 bits a size of run lengths minus one. Each run starts with a bit (1: one value repeated, 0: single
-values), 2 bits that select the size of its length, and the length minus one.
+The header is the number of values (32 bits), the bits per value minus one (5 bits), and four sizes
+of a run length in bits, each minus one (4 bits each). A run is a flag (1 bit: 1 for one repeated
+value, 0 for single values), the index of one of the four sizes (2 bits), the length minus one, and
+the value or values.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def decode_brush(code: Sequence[int], height: int, width: int) -> np.ndarray:
 
 
 class _Bits:
-    """Bytes read as numbers of any count of bits, the highest first."""
+    """Reads numbers of any width from bytes, most significant bit first."""
 
     def __init__(self, code: Sequence[int]):
         self.bits = np.unpackbits(np.asarray(code, np.uint8))

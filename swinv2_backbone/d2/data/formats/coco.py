@@ -1,4 +1,4 @@
-"""Files that are COCO's format already, found in the folders that tools write."""
+"""COCO-format files and their image folders, located in the folders that tools write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from swinv2_backbone.d2.data.formats.dataset import Source
 from swinv2_backbone.d2.data.formats.subsets import NAMES, chosen
 
-HEAD = 1 << 20  # bytes of a file that are searched for the name of an image
+HEAD = 1 << 20  # bytes of a file that are searched for the first file name
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 ROBOFLOW = "_annotations.coco.json"
 
@@ -47,7 +47,7 @@ def locate_roboflow(source: Source) -> tuple[Path, Path]:
 
 
 def _images_of(file: Path) -> Path:
-    """Return the folder of the images of a COCO file: the one that has the first image."""
+    """Return the image folder of a COCO file: the first candidate with the first image in it."""
     with file.open("rb") as content:
         first = FILE_NAME.search(content.read(HEAD))
     part = file.stem.rpartition("_")[2]  # instances_train2017.json, train2017/

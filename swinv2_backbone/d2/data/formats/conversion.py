@@ -43,7 +43,7 @@ FORMATS = {
     "instances": Format("a folder of pictures of object numbers", read_instances),
     "panoptic": Format("COCO panoptic: a JSON with its folder of PNGs beside it", read_panoptic),
 }
-# Formats whose files are COCO-format themselves, which are used as they are.
+# Formats whose files are COCO-format already and are used as they are.
 LOCATED = {"coco": locate_coco, "roboflow": locate_roboflow}
 NAMES = (AUTO, *LOCATED, *FORMATS)
 
@@ -69,7 +69,7 @@ class Converted:
     left_out: dict[str, Finding] = field(default_factory=dict)
 
     def report(self) -> str:
-        """Return what the user should know about the reading, in lines; "" if nothing."""
+        """Return the notes and counts for the user, one a line; "" if there are none."""
         lines = list(self.notes)
         for title, findings in (("kept", self.kept), ("left out", self.left_out)):
             for what, finding in findings.items():
@@ -81,7 +81,7 @@ class Converted:
 
 
 def format_of(path: Path, name: str = AUTO) -> str:
-    """Return the name of the format of a file or folder; "auto" is found out.
+    """Return the name of the format of a file or folder; "auto" detects it.
 
     Raises:
         ValueError: the name is unknown, or no format or several fit.

@@ -56,7 +56,7 @@ class Dataset:
         self._objects: list[tuple[str, dict[str, Any]]] = []
 
     def add_image(self, file_name: str, size: tuple[int, int] | None) -> dict[str, Any]:
-        """Add an image of ``size`` (H, W), if it is known; returns its entry."""
+        """Add an image and return its entry; ``size`` is (H, W), or None if unknown."""
         entry: dict[str, Any] = {"id": len(self._images) + 1, "file_name": file_name}
         if size is not None:
             entry |= {"height": size[0], "width": size[1]}
@@ -104,7 +104,7 @@ class Dataset:
         self._add(image, name, values | more)
 
     def rasterized(self, image: dict, polygons: Sequence[Sequence[float]]) -> np.ndarray:
-        """Return the mask (H, W) of polygons, as Detectron2 and COCO's evaluation draw them."""
+        """Rasterize polygons to a mask (H, W), as Detectron2 and COCO's evaluation do."""
         parts = [[float(value) for value in polygon] for polygon in polygons]
         rles = coco_mask.frPyObjects(parts, image["height"], image["width"])
         return coco_mask.decode(coco_mask.merge(rles)).astype(bool)

@@ -14,8 +14,8 @@ from swinv2_backbone.d2.data.formats.pictures import is_picture
 HEAD = 1 << 20  # bytes at each end of a JSON file that are searched
 TASK_WORDS = (b'"annotations"', b'"completions"', b'"original_width"', b'"data"')
 NUMBER = re.compile(r"[-+.\de]+")
-SEVERAL = 20  # files of a folder that are looked at
-LOOKED_AT = 2000  # names of files that are looked at
+SEVERAL = 20  # files of a folder to open
+LOOKED_AT = 2000  # file names to inspect
 
 
 def detect(path: Path) -> list[str]:
@@ -90,7 +90,7 @@ def _only_label_pictures(folder: Path) -> bool:
 
 
 def _has_yolo_labels(folder: Path) -> bool:
-    """Return True for classes.txt beside files of numbers."""
+    """Return True if classes.txt is beside text files of numbers."""
     if not (folder / "classes.txt").is_file():
         return False
     for file in islice(_files(folder, ".txt"), SEVERAL):

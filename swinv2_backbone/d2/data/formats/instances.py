@@ -1,4 +1,4 @@
-"""Folders of pictures whose pixels are the numbers of objects.
+"""Folders of instance masks: pictures whose pixel values are object numbers.
 
 0 is the background and every other value one object. ``classes.txt`` in the folder names the class,
 one name a line; with several names, a value is class x 1000 + number, counted from 0 in the order
@@ -17,15 +17,15 @@ from swinv2_backbone.d2.data.loading.images import read_labels
 
 CLASS = "object"  # name of the only class if there is no classes.txt
 PER_CLASS = 1000
-ENDINGS = ("_instanceIds", "_instances", "_masks", "_mask")  # of names, after that of the image
+ENDINGS = ("_instanceIds", "_instances", "_masks", "_mask")  # of mask names
 
 
 def read_instances(source: Source) -> Dataset:
     """Read pictures of object numbers, of 8 or 16 bits or with a palette.
 
     Raises:
-        ValueError: there are no pictures, the folder of images is missing or the same, or a value
-            has no class.
+        ValueError: there are no pictures, the folder of images is missing or is the same
+            folder, or a value has no class.
     """
     if source.images is None or source.images.resolve() == source.path.resolve():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Label Studio's JSON and JSON-MIN: rectangles, polygons, brushes and ellipses, in percent."""
+"""Label Studio's JSON and JSON-MIN, with coordinates in percent of the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_label_studio(source: Source) -> Dataset:
     """Read the tasks of Label Studio; of several annotations of one task, only one is taken.
 
     Raises:
-        ValueError: the file is not Label Studio's, a region is invalid, or its image was turned.
+        ValueError: the file is not Label Studio's, a region is invalid, or its image was rotated.
     """
     tasks = _read(source.path)
     pictures = Pictures(source.images or source.path.parent)
@@ -75,7 +75,7 @@ def _regions(task: dict[str, Any], dataset: Dataset, place: str) -> Iterator[Reg
     else:
         results = _results(task, dataset, place)
     merged: dict[Any, Region] = {}
-    for number, result in enumerate(results):  # labels may be a result of their own, of equal id
+    for number, result in enumerate(results):  # labels may be a separate result with the same id
         key = result.get("id") or number
         region = merged.setdefault(key, {"labels": [], "kind": ""})
         region |= {k: v for k, v in result.items() if k not in ("value", "type", "labels")}
@@ -109,7 +109,7 @@ def _results(task: dict[str, Any], dataset: Dataset, place: str) -> list[dict[st
 
 
 def _kind(value: dict[str, Any]) -> str:
-    """Return the kind of a region without a type, as in JSON-MIN, by its keys."""
+    """Infer the kind of a region from its keys; JSON-MIN does not state it."""
     for kind, key in (("brush", "rle"), ("polygon", "points"), ("ellipse", "radiusX")):
         if key in value:
             return kind

@@ -111,7 +111,7 @@ def _add_object(
 def _add_parts(
     dataset: Dataset, image: dict, name: str, polygons: list, boxes: list, mask: np.ndarray
 ) -> None:
-    """Add parts of one object as polygons alone, a mask, or boxes."""
+    """Add the parts of one object: as a mask if one is a mask, else as polygons or a box."""
     if mask.any():
         for polygon in polygons:
             mask |= dataset.rasterized(image, [polygon])

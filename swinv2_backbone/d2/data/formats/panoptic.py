@@ -1,4 +1,4 @@
-"""COCO's panoptic format: a JSON of segments, and PNGs whose colors are the numbers of segments."""
+"""COCO's panoptic format: a JSON file of segments, and PNGs whose colors encode their ids."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ class Pictures:
     def find(self, name: str) -> str | None:
         """Return the file that an annotation tool calls ``name``, relative to the folder.
 
-        The whole name counts first, then its last part, that without the prefix of an upload, and
-        last the name without its ending. A name that fits several files fits none.
+        Tried in this order: the whole name, its last part, that part without an upload prefix, and
+        the name without its extension. A name that matches several files matches none.
         """
         path = PurePosixPath(unquote(name).replace("\\", "/"))
         if not path.is_absolute() and (self.root / path).is_file():
@@ -64,14 +64,14 @@ class Pictures:
             self._by_name.get(path.name),
             self._by_name.get(bare),
             self._by_stem.get(path.stem),
-            self._by_stem.get(path.name),  # written without an ending
+            self._by_stem.get(path.name),  # written without an extension
         ):
             if found and len(near := _nearest(found, path)) == 1:
                 return near[0]
         return None
 
     def size(self, name: str) -> tuple[int, int]:
-        """Return (H, W) of a file, upright.
+        """Return (H, W) of an image after its EXIF rotation.
 
         Raises:
             OSError: it is missing or damaged.
@@ -102,5 +102,5 @@ def _files_below(root: Path) -> Iterator[str]:
 
 
 def is_picture(name: str) -> bool:
-    """Return True if the ending of a file name is that of an image."""
+    """Return True if a file name has the extension of an image."""
     return is_image(Path(name))

@@ -43,7 +43,7 @@ def box_around(points: Sequence[Sequence[float]]) -> list[float]:
 
 
 def pasted(mask: np.ndarray, left: int, top: int, size: tuple[int, int]) -> np.ndarray:
-    """Return a mask (H, W) with a smaller one at (left, top); what exceeds the image is cut."""
+    """Return a mask (H, W) with a smaller one at (left, top), cropped to the image."""
     result = np.zeros(size, bool)
     height, width = mask.shape
     y, x = max(top, 0), max(left, 0)

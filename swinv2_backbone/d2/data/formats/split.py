@@ -1,4 +1,4 @@
-"""A dataset divided into training and test images, by a seeded share."""
+"""Seeded splits of a dataset into training and test images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ def split_dataset(
     neither their order nor their ids.
 
     Args:
-        share: fraction of the images in the second part; groups are not divided, so that it may be
-            a little off.
-        seed: another seed, another division.
+        share: approximate fraction of the images in the second part; groups are not divided.
+        seed: seed of the split.
         group_by: "folder", or a regular expression that finds the group in a file name: its first
-            group, or the whole match. "": each image for itself, but Roboflow's copies of one image
-            together.
+            group, or the whole match. "": no groups, except that Roboflow's copies of one image
+            stay together.
 
     Returns:
         The training part and the test part.

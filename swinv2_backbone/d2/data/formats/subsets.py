@@ -7,15 +7,15 @@ from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.dataset import Source
 
-# What formats call the images to train on and to test on, in the order of preference.
+# Names that formats give to the training and test subsets, in order of preference.
 NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 
 
 def chosen(subset: str, available: Collection[str], place: object) -> str:
-    """Return the one of the available subsets that ``subset`` asks for.
+    """Return the available subset that matches ``subset``.
 
-    "train" and "val" also stand for the names that tools give them. A single available subset is
-    taken whatever its name, and "" takes only that.
+    "train" and "val" also match the names that tools use for them. If only one subset is available,
+    it is taken whatever its name; "" requires that.
 
     Raises:
         ValueError: no subset fits, or several do.

@@ -1,4 +1,4 @@
-"""Pascal VOC XML: one file per image, boxes by the indices of pixels.
+"""Pascal VOC XML: one file per image, with boxes given as pixel indices.
 
 VOC counts pixels from 1 and includes the last one: the first ten columns are xmin 1, xmax 10. Many
 tools write corners from 0 instead: xmin 0, xmax 10. Both look alike, except at the image's edge.
@@ -30,7 +30,7 @@ class VocObject(NamedTuple):
 
 
 def read_voc(source: Source) -> Dataset:
-    """Read VOC XML, and find out whether it counts pixels from 1 (the default) or from 0."""
+    """Read VOC XML; detect whether it counts pixels from 1 (the default) or from 0."""
     return _read(source, None)
 
 
@@ -138,7 +138,7 @@ def _polygon(element: Element) -> list[float]:
 
 
 def _first_pixel(objects: list[VocObject], dataset: Dataset) -> int:
-    """Return 0 if more boxes start at 0 than at 1, which VOC's own count makes impossible."""
+    """Return 0 if more boxes start at 0 than at 1, else 1; in VOC's own count, none starts at 0."""
     zero = sum(min(one.corners[:2]) < 0.5 for one in objects)
     one = sum(0.5 <= min(one.corners[:2]) < 1.5 for one in objects)
     first = 0 if zero > one else 1

@@ -20,7 +20,7 @@ from swinv2_backbone.d2.data.formats.pictures import Pictures, is_picture
 from swinv2_backbone.d2.data.formats.subsets import chosen
 
 SUBSETS = ("train", "val", "valid", "test")
-FARTHEST = 2.0  # fractions beyond it are no fractions
+FARTHEST = 2.0  # largest coordinate that is taken for a fraction
 NO_LABELS = "images without a file of labels, read as images without objects"
 
 
@@ -77,7 +77,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Return number -> class name; ``names`` is a list, or written as that."""
+    """Return number -> class name; ``names`` may be a list or such a mapping."""
     names = content["names"]
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -104,7 +104,7 @@ def _images(source: Source, file: Path, content: dict[str, Any]) -> tuple[Path, 
     ]
     if not paths:
         raise ValueError(f"{file}: there are no images in {given}")
-    # Of relative and absolute paths together, there is no common folder.
+    # Relative and absolute paths have no common folder.
     plain = os.path.abspath if any(path.is_absolute() for path in paths) else os.path.normpath
     names = [plain(path) for path in paths]
     root = Path(os.path.commonpath([os.path.dirname(name) or "." for name in names]))
@@ -112,7 +112,7 @@ def _images(source: Source, file: Path, content: dict[str, Any]) -> tuple[Path, 
 
 
 def _resolved(entry: str, file: Path, content: dict[str, Any]) -> Path:
-    """Find a path of data.yaml, which many tools write for another folder than its own."""
+    """Find a path of data.yaml; many tools write it relative to another folder."""
     base = Path(str(content.get("path") or ""))
     stripped = entry.replace("\\", "/")
     while stripped.startswith("../"):
@@ -140,7 +140,7 @@ def _listed(path: Path) -> Iterator[Path]:
 
 
 def _labels_of(image: Path, given: Path) -> Path | None:
-    """Return the labels of an image: beside it, in labels/ for images/, or in the given folder."""
+    """Find the labels of an image: in labels/ for images/, beside it, or in the given folder."""
     parts = list(image.with_suffix(".txt").parts)
     candidates = [Path(*parts)]
     for place in reversed([i for i, part in enumerate(parts[:-1]) if part == "images"]):

@@ -1,7 +1,7 @@
 """Images of any number of bands, from TIFF files and NumPy arrays (``INPUT.FORMAT: BANDS``).
 
-Satellite, microscope and depth cameras write bands that are no colors: each pixel reaches the model
-as it is stored, in float32, and ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` have one number per band.
+Satellite, microscope and depth cameras write bands that are not colors. Pixels reach the model as
+they are stored, in float32; ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` have one number per band.
 
 Legend: H, W are the height and width in pixels; n is the number of bands.
 """
@@ -104,8 +104,8 @@ def as_picture(pixels: np.ndarray, display_bands: Sequence[int] = ()) -> np.ndar
     """Return three bands of (H, W, n) as a picture to draw on, (H, W, 3) uint8 in BGR order.
 
     Args:
-        display_bands: the bands for red, green and blue, from 0; none: the first three or, of fewer
-            bands, the first as gray.
+        display_bands: the bands for red, green and blue, from 0; empty: the first three or, with
+            fewer than three, the first as gray.
     """
     shown = tuple(display_bands) or ((0, 1, 2) if pixels.shape[2] > 2 else (0, 0, 0))
     chosen = pixels[:, :, list(reversed(shown))].astype(np.float32)
@@ -115,7 +115,7 @@ def as_picture(pixels: np.ndarray, display_bands: Sequence[int] = ()) -> np.ndar
 
 
 def bands_of(image_format: str, pixel_mean: Sequence[float]) -> int | None:
-    """Return the number of bands that images of a format must have; None for RGB and BGR."""
+    """Return the number of bands that images must have; None for the formats RGB and BGR."""
     return len(pixel_mean) if image_format == BANDS else None
 
 

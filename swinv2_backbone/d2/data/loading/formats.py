@@ -1,4 +1,4 @@
-"""The kinds of image files: which are read, how the others are recognized, and what to do then.
+"""The kinds of image files: which are read, and how to recognize and convert the others.
 
 Training, checks, prediction, classification and pre-training share these lists.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HEAD = 512  # bytes at the start of a file that tell its kind
-EXAMPLES = 3  # named of the files of one kind
+EXAMPLES = 3  # files of one kind that are named
 EXTRA = "pip install 'swinv2_backbone[images]'"
 
 # Suffixes of images: HEIC needs the extra "images", and so do some TIFF files.
@@ -40,10 +40,10 @@ class Kind(NamedTuple):
     """A kind of files that Pillow does not read.
 
     Attributes:
-        name: with its article.
+        name: name with its article.
         starts: bytes that such a file starts with.
-        remedy: what its user can do.
-        suffixes: where it is recognized by its name alone.
+        remedy: advice to the user.
+        suffixes: suffixes that are enough to recognize it.
         offset: position of ``starts``.
     """
 
@@ -111,18 +111,18 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def kind_named(path: Path) -> Kind | None:
-    """Return the kind of picture, not read here, that a file name says."""
+    """Return the unsupported kind that the suffix of a file tells; None for other suffixes."""
     name = path.name.lower()
     return next((kind for kind in KINDS if kind.suffixes and name.endswith(kind.suffixes)), None)
 
 
 def is_image(path: Path) -> bool:
-    """Return True if the name of a file is that of an image that is read here."""
+    """Return True if a file has a suffix of the supported images and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def described(passed_over: Iterable[Path]) -> list[str]:
-    """Describe files that are passed over, a line for each kind: count, examples, remedy."""
+    """Describe skipped files, one line per kind: count, examples, remedy."""
     groups: dict[tuple[str, str], list[str]] = {}
     for path in passed_over:
         groups.setdefault(_kind(path), []).append(path.name)
@@ -134,7 +134,7 @@ def described(passed_over: Iterable[Path]) -> list[str]:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """Return what a file that is passed over is, and what can be done about it."""
+    """Return the kind of a skipped file and the remedy, in words."""
     if path.is_dir():
         return "folders, whose files are not searched", "give them too"
     if path.name.startswith("."):

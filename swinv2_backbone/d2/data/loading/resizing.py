@@ -1,7 +1,7 @@
-"""Resizing of images of bands with a filter, as Pillow resizes RGB images.
+"""Resizing of float images with an antialiasing filter, as Pillow resizes RGB images.
 
-Detectron2 resizes float images without one, so that small structures of a shrunk image appear or
-vanish by chance.
+Detectron2 resizes float images without a filter, so that small structures of a shrunk image appear
+or vanish by chance.
 
 Legend: images are (H, W, n) float32.
 """
@@ -20,10 +20,10 @@ FILTERS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bic
 
 
 class BandsInput(T.AugInput):
-    """An image of bands, and perhaps labels, for augmentations to transform."""
+    """An image of bands, optionally with boxes and labels, for augmentations to transform."""
 
     image: np.ndarray
-    boxes: Any  # an array or None, as the labels
+    boxes: Any  # an array or None, like the labels
     sem_seg: Any
 
     def transform(self, tfm: T.Transform) -> None:
@@ -35,7 +35,7 @@ class BandsInput(T.AugInput):
 
 
 def transformed(transform: T.Transform, image: np.ndarray) -> np.ndarray:
-    """Apply a transform to an image of bands; where it resizes, with a filter."""
+    """Apply a transform to an image of bands, with a filter where it resizes."""
     if isinstance(transform, T.TransformList):
         for each in transform.transforms:
             image = transformed(each, image)

@@ -1,7 +1,7 @@
-"""The first training images as the model will see them, with their labels, in one picture.
+"""A picture of the first training images, with their labels, as the model will see them.
 
-It shows at a glance most faults of data: boxes in another form, masks beside their objects, classes
-that are exchanged, augmentation that leaves nothing to learn.
+It shows most faults of a dataset at a glance: boxes in another form, masks beside their objects,
+exchanged classes, augmentation that leaves nothing to learn.
 
 Legend: H, W are in pixels; pictures are (H, W, 3) uint8 in RGB order.
 """
@@ -32,7 +32,7 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 class Names(NamedTuple):
-    """Class names, and how the pixels of an image are to be shown.
+    """Class names, and how to show the pixels of an image.
 
     Attributes:
         things, stuff: names in the order of the model's outputs.
@@ -49,7 +49,7 @@ class Names(NamedTuple):
 
 
 def write_samples(loader: TrainLoader, names: Names, path: Path) -> None:
-    """Write a picture of the next images of a training, without changing what it will draw.
+    """Write a picture of the next training images, without advancing the loader.
 
     The images are read in this process by a copy of the mapper; random generators are restored.
 
@@ -113,7 +113,7 @@ def _paint_objects(canvas: np.ndarray, objects: Instances, names: Names) -> None
 
 
 def _bitmaps(objects: Instances) -> list[np.ndarray]:
-    """Return the masks (H, W) of all objects; nothing if they have none."""
+    """Return the masks (H, W) of all objects; an empty list if they have none."""
     if not objects.has("gt_masks") or not len(objects):
         return []
     masks = objects.gt_masks
@@ -150,7 +150,7 @@ def _blend(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) ->
 
 
 def class_color(number: int) -> tuple[int, int, int]:
-    """Return a color for a number, always the same one; neighbors differ."""
+    """Return the color of a number; neighboring numbers get different ones."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1, 0.9, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -21,8 +21,8 @@ from swinv2_backbone.d2.data.loading.formats import (
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-ORIENTATION = 274  # a TIFF tag, and the one of EXIF
-BLACK_IS_ZERO = 1  # or white: a gray image
+ORIENTATION = 274  # the TIFF tag, which EXIF uses too
+BLACK_IS_ZERO = 1  # this or 0 (white is zero): a gray image
 
 
 def tiff_pixels(path: str | os.PathLike) -> np.ndarray:
@@ -44,15 +44,15 @@ class TiffBands:
     """The bands of an open TIFF file; decoded by :meth:`read`.
 
     Args:
-        file: open for reading.
-        name: of the file, for messages.
+        file: binary file, open for reading.
+        name: name of the file, for messages.
 
     Attributes:
         pages: the pages of bands: gray ones of the same size, or the first page alone.
-        first: the first of them.
+        first: the first page.
         size: (H, W).
-        bands: their number.
-        orientation: as in EXIF data, 1 to 8.
+        bands: number of bands.
+        orientation: EXIF orientation, 1 to 8.
 
     Raises:
         OSError: see :func:`tiff_pixels`.
@@ -156,7 +156,7 @@ def _check_size(shape: tuple[int, int, int]) -> None:
 
 
 def _require_whole(page: TiffPage) -> None:
-    """Raise ValueError if the file ends before a page's data; a decoder may fill in what is cut."""
+    """Raise ValueError if the file ends before a page's data, which decoders may not notice."""
     size = page.parent.filehandle.size
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
     if max(ends, default=0) > size:

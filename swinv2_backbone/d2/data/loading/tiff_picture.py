@@ -21,7 +21,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = (
     6,
 )  # color spaces
 PREMULTIPLIED, STRAIGHT = 1, 2  # kinds of alpha in ExtraSamples
-JPEG = 7  # of which tifffile returns RGB for YCbCr
+JPEG = 7  # tifffile converts its YCbCr to RGB
 
 BANDS = (
     "its {} bands, or gray pages, are not the colors of an RGB image: INPUT.FORMAT BANDS "
@@ -34,7 +34,7 @@ RANGE = (
 
 
 class TiffPicture(ImageFile):
-    """A TIFF image with the interface of Pillow's, upright once it is loaded.
+    """A TIFF image with the interface of Pillow's images; upright once it is loaded.
 
     Attributes:
         refused: why it cannot be an RGB image, or "".

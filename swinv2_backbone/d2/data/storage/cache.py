@@ -1,4 +1,4 @@
-"""The result of a check, kept in a folder so that the next start need not repeat it.
+"""The result of a check, kept in a folder for the next start.
 
 An entry holds arrays and a JSON file, never code. It is used only if the annotation file has the
 same digest, every image file the same size and modification time, and the entry itself is whole.
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """What is kept: arrays, and values that JSON can hold."""
+    """The content of an entry: arrays, and JSON values."""
 
     arrays: dict[str, np.ndarray]
     values: dict[str, Any]
@@ -40,9 +40,9 @@ class Cache:
     """One entry of a cache folder.
 
     Args:
-        folder: the cache folder; it is made when the first entry is saved.
+        folder: the cache folder, created when the first entry is saved.
         source: file that was checked.
-        options: everything else that the result depends on; JSON can hold it.
+        options: everything else that the result depends on, as JSON values.
     """
 
     def __init__(self, folder: str | Path, source: str | Path, options: Mapping[str, Any]):
@@ -96,7 +96,7 @@ class Cache:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 digest of a file."""
-    found = hashlib.sha256()  # which processors compute fast
+    found = hashlib.sha256()  # hardware-accelerated on most processors
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             found.update(block)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from swinv2_backbone.checkpoints.durable import write_text
 
 FILE = "digests.json"
-KEPT_FROM = 100  # new digests; fewer are computed again sooner than read
+KEPT_FROM = 100  # new digests; fewer are faster to compute again than to read
 
 
 class KnownDigest(NamedTuple):

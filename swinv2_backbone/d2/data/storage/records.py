@@ -1,4 +1,4 @@
-"""The records of a COCO-format dataset, built from columns of numbers whenever they are used.
+"""The records of a COCO-format dataset, built from columns of numbers on access.
 
 A list of dicts needs about ten times the memory, and Detectron2's loader serializes it into a
 second copy. Columns can also be saved, and mapped into the memory of several processes.
@@ -42,7 +42,7 @@ class Images(NamedTuple):
 class Records(Sequence[dict]):
     """Detectron2's records of a dataset of objects, built one by one.
 
-    Each access makes a new dict, so that a user may change it.
+    Each access builds a new dict, which the caller may change.
 
     Args:
         folder: folder that the file names are relative to.
@@ -79,7 +79,7 @@ class Records(Sequence[dict]):
         return self.arrays["sizes"][self.rows]
 
     def object_counts(self) -> np.ndarray:
-        """Return (len(self),) the number of annotations of each image that are not crowds."""
+        """Return the number of annotations of each image, without crowds, (len(self),)."""
         objects = np.concatenate([[0], np.cumsum(~self.arrays["crowd"])])
         first = self.arrays["first"]
         return (objects[first[1:]] - objects[first[:-1]])[self.rows]
@@ -240,7 +240,7 @@ def _text(arrays: dict[str, np.ndarray], name: str, at: int) -> str:
 
 
 def texts_of(arrays: Mapping[str, np.ndarray], name: str) -> list[str]:
-    """Return all texts of a name."""
+    """Return all texts stored under a name."""
     text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_end"].tolist()
     parts = (text[start:end] for start, end in zip([0, *ends], ends))
     return [part.decode("utf-8", "surrogatepass") for part in parts]

@@ -31,8 +31,8 @@ class CheckedAnnotations:
         changes: repaired annotations by their place in the file; None for those that are dropped.
         ids: ids as the file has them.
         new_ids: ids that were replaced, by place.
-        set_columns: the columns of the checks of the whole set.
-        parts: the columns of the kept annotations.
+        set_columns: columns for the checks of the whole set.
+        parts: columns of the kept annotations, in pieces.
     """
 
     def __init__(self, source: Source, checker: AnnotationChecker):
@@ -157,7 +157,7 @@ class CheckedAnnotations:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keep Python from searching millions of new lists for cycles, again and again."""
+    """Disable the garbage collector, which would search millions of new lists for cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -44,7 +44,7 @@ class Columns(NamedTuple):
 
 
 class Names(Sequence[str]):
-    """The names of annotations, made when they are asked for.
+    """The names of annotations, built on access.
 
     Args:
         number: (N,) places in the file.
@@ -62,7 +62,7 @@ class Names(Sequence[str]):
 
 
 class ColumnsBuilder:
-    """Collects the columns of a set, many sound annotations or one other at a time.
+    """Collects the columns of a set: sound annotations in bulk, all others one by one.
 
     Args:
         checker: checker of the file.
@@ -80,7 +80,7 @@ class ColumnsBuilder:
     ):
         self.checker, self.name = checker, name
         self.category_ids, self.sizes = np.array(category_ids, np.int64), sizes
-        self._parts: list[tuple] = []  # number and columns but names
+        self._parts: list[tuple] = []  # places, and all columns except names
         self._rows: list[tuple] = []
 
     def add_sound(self, found: storage.Columns, number: np.ndarray) -> None:
@@ -123,7 +123,7 @@ class ColumnsBuilder:
 
 
 def _row(annotation: dict, repaired: dict | None, checker: AnnotationChecker) -> tuple | None:
-    """Return category, iscrowd, form, box, box of the mask, image size, area, area of the mask."""
+    """Return one annotation's values of all columns but ``names``; None if it has no row."""
     image = checker.images.get(checker.image_ids.find(annotation.get("image_id")))  # type: ignore[arg-type]  # None is no id
     box = annotation.get("bbox") or (repaired or {}).get("bbox")
     if image is None or not (image["height"] and image["width"]):

@@ -49,7 +49,7 @@ def check_crowds(
     *,
     mode: str,
 ) -> None:
-    """Report the share of crowds, and stop the training where it cannot be right.
+    """Report the share of crowds; an implausible share is an error.
 
     Args:
         report: takes the findings.
@@ -98,7 +98,7 @@ def _too_many(crowds: int, total: int) -> bool:
 
 
 def _words(name: str, counts: Sequence[int], total: int) -> str:
-    """Return, for example, "fig 3 of 150 (2.0 %: 3 RLE)"."""
+    """Format a share of crowds, such as "fig 3 of 150 (2.0%: 3 RLE)"."""
     crowds = int(sum(counts))
     forms = [f"{count} {FORMS[form]}" for form, count in enumerate(counts) if count]
     return f"{name} {crowds} of {total} ({crowds / total:.1%}: {', '.join(forms)})"

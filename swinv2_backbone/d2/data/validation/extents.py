@@ -1,4 +1,4 @@
-"""The boxes of a whole set by themselves: impossible values show in which form they are written.
+"""Checks of the boxes of a whole set: impossible values reveal the form they are written in.
 
 Each form is recognized by what sound sets do not have, even if their boxes exceed the images (boxes
 of whole objects do, at every side of an image alike).
@@ -28,7 +28,7 @@ SMALLER = Fault(
 )
 MOST = 0.99  # share of the boxes of a set that a form must make valid
 EXCEEDING = 0.05  # share of the boxes that must exceed their images before a form is sought
-SLACK, SLACK_SHARE = 2, 0.02  # that a box may exceed its image by: pixels, and a share of the side
+SLACK, SLACK_SHARE = 2, 0.02  # tolerance beyond the image: pixels, and share of the side
 
 
 def check_extents(
@@ -79,7 +79,7 @@ def _fractions(boxes: np.ndarray, size: np.ndarray, unmasked: bool) -> str:
 
 
 def _exceeding(boxes: np.ndarray, size: np.ndarray, unmasked: bool) -> str:
-    """Return the form of boxes many of which exceed their images as they are; "" if unknown."""
+    """Return the form of a set in which many boxes exceed their images; "" if unknown."""
     over = corners(boxes)[:, 2:] - size[:, ::-1] * (1 + SLACK_SHARE) - SLACK
     exceeding = (over > 0).any(1)
     if exceeding.sum() < 3 or exceeding.mean() < EXCEEDING:
@@ -98,7 +98,7 @@ def _exceeding(boxes: np.ndarray, size: np.ndarray, unmasked: bool) -> str:
 
 
 def _larger(boxes: np.ndarray, size: np.ndarray) -> str:
-    """Return how much larger the images of boxes outside of theirs must be; "" for a few boxes."""
+    """Tell how much larger the images must be to contain the boxes; "" for a few boxes."""
     outside = (boxes[:, :2] >= size[:, ::-1]).any(1)
     if outside.sum() < 3 or outside.mean() < EXCEEDING:
         return ""
@@ -109,8 +109,8 @@ def _larger(boxes: np.ndarray, size: np.ndarray) -> str:
 def _centered(boxes: np.ndarray, over: np.ndarray) -> bool:
     """Return True if boxes exceed their images to the right, but never come near the left.
 
-    In sound sets, boxes come as near to the left border as to the right one. That ten of ten are on
-    the right happens once in a thousand sets in which boxes exceed the images at all.
+    In sound sets, boxes come as near to the left border as to the right one. If boxes exceed the
+    images at all, ten of ten do so on the right in one of a thousand sets.
     """
     right = (over[:, 0] > 0).sum()
     left = (boxes[:, 0] < boxes[:, 2] / 2 - 1).sum()

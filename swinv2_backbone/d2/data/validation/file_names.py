@@ -26,7 +26,7 @@ UPLOAD = re.compile(r"[0-9a-f]{4,}-(?=.)")  # Label Studio's, before the name of
 
 
 class FileNames:
-    """Finds the files of a folder that names without a file mean.
+    """Resolves names without a file to other files of the folder.
 
     Args:
         folder: the folder of images.
@@ -37,9 +37,9 @@ class FileNames:
         self.folder, self.listed = folder, listed
 
     def find(self, name: str, report: Report) -> str | None:
-        """Return the name of the file that ``name`` means, and report it.
+        """Return the name of the file that ``name`` means, and report the repair.
 
-        None if there is no such file, or if another image of the list may mean it.
+        None if there is no such file, or if another image of the list may mean the same one.
         """
         found = self._match(name)
         if found is None or self._meant[found] > 1:
@@ -54,7 +54,7 @@ class FileNames:
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:
-        """The files of the folder by their names without capitals."""
+        """The files of the folder by their names in lower case."""
         files: dict[str, list[str]] = {}
         for parent, _, names in os.walk(self.folder):
             for name in names:

@@ -1,4 +1,4 @@
-"""How well the boxes, masks and areas of a whole set fit each other: notes, which stop nothing."""
+"""Notes on how well the boxes, masks and areas of a whole set fit each other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAR_AREA = Fault(
     "AP of small, medium and large objects is wrong: remove area, and it is computed",
 )
 
-FEW = 5  # annotations; of fewer nothing is told
+FEW = 5  # minimum number of annotations for a note
 SMALL = 16  # pixels of a side below which rounding alone makes a loose fit
 SHARE = 0.3
 SHARE_OF_WRONG = 0.05

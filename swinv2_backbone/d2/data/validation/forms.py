@@ -1,7 +1,7 @@
-"""The boxes and masks of a whole set, compared with each other: in which form are they written?
+"""Comparison of the boxes and masks of a whole set, which reveals the form they are written in.
 
-One annotation may have any numbers. Many that fit their masks in one other form, but not as they
-are, show that this form was meant.
+A single annotation may have any numbers. If many boxes fit their masks only when they are read in
+another form, that form was meant.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NEAR, NEAR_SHARE = 1.5, 0.03  # how far a corner may be off: pixels, and a share
 
 
 class Match(NamedTuple):
-    """A form that explains annotations: which, whose form it is, and in words."""
+    """A form that explains annotations: their rows, the fault to report, and its description."""
 
     rows: np.ndarray
     fault: Fault
@@ -70,7 +70,7 @@ def check_forms(report: Report, columns: Columns, *, masks: bool) -> None:
         report: takes the findings: errors for a form that is recognized, notes for what may be
             right.
         columns: the annotations.
-        masks: the model learns from the masks. Otherwise nothing wrong in them is an error.
+        masks: the model learns from the masks; otherwise their faults are no errors.
     """
     masked = ~np.isnan(columns.mask_boxes[:, 0])
     usable = masked.copy()
@@ -141,7 +141,7 @@ def _best(columns: Columns, rows: np.ndarray) -> Match | None:
 
 
 def _near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return which corners are the same but for rounding, (N,) bool."""
+    """Return which corners are equal up to rounding, (N,) bool."""
     side = (other[:, 2:] - other[:, :2]).clip(0)
     side = np.concatenate([side, side], 1)
     most = np.minimum(NEAR, side / 4) + NEAR_SHARE * side
@@ -164,7 +164,7 @@ def _blamed(columns: Columns, rows: np.ndarray, match: Match, words: str) -> Mat
 
 
 def _scaled(box: np.ndarray, mask: np.ndarray, size: np.ndarray) -> Match:
-    """Find boxes that are their masks' but for one factor, or for one size of all images."""
+    """Find boxes that fit their masks after scaling by one factor, or from one image size."""
     old = corners(box)
     factor = (mask[:, :2] + mask[:, 2:]) / (old[:, :2] + old[:, 2:])
     fits = (np.isfinite(factor) & (factor > 0)).all(1) & _near(old * np.tile(factor, 2), mask)
@@ -173,7 +173,7 @@ def _scaled(box: np.ndarray, mask: np.ndarray, size: np.ndarray) -> Match:
         (1 / factor, "of images {:.3g} times as wide and {:.3g} times as high"),
         (size[:, ::-1] / factor, "of images {:.0f} wide and {:.0f} high"),
     ):
-        if fits.sum() < 3:  # one or two always have a factor in common
+        if fits.sum() < 3:  # one or two boxes always share a factor
             break
         middle = np.median(values[fits], 0)
         same = fits & (np.abs(np.log(np.where(fits[:, None], values, 1) / middle)) < 0.05).all(1)

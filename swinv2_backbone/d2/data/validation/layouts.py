@@ -1,4 +1,4 @@
-"""The ways in which four numbers are a box, and the units that they are in.
+"""The layouts and units in which four numbers can describe a box.
 
 Legend: N is the number of boxes. Corners are x1, y1, x2, y2 in pixels, (N, 4). Image sizes are
 height, width, (N, 2).
@@ -12,7 +12,7 @@ import numpy as np
 
 from swinv2_backbone.d2.data.validation.report import Fault
 
-# Layout -> the rows of a matrix that makes x1, y1, x2, y2 of four numbers.
+# Layout -> rows of the matrix that maps its four numbers to x1, y1, x2, y2.
 LAYOUTS = {
     "x, y, width, height": ((1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 1, 0), (0, 1, 0, 1)),
     "x1, y1, x2, y2": ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)),
@@ -39,19 +39,19 @@ BOX_FORM = Fault(
 
 
 def corners(boxes: np.ndarray, layout: str = COCO_LAYOUT) -> np.ndarray:
-    """Return the corners of boxes, (N, 4), that are written in a layout."""
+    """Convert boxes (N, 4) from a layout to corners."""
     return boxes @ np.array(LAYOUTS[layout], np.float64).T
 
 
 def in_pixels(values: np.ndarray, unit: str, image_size: np.ndarray) -> np.ndarray:
-    """Return corners, (N, 4), that are written in a unit, in pixels."""
+    """Convert corners (N, 4) from a unit to pixels."""
     if not UNITS[unit]:
         return values
     return values * image_size[:, [1, 0, 1, 0]] / UNITS[unit]
 
 
 def read_as(boxes: np.ndarray, form: tuple[str, str], image_size: np.ndarray) -> np.ndarray:
-    """Return the corners of boxes in a form: a layout and a unit."""
+    """Convert boxes from a form, which is a layout and a unit, to corners in pixels."""
     layout, unit = form
     return in_pixels(corners(boxes, layout), unit, image_size)
 

@@ -1,4 +1,4 @@
-"""Images that stand in both a training and a test set, which make the metrics too good.
+"""Images that are in both the training and the test set, which make the metrics too good.
 
 Files are the same if they have the same size in bytes and the same digest. Only files whose size
 occurs in both sets are read, and those of equal size at first only in part: uncompressed images of
@@ -63,7 +63,7 @@ def images_in_both(
 def overlap_warning(
     pairs: Sequence[tuple[str, str]], test: str, train: str, num_test: int, num_train: int
 ) -> str:
-    """Word a warning of images that stand in both sets; "" if there are none.
+    """Return a warning about images that are in both sets; "" if there are none.
 
     Args:
         pairs: result of :func:`images_in_both`.
@@ -106,7 +106,7 @@ def _file(path: str) -> _File | None:
 
 
 def _alike(sets: list[list[_File]], keys: list[list]) -> list[list[_File]]:
-    """Return the files of each set whose key occurs in the other one too; None is no key."""
+    """Return the files of each set whose key also occurs in the other one; None matches nothing."""
     common = (set(keys[0]) & set(keys[1])) - {None}
     return [
         [file for file, key in zip(files, own) if key in common] for files, own in zip(sets, keys)

@@ -58,7 +58,7 @@ def paired(
         images, labels: folders; they may be the same if the label images have an ending.
         num_classes: decides between the two kinds of Cityscapes' labels.
         report: takes files without a counterpart, and a note of those paired by an ending.
-        suffixes: of the files that are images.
+        suffixes: suffixes of image files.
 
     Raises:
         ValueError: a folder is missing, or they lie within each other.

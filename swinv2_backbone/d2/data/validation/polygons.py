@@ -49,7 +49,7 @@ def _is_number(value: object) -> bool:
 
 
 def _are_points(part: object) -> bool:
-    """Return True for three or more [x, y]: no list of polygons, as these have six numbers."""
+    """Return True for a list of three or more [x, y]; a polygon would have six numbers."""
     return (
         isinstance(part, list)
         and len(part) > 2
