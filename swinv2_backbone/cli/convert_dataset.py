@@ -1,13 +1,13 @@
 """Convert annotations of other tools to COCO's format, and divide them into training and test set.
 
-tools/convert_dataset.py yolo/data.yaml --output fruit.json
+tools/convert_dataset.py yolo/data.yaml --subset train --output fruit.json
 tools/convert_dataset.py labels --images photos --output fruit.json --split 0.2
 
-The format is found out: COCO, YOLO, Pascal VOC (XML or masks), LabelMe, CVAT, Label Studio, COCO
-panoptic, Roboflow's folder, or a folder of pictures of object numbers. The result is checked as a
-training checks it, and masks are kept to the pixel. With --split, OUTPUT fruit.json becomes
-fruit_train.json and fruit_val.json. The source is never changed. To train without a file in
-between, give the source to the training itself (docs/DATASETS.md).
+These formats are detected: COCO, YOLO, Pascal VOC (XML or masks), LabelMe, CVAT, Label Studio, COCO
+panoptic, Roboflow's folder, and folders of instance masks. The result is checked as in a training,
+and masks are kept to the pixel. With --split, --output fruit.json becomes fruit_train.json and
+fruit_val.json. The source is never changed. Training also reads these formats directly, without
+this command (docs/DATASETS.md).
 """
 
 from __future__ import annotations
@@ -157,25 +157,32 @@ def _settings(targets: list[Path], images: str, content: dict) -> str:
 
 def parser() -> argparse.ArgumentParser:
     found = new_parser(__doc__)
-    found.add_argument("source", type=Path, metavar="SOURCE", help="annotations: file or folder")
+    found.add_argument("source", type=Path, metavar="SOURCE", help="file or folder of annotations")
     found.add_argument("--output", type=Path, required=True, metavar="FILE", help="COCO file")
     found.add_argument(
         "--images", type=Path, metavar="DIR", help="default: where the format has it"
     )
-    found.add_argument("--format", default="auto", choices=FORMATS)
+    found.add_argument("--format", default="auto", choices=FORMATS, help="default: detected")
     found.add_argument(
-        "--subset", default="", metavar="NAME", help="list of images to read, if there are several"
+        "--subset", default="", metavar="NAME", help="list of images to read, such as train"
     )
-    found.add_argument("--split", type=float, metavar="SHARE", help="share of the test images")
-    found.add_argument("--seed", type=int, default=0, help="of the split")
+    found.add_argument("--split", type=float, metavar="SHARE", help="fraction of test images")
+    found.add_argument("--seed", type=int, default=0, help="seed of the split")
     found.add_argument(
         "--group-by",
         default="",
         metavar="REGEX",
-        help="images that stay together: of one folder ('folder'), or of equal parts of the file "
-        "name that a regular expression finds",
+        help="keep images together: 'folder', or a regular expression whose match in the file name "
+        "is the group",
     )
-    found.add_argument("--crowds", default="check", choices=("check", "ignore", "objects"))
-    found.add_argument("--holes", default="fill", choices=("fill", "subtract"))
+    found.add_argument(
+        "--crowds",
+        default="check",
+        choices=("check", "ignore", "objects"),
+        help="as DATASETS.CUSTOM.CROWDS",
+    )
+    found.add_argument(
+        "--holes", default="fill", choices=("fill", "subtract"), help="as DATASETS.CUSTOM.HOLES"
+    )
     found.add_argument("--overwrite", action="store_true", help="replace earlier outputs")
     return found

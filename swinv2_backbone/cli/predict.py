@@ -7,7 +7,7 @@ The config may also be a LazyConfig (then: train.init_checkpoint=output/model_fi
 for semantic segmentation also writes the class number of each pixel, photo.jpg_labels.png.
 
 A file that fails does not stop the others: it is named at the end, and the exit code is 1.  Files
-of a folder that are no images or videos are passed over, and listed by kind.
+of a folder that are neither images nor videos are skipped, and listed by kind.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> None:
     found = inputs.find_inputs(args.input, bands=image_format == BANDS)
     outputs = inputs.plan_outputs(found.files, args.output, args.overwrite)
     if found.passed_over:
-        print(f"{len(found.passed_over)} files are passed over:")
+        print(f"{len(found.passed_over)} entries are skipped:")
         print("\n".join(described(found.passed_over)))
     predictor = load_predictor(args.config_file, args.opts, args.confidence)
     args.output.mkdir(parents=True, exist_ok=True)
     results, failed = batch.predict_files(predictor, outputs, args.output)
-    left = f"{len(failed)} failed, {len(found.passed_over)} passed over"
+    left = f"{len(failed)} failed, {len(found.passed_over)} skipped"
     written = args.output / inputs.RESULTS
     summary = f"{len(results)} files drawn to {args.output}, detections in {written}; {left}"
     if failed:

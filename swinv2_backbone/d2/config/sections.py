@@ -284,7 +284,7 @@ class Data:
         "Folder that the file names are relative to; empty: where the format has it.")
     train_format: str = option("auto", "DATASETS.CUSTOM.TRAIN.FORMAT", "datasets.train.format",
         one_of(*FORMAT_NAMES),
-        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: found out.")
+        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: detected.")
     test_name: str = option("custom_test", "DATASETS.CUSTOM.TEST.NAME", "datasets.test.name", text,
         "Name under which your test set is registered.")
     test_json: str = option("", "DATASETS.CUSTOM.TEST.JSON", "datasets.test.json_file", text,
@@ -295,7 +295,7 @@ class Data:
         "Folder that the file names are relative to; empty: where the format has it.")
     test_format: str = option("auto", "DATASETS.CUSTOM.TEST.FORMAT", "datasets.test.format",
         one_of(*FORMAT_NAMES),
-        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: found out.")
+        "Format of the annotations ([list](DATASETS.md#other-formats)); `auto`: detected.")
     class_names_file: str = option("", "DATASETS.CUSTOM.NAMES", "datasets.train.names_file", text,
         "For semantic labels: a text file whose line i, counted from 0, is the name of class i.")
     images_outside: bool = option(False, "DATASETS.CUSTOM.IMAGES_OUTSIDE",

@@ -45,7 +45,7 @@ def find_images(folder: str | os.PathLike) -> list[str]:
             f"{', '.join(IMAGE_SUFFIXES)}" + (f"; it has\n{others}" if others else "")
         )
     if others:
-        logging.getLogger(__name__).info("Files of %s that are passed over:\n%s", root, others)
+        logging.getLogger(__name__).info("Files of %s that are skipped:\n%s", root, others)
     return sorted(found)
 
 

@@ -32,16 +32,16 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "yolo": Format("YOLO boxes or polygons: data.yaml, or its folder", read_yolo),
-    "voc": Format("Pascal VOC XML: a folder, or one with Annotations", read_voc),
-    "voc_from_one": Format("the same; pixels are counted from 1, as in VOC", read_voc_from_one),
-    "voc_from_zero": Format("the same; corners are counted from 0", read_voc_from_zero),
+    "yolo": Format("YOLO boxes or polygons: data.yaml or its folder", read_yolo),
+    "voc": Format("Pascal VOC XML: a folder of files, or the one above Annotations", read_voc),
+    "voc_from_one": Format("the same, with pixels counted from 1 as in VOC", read_voc_from_one),
+    "voc_from_zero": Format("the same, with corners counted from 0", read_voc_from_zero),
     "voc_masks": Format("VOC's SegmentationObject and SegmentationClass", read_voc_masks),
     "labelme": Format("LabelMe: a folder of JSON files", read_labelme),
     "cvat": Format("CVAT for images 1.1: annotations.xml", read_cvat),
     "label_studio": Format("Label Studio: JSON or JSON-MIN", read_label_studio),
-    "instances": Format("a folder of pictures of object numbers", read_instances),
-    "panoptic": Format("COCO panoptic: a JSON with its folder of PNGs beside it", read_panoptic),
+    "instances": Format("a folder of images of object numbers", read_instances),
+    "panoptic": Format("COCO panoptic: a JSON file beside its folder of PNGs", read_panoptic),
 }
 # Formats whose files are COCO-format already and are used as they are.
 LOCATED = {"coco": locate_coco, "roboflow": locate_roboflow}

@@ -29,8 +29,8 @@ def read_instances(source: Source) -> Dataset:
     """
     if source.images is None or source.images.resolve() == source.path.resolve():
         raise ValueError(
-            f"{source.path} holds pictures of object numbers: give the folder of the images, "
-            "another one (IMAGES, --images)"
+            f"{source.path} holds the masks: give the folder of the images, which must be another "
+            "one (IMAGES, --images)"
         )
     labels, pictures = Pictures(source.path), Pictures(source.images)
     names = _class_names(source.path)

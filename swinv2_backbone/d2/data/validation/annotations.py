@@ -19,7 +19,7 @@ from swinv2_backbone.d2.data.validation.report import Fault, FaultError, Report
 
 INCOMPLETE = Fault("entries with missing or invalid values", "complete or remove them")
 UNKNOWN_IMAGE = Fault(
-    "annotations of images that the list lacks, as a split of the images alone leaves them",
+    "annotations of images that are not listed, as a split of the image list alone leaves them",
     "dropped",
 )
 UNKNOWN_CATEGORY = Fault(

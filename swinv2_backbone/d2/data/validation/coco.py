@@ -19,9 +19,9 @@ from swinv2_backbone.d2.data.validation.source import InMemory, Source, entries
 
 NOTHING_TO_LEARN = Fault("no annotation to train on", "add annotations that are not crowds")
 LOST_IMAGES = Fault(
-    "annotations of images that the list lacks, most of this file",
-    "check the image ids: a split may have numbered the images anew, or images and annotations are "
-    "of different sets; if a split only left the other images out, remove these annotations",
+    "annotations of images that are not listed, which are most of this file",
+    "check the image ids: a split may have renumbered the images, or images and annotations come "
+    "from different sets; if a split only removed the other images, remove these annotations too",
 )
 
 
