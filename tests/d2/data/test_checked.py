@@ -265,3 +265,19 @@ def test_the_arrays_are_read_without_code(dataset, monkeypatch):
         np.load(path)
     dataset.register()  # which does not load it, as its digest is another
     assert dataset.checks == 2
+
+
+def test_a_copy_that_cannot_be_written_is_an_error_with_the_report(dataset):
+    dataset.write(CONTENT | {"annotations": [annotation(1, 1), CLIPPED]})
+    with pytest.raises(ValueError, match="clipped(.|\n)*cannot be written, choose another OUTPUT"):
+        dataset.register(output_dir=str(dataset.json_file / "output"))
+
+
+def test_a_file_in_the_way_of_the_copy_is_no_fault_of_the_json(dataset):
+    dataset.write(CONTENT | {"annotations": [annotation(1, 1), CLIPPED]})
+    target = dataset.folder / "output" / "datasets" / "kept.json"
+    target.parent.mkdir(parents=True)
+    target.write_text("{}")
+    with pytest.raises(ValueError, match=f"^{target} is in the way"):
+        dataset.register()
+    assert target.read_text() == "{}"

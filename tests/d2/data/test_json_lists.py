@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinv2_backbone.d2.data.storage import json_lists
-from swinv2_backbone.d2.data.storage.json_lists import JsonLists
+from swinv2_backbone.d2.data.storage.json_lists import JsonLists, NotJsonError
 
 TEXTS = st.text(alphabet='ab"\\[]{},:\n é', max_size=6)
 VALUES = st.recursive(
@@ -70,6 +70,13 @@ def test_a_damaged_file_is_refused_as_json_refuses_it(tmp_path, text):
     with pytest.raises(ValueError) as found:
         JsonLists(path)["a"]
     assert str(found.value) == str(expected.value)
+
+
+def test_another_encoding_is_named(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text('{"a": [{"b": "\u00e9"}]}', "utf-16")
+    with pytest.raises(NotJsonError, match="it is not UTF-8 text, save it as that"):
+        JsonLists(path)["a"]
 
 
 def test_what_python_writes_beyond_json_is_read(tmp_path):

@@ -129,6 +129,27 @@ def test_categories_whose_ids_are_no_numbers_are_named(tmp_path):
     assert report.errors[categories.TEXT_ID].examples == ["'x1' (nut)"]
 
 
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 2.0**100, 1.5, True], ids=repr)
+def test_ids_that_no_column_can_hold_are_named(tmp_path, number):
+    save(tmp_path, "a.png", "b.png")
+    entries = [IMAGES[0] | {"id": number}, IMAGES[1]]
+    _, report = checked(tmp_path, [OBJECT | {"image_id": number}, OTHER], entries)
+    assert report.errors[images.NO_NUMBER].examples == [f"{number!r:.40} (a.png)"]
+    if number is not True:
+        nut = {"id": number, "name": "nut"}
+        _, report = checked(
+            tmp_path, [OBJECT | {"category_id": number}], categories=[*CATEGORIES, nut]
+        )
+        assert report.errors[categories.TEXT_ID].examples == [f"{number!r:.40} (nut)"]
+
+
+def test_the_largest_ids_are_kept(mend):
+    number = (1 << 63) - 1
+    entries = [IMAGES[0] | {"id": number}, IMAGES[1]]
+    _, report = mend(annotations=[OBJECT | {"image_id": number}, OTHER], images=entries)
+    assert not report.repaired
+
+
 ROOT = {"id": 0, "name": "fruit", "supercategory": "none"}
 BELOW = [entry | {"supercategory": "fruit"} for entry in CATEGORIES]
 

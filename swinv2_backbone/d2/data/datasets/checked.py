@@ -20,7 +20,7 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.classes import match_categories
 from swinv2_backbone.d2.data.storage.cache import Cache, Entry, digest, stamps
-from swinv2_backbone.d2.data.storage.json_lists import JsonLists
+from swinv2_backbone.d2.data.storage.json_lists import JsonLists, NotJsonError
 from swinv2_backbone.d2.data.storage.records import Images, load_arrays, record_arrays
 from swinv2_backbone.d2.data.validation.coco import CheckedCoco, check_source
 from swinv2_backbone.d2.data.validation.source import open_coco
@@ -34,13 +34,13 @@ TRIAL_RUNS = "fast_dev_run"  # folder in the output folder, whose cache they sha
 
 @dataclass
 class CheckedFile:
-    """What Detectron2 needs to know of a checked file.
+    """A checked file, as Detectron2 needs it.
 
     Attributes:
         json_file: the file, or its repaired copy.
         arrays: columns of its records.
         categories: (id, name) in the order of the ids.
-        told: the report on repairs and notes; "" if there are none.
+        told: report of repairs and notes; "" if there are none.
         repaired: True if ``json_file`` is a repaired copy.
     """
 
@@ -100,7 +100,7 @@ def checked_file(
         found = _checked(name, json_file, images, output_dir, classes, options)
         large = max(10 * len(found.arrays["sizes"]), len(found.arrays["box"])) >= 10 * KEPT_FROM
         if kept and large and kept.save(_entry(found)):
-            found.arrays = load_arrays(kept.entry)  # whose memory other processes share
+            found.arrays = load_arrays(kept.entry)  # memory that other processes share
         return found
 
     found = _once_per_machine(load, check) if kept else check()
@@ -113,7 +113,7 @@ def checked_file(
 def _once_per_machine(
     load: Callable[[], CheckedFile | None], check: Callable[[], CheckedFile]
 ) -> CheckedFile:
-    """Let one process of each machine check, and the others load what it has kept."""
+    """Check in one process of each machine; the others load the result that it kept."""
     found, error = None, ""
     if comm.get_local_rank() == 0:
         try:
@@ -140,13 +140,17 @@ def _checked(
         found.report.raise_errors()
         told, copy = str(found.report), json_file
         if found.report.repaired:
-            copy = _copied(source, found, categories, ids, name, json_file, output_dir)
+            try:
+                copy = _copied(source, found, categories, ids, name, json_file, output_dir)
+            except OSError as error:
+                raise ValueError(
+                    f"{told}\nThe copy cannot be written, choose another OUTPUT_DIR "
+                    f"(output_dir): {error}"
+                ) from error
             told += f"\nThe copy is {copy}"
         elif not found.report.notes:
             told = ""
-    except ValueError as error:  # of the parser, which knows no file
-        if str(error).startswith(json_file):
-            raise
+    except NotJsonError as error:
         raise ValueError(f"JSON {json_file!r} is not JSON: {error}") from error
     ordered = sorted((entry["id"], entry["name"]) for entry in categories)
     arrays = _arrays(found, [key for key, _ in ordered], ids)

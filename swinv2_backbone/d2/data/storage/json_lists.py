@@ -25,9 +25,13 @@ _STEP = np.zeros(256, np.int8)  # change of depth
 _STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
 
 
+class NotJsonError(ValueError):
+    """The file is not JSON; the message says where, but does not name the file."""
+
+
 @dataclass
 class _List:
-    """Positions of a list in bytes: behind its opening bracket, behind some entries, its end."""
+    """Byte positions of a list: after its opening bracket, after some of its entries, its end."""
 
     cuts: list[int]
     end: int = -1
@@ -44,7 +48,7 @@ class JsonLists:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not JSON. The entries of lists are checked when they are read.
+        NotJsonError: it is not JSON. The entries of lists are checked when they are read.
     """
 
     def __init__(self, path: str | Path):
@@ -70,7 +74,7 @@ class JsonLists:
         """Yield the entries of a list, some at a time.
 
         Raises:
-            ValueError: they are not JSON.
+            NotJsonError: they are not JSON.
         """
         found = self._lists[key]
         with self.path.open("rb") as file:
@@ -92,19 +96,21 @@ class JsonLists:
     def _parsed(self, text: bytes) -> list:
         try:
             return orjson.loads(text)
-        except ValueError:  # or it has NaN, which Python's parser accepts
+        except ValueError:  # or NaN, which Python's parser accepts
             try:
                 return json.loads(text)
             except ValueError as error:
                 raise self._invalid() from error
 
-    def _invalid(self) -> ValueError:
-        """Return the error of a parser that reads the whole file, which knows line and column."""
+    def _invalid(self) -> NotJsonError:
+        """Parse the whole file for an error message with line and column."""
         try:
-            json.loads(self.path.read_bytes())
+            json.loads(self.path.read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError as error:
+            return NotJsonError(f"it is not UTF-8 text, save it as that ({error})")
         except ValueError as error:
-            return error
-        return ValueError("it changed while it was read")
+            return NotJsonError(str(error))
+        return NotJsonError("it changed while it was read")
 
 
 @dataclass
@@ -113,7 +119,7 @@ class _State:
 
     depth: int = 0
     in_string: bool = False
-    escaped: bool = False  # the next character, by a backslash
+    escaped: bool = False  # True if the next character follows a backslash
     lists: list[_List] = field(default_factory=list)
 
 

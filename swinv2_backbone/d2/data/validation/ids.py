@@ -10,26 +10,29 @@ from swinv2_backbone.d2.data.validation.report import Fault, Report
 NEW_ID = Fault("annotation ids that are missing, duplicate or invalid", "replaced by new numbers")
 COPY = Fault("exact copies of an annotation (all but the id)", "dropped")
 ID_TYPE = Fault("ids that are texts or floats where the others are whole numbers", "made numbers")
+LIMIT = 1 << 63  # NumPy's int64; a larger number is read as a float, which is not exact
 WHOLE = re.compile(r"\s*-?\d{1,18}(\.0*)?\s*", re.ASCII)
 
 Id = int | str
 
 
 def whole(value: object) -> int | None:
-    """Return the whole number that a value stands for: 7 for 7, 7.0, "7", "007" and "7.0"."""
-    if type(value) is int:
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and WHOLE.fullmatch(value):
-        return int(value.partition(".")[0])
-    return None
+    """Return the whole number that a value stands for: 7 for 7, 7.0, "7", "007" and "7.0".
+
+    None for other values, and for numbers of more than 64 bits.
+    """
+    number = None
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
+    elif isinstance(value, str) and WHOLE.fullmatch(value):
+        number = int(value.partition(".")[0])
+    return number if number is not None and -LIMIT <= number < LIMIT else None
 
 
 def uniform(ids: Sequence[object], report: Report, part: str) -> list[object]:
-    """Return ids of one type: whole floats as numbers; texts too if some ids are numbers.
+    """Return ids of one type: whole floats become integers, and so do texts beside numbers.
 
-    Texts stay texts if all ids are, and where two ids would become the same number.
+    Texts stay texts if all ids are texts, or if two ids would become the same number.
 
     Args:
         ids: the ids of one list of a file.
@@ -49,7 +52,7 @@ def uniform(ids: Sequence[object], report: Report, part: str) -> list[object]:
 
 
 class KnownIds:
-    """The ids of a list, found also if a reference to them has another type.
+    """The ids of a list, also for references of another type.
 
     Args:
         ids: unique ids.
@@ -65,7 +68,7 @@ class KnownIds:
         self.spelled = {number: texts[0] for number, texts in spelled.items() if len(texts) == 1}
 
     def find(self, value: object) -> Id | None:
-        """Return the id that a reference means; None if there is no such id, or not only one."""
+        """Return the id that a reference means; None if there is no such id or more than one."""
         if type(value) in (int, str) and value in self.ids:
             return value
         number = whole(value)

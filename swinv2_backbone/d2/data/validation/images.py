@@ -1,4 +1,4 @@
-"""The images of a COCO-format file: their ids and names, and their sizes by the files' headers."""
+"""The images of a COCO-format file: their ids, names and sizes, compared with the files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from swinv2_backbone.d2.data.validation.report import Fault, Report, for_each
 NO_IMAGES = Fault("no images", "list the images under 'images'")
 NO_FOLDER = Fault("no image folder", "give the folder that the file names are relative to")
 IMAGE_ID_TWICE = Fault("duplicate image ids", "give every image an id of its own")
+NO_NUMBER = Fault(
+    "image ids that are neither texts nor whole numbers of at most 64 bits",
+    "number the images, also in the annotations",
+)
 MIXED_IDS = Fault("image ids of which some are numbers, some strings", "make all of them numbers")
 FILE_TWICE = Fault("image files listed twice", "list each once, with all its annotations")
 OUTSIDE = Fault(
@@ -70,6 +74,9 @@ def check_images(
     ids = uniform([entry["id"] for entry in complete], report, "images")
     images: dict = {}
     for key, entry in zip(ids, complete):
+        if whole(key) is None and not isinstance(key, str):
+            report.error(NO_NUMBER, f"{key!r:.40} ({entry['file_name']})")
+            continue
         if key in images:
             report.error(IMAGE_ID_TWICE, f"{key} ({entry['file_name']})")
         same = type(key) is type(entry["id"])
@@ -86,7 +93,7 @@ def check_images(
 
 
 def unread(error: OSError) -> Fault:
-    """Return the fault of an image file that cannot be read: sound files are not called damaged."""
+    """Return the fault of an unreadable image file, which may be sound but unsupported."""
     return UNSUPPORTED if isinstance(error, UnsupportedImageError) else UNREADABLE
 
 
