@@ -152,6 +152,13 @@ def test_labels_of_a_single_class_are_refused(register):
     refused(register, [rows(1, 255)], BINARY, "one class has all pixels", "24 pixels of 1 (crack)")
 
 
+def test_labels_that_cannot_be_read_are_not_called_unlabeled(register):
+    colors = np.zeros((6, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="label images with colors") as error:
+        register([colors], ["ground", "fig"])
+    assert "255 everywhere" not in str(error.value)
+
+
 def test_a_fault_of_another_file_is_not_taken_for_a_missing_class(register, tmp_path):
     register([rows(0), rows(0, 1)], BINARY)
     (tmp_path / "labels" / "1.png").write_bytes(b"damaged")

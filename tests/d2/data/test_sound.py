@@ -62,6 +62,7 @@ def test_a_sound_annotation_is_found(mode):
         {"bbox": [math.nan, 2, 4, 6]},
         {"iscrowd": None},
         {"iscrowd": 2},
+        {"iscrowd": -1},
         {"ignore": 1},
         {"keypoints": [1, 2, 2]},
         {"segmentation": []},

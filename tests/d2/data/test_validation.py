@@ -79,6 +79,7 @@ FAULTY_ANNOTATIONS = [
     (OBJECT | {"category_id": [9]}, coco_annotations.UNKNOWN_CATEGORY, "31 (category_id [9])"),
     (OBJECT | {"category_id": 1}, coco_annotations.UNKNOWN_CATEGORY, "31 (category_id 1)"),
     (OBJECT | {"ignore": 1}, coco_annotations.IGNORED, "31 in a.png (ignore 1)"),
+    (OBJECT | {"iscrowd": -1}, coco_annotations.BAD_CROWD, "31 in a.png (-1)"),
     (OBJECT | {"iscrowd": "0"}, coco_annotations.BAD_CROWD, "31 in a.png ('0')"),
     (OBJECT | {"bbox": [1, 1, 4]}, boxes.BAD_BOX, "[1, 1, 4]"),
     (OBJECT | {"bbox": [1, 1, 4, math.nan]}, boxes.BAD_BOX, "nan"),

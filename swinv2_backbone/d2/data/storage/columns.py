@@ -86,7 +86,7 @@ def columns_of(
         return Columns(
             image=_rows([one["image_id"] for one in annotations], images),
             category=_rows([one["category_id"] for one in annotations], categories),
-            crowd=_integers(_flag(one.get("iscrowd", -1)) for one in annotations),
+            crowd=_integers(_flag(one) for one in annotations),
             box=_numbers([one["bbox"] for one in annotations], 4).reshape(-1, 4),
             area=np.array([_or_nan(one.get("area")) for one in annotations], np.float64),
             kind=np.array(kinds, np.int8),
@@ -109,8 +109,11 @@ def _kind(mask: object) -> int:
     return RLE if type(mask) is dict else OTHER
 
 
-def _flag(value: object) -> int:
-    return int(value) if value in (-1, 0, 1) else -2
+def _flag(annotation: Mapping[str, Any]) -> int:
+    value = annotation.get("iscrowd", -1)
+    if value in (0, 1):
+        return int(value)
+    return -2 if "iscrowd" in annotation else -1
 
 
 def _or_nan(value: object) -> Any:

@@ -83,7 +83,7 @@ def check_values(
             values = [value for value in file.pixels if value in unknown]
             if values:
                 report.error(fault, f"{file.path} ({_few(values)})")
-    elif not seen and files:
+    elif not seen and pixels:  # of files that can be read
         report.error(NOTHING_LABELED, f"{ignore_value} everywhere")
     elif not all(file.pixels for file in files):
         pass  # files that cannot be read may hold the other classes
