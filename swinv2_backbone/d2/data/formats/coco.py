@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.dataset import Source
+from swinv2_backbone.d2.data.formats.pictures import is_hidden
 from swinv2_backbone.d2.data.formats.subsets import NAMES, chosen
 
 HEAD = 1 << 20  # bytes of a file that are searched for the first file name
@@ -23,7 +24,9 @@ def locate_coco(source: Source) -> tuple[Path, Path]:
     path = source.path
     if path.is_file():
         return path, source.images or _images_of(path)
-    files = sorted(path.glob("*.json")) or sorted(path.glob("annotations/*.json"))
+    found = (sorted(folder.glob("*.json")) for folder in (path, path / "annotations"))
+    own, below = ([file for file in some if not is_hidden(file.name)] for some in found)
+    files = own or below
     if not files:
         raise ValueError(f"there is no COCO file in {path}")
     if len(files) > 1:

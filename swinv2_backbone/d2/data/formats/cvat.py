@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
+from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.shapes import (
     box_around,
@@ -43,9 +43,10 @@ def read_cvat(source: Source) -> Dataset:
     dataset = Dataset(pictures.root, list(dict.fromkeys(names)) or None)
     for element in root.iterfind("image"):
         stated = element.get("name", "")
-        size = int(element.get("height", 0)), int(element.get("width", 0))
-        image = dataset.add_image(pictures.find(stated) or stated, size)
-        _add_image(dataset, image, size, element)
+        with located(f"{path}, image {stated}"):
+            size = int(element.get("height", 0)), int(element.get("width", 0))
+            image = dataset.add_image(pictures.find(stated) or stated, size)
+            _add_image(dataset, image, size, element)
     return dataset
 
 
@@ -70,10 +71,14 @@ def _add_object(dataset: Dataset, image: dict, size: tuple[int, int], parts: lis
     if parts[0].tag == "box":
         dataset.add_box(image, name, _box(parts[0], dataset, place))
         return
-    polygons = [_polygon(part) for part in parts if part.tag == "polygon"]
+    given = [_polygon(part) for part in parts if part.tag == "polygon"]
+    polygons = [polygon for polygon in given if len(polygon) >= 6]
+    for _ in range(len(given) - len(polygons)):
+        dataset.leave_out("polygons of fewer than 3 points", place)
     masks = [_mask(part, size, place) for part in parts if part.tag != "polygon"]
     if not masks:
-        dataset.add_polygons(image, name, polygons)
+        if polygons:
+            dataset.add_polygons(image, name, polygons)
         return
     masks += [dataset.rasterized(image, [polygon]) for polygon in polygons]
     dataset.add_mask(image, name, np.logical_or.reduce(masks))

@@ -6,7 +6,8 @@ polygon [x, y, x, y, ...], in pixels from the upper left corner of the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,23 @@ from swinv2_backbone.d2.data.validation.masks import mask_area
 from swinv2_backbone.d2.data.validation.report import Finding
 
 NO_MASK = "objects with a box and no mask; a model with masks cannot learn from them"
+
+
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Name the place of an error about an entry whose type or value the format does not have.
+
+    Raises:
+        ValueError: instead of such an error.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        if str(place) in str(error):
+            raise
+        words = "" if isinstance(error, ValueError) else "an entry is not of the format: "
+        words += "it has no " if isinstance(error, KeyError) else ""
+        raise ValueError(f"{place}: {words}{error}") from error
 
 
 class Source(NamedTuple):

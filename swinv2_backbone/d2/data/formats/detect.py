@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.coco import ROBOFLOW
-from swinv2_backbone.d2.data.formats.pictures import is_picture
+from swinv2_backbone.d2.data.formats.pictures import is_hidden, is_picture
 
 HEAD = 1 << 20  # bytes at each end of a JSON file that are searched
 TASK_WORDS = (b'"annotations"', b'"completions"', b'"original_width"', b'"data"')
@@ -36,7 +36,7 @@ def detect(path: Path) -> list[str]:
         return ["yolo"]
     if suffix == ".xml":
         return _format_of_xml(path)
-    return _format_of_json(path)
+    return _format_of_json(path) or (["coco"] if suffix == ".json" else [])
 
 
 def _formats_of_folder(folder: Path) -> Iterator[str]:
@@ -78,7 +78,10 @@ def _format_of_json(path: Path) -> list[str]:
         return []
     if b'"segments_info"' in ends:
         return ["panoptic"]
-    return ["labelme"] if b'"shapes"' in ends and b'"images"' not in ends else ["coco"]
+    if b'"shapes"' in ends and b'"images"' not in ends:
+        return ["labelme"]
+    # Other files lie beside annotations, such as the notes.json of Label Studio's YOLO export.
+    return ["coco"] if b'"images"' in ends or b'"annotations"' in ends else []
 
 
 def _only_label_pictures(folder: Path) -> bool:
@@ -110,5 +113,7 @@ def _files(folder: Path, *suffixes: str) -> Iterator[str]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
+            if is_hidden(name):
+                continue
             if not suffixes or name.lower().endswith(suffixes):
                 yield os.path.join(root, name)

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 
 from swinv2_backbone.d2.data.formats.brush import decode_brush
-from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
+from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.shapes import box_around, ellipse_mask, rotated_corners
 
@@ -30,17 +30,21 @@ def read_label_studio(source: Source) -> Dataset:
     pictures = Pictures(source.images or source.path.parent)
     dataset = Dataset(pictures.root)
     for number, task in enumerate(tasks):
-        place = f"task {task.get('id', number)}"
-        stated = _image_of(task, place)
-        found = pictures.find(stated)
-        regions = list(_regions(task, dataset, place))
-        size = _size(regions)
-        if size is None and found:
-            size = pictures.size(found)
-        image = dataset.add_image(found or stated, size)
-        for region in regions:
-            _add_region(dataset, image, region, place)
+        with located(place := f"task {task.get('id', number)}"):
+            _add_task(dataset, pictures, task, place)
     return dataset
+
+
+def _add_task(dataset: Dataset, pictures: Pictures, task: dict[str, Any], place: str) -> None:
+    stated = _image_of(task, place)
+    found = pictures.find(stated)
+    regions = list(_regions(task, dataset, place))
+    size = _size(regions)
+    if size is None and found:
+        size = pictures.size(found)
+    image = dataset.add_image(found or stated, size)
+    for region in regions:
+        _add_region(dataset, image, region, place)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
-from swinv2_backbone.d2.data.formats.pictures import Pictures
+from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
+from swinv2_backbone.d2.data.formats.pictures import Pictures, is_hidden
 from swinv2_backbone.d2.data.formats.shapes import box_around, ellipse_mask, pasted
 from swinv2_backbone.d2.data.loading.opening import damage_named
 
@@ -32,12 +32,13 @@ def read_labelme(source: Source) -> Dataset:
         ValueError: a file is not LabelMe's, or a shape is invalid.
     """
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*.json"))
+    files = [file for file in files if not is_hidden(file.name)]
     folder = source.path if source.path.is_dir() else source.path.parent
     pictures = Pictures(source.images or folder)
     dataset = Dataset(pictures.root)
     for file in files:
-        content = _read(file)
-        _add_file(dataset, pictures, file, content)
+        with located(file):
+            _add_file(dataset, pictures, file, _read(file))
     if not files:
         raise ValueError(f"there are no .json files in {folder}")
     return dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
+from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.loading.images import read_image
 
@@ -24,13 +24,17 @@ def read_panoptic(source: Source) -> Dataset:
     file = source.path
     if source.images is None:
         raise ValueError(f"{file}: give the folder of the images (IMAGES, --images)")
-    content = json.loads(file.read_text(encoding="utf-8-sig"))
     folder = file.with_suffix("")
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing: it holds the PNGs of {file.name}")
+    with located(file):
+        return _read(file, folder, Pictures(source.images))
+
+
+def _read(file: Path, folder: Path, pictures: Pictures) -> Dataset:
+    content = json.loads(file.read_text(encoding="utf-8-sig"))
     categories = {one["id"]: one for one in content["categories"]}
     things = [one["name"] for one in categories.values() if one.get("isthing", 1)]
-    pictures = Pictures(source.images)
     dataset = Dataset(pictures.root, things)
     segments = {one["image_id"]: one for one in content["annotations"]}
     for image in content["images"]:

@@ -101,6 +101,11 @@ def _files_below(root: Path) -> Iterator[str]:
                 yield Path(folder, name).relative_to(root).as_posix()
 
 
+def is_hidden(name: str) -> bool:
+    """Return True for a hidden file, such as the ``._a.xml`` that macOS writes beside ``a.xml``."""
+    return name.startswith(".")
+
+
 def is_picture(name: str) -> bool:
     """Return True if a file name has the extension of an image."""
     return is_image(Path(name))

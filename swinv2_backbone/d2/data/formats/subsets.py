@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.dataset import Source
+from swinv2_backbone.d2.data.formats.pictures import is_hidden
 
 # Names that formats give to the training and test subsets, in order of preference.
 NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
+
+# A second column of VOC's lists: whether a class is shown, or the number of an object.
+COLUMN = re.compile(r"^(\S+)\s+-?\d+$")
 
 
 def chosen(subset: str, available: Collection[str], place: object) -> str:
@@ -37,7 +42,8 @@ def listed_names(source: Source, folders: Sequence[str]) -> list[str] | None:
     """Return the names in a list of VOC's ``ImageSets``; None if the folder has no such lists."""
     for folder in folders:
         place = source.path / "ImageSets" / folder
-        lists = {f.stem: f for f in sorted(place.glob("*.txt")) if not _of_one_class(f)}
+        files = [file for file in sorted(place.glob("*.txt")) if not is_hidden(file.name)]
+        lists = {file.stem: file for file in files if not _of_one_class(file)}
         if not lists:
             continue
         if not source.subset and len(lists) > 1:
@@ -50,9 +56,9 @@ def listed_names(source: Source, folders: Sequence[str]) -> list[str] | None:
 def _of_one_class(file: Path) -> bool:
     """Return True for VOC's lists such as ``cat_train.txt``, whose second column is 1, 0 or -1."""
     with file.open(encoding="utf-8-sig") as lines:
-        return "_" in file.stem and len(lines.readline().split()) > 1
+        return "_" in file.stem and lines.readline().split()[1:] in (["1"], ["0"], ["-1"])
 
 
 def _lines(file: Path) -> list[str]:
     lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return [line.split()[0] for line in lines if line.strip()]
+    return [COLUMN.sub(r"\1", line.strip()) for line in lines if line.strip()]

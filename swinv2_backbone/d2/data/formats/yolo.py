@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,12 @@ def _names(content: dict[str, Any], file: Path) -> dict[int, str]:
     names = content["names"]
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(isinstance(n, int) for n in names):
+    if not isinstance(names, dict) or not names or not all(str(n).isdecimal() for n in names):
         raise ValueError(f"{file}: names must be a list of class names, or number: name")
-    return {number: str(names[number]).strip() for number in sorted(names)}
+    found = {int(number): str(name).strip() for number, name in names.items()}
+    if twice := [name for name, count in Counter(found.values()).items() if count > 1]:
+        raise ValueError(f"{file}: several classes have the name {twice[0]!r}: name each its own")
+    return dict(sorted(found.items()))
 
 
 def _images(source: Source, file: Path, content: dict[str, Any]) -> tuple[Path, list[str]]:

@@ -102,3 +102,15 @@ def test_the_form_of_videos_is_refused_with_the_one_to_export(folder):
     (folder / "annotations.xml").write_text("<annotations><track id='0'/></annotations>")
     with pytest.raises(ValueError, match="CVAT for images 1.1"):
         convert(Source(folder))
+
+
+def test_polygons_of_two_points_are_left_out(folder):
+    converted = read(folder, '<polygon label="fig" points="1,2;30,2" />')
+    assert not converted.content["annotations"]
+    assert "left out: 1 polygons of fewer than 3 points: fig in a.png" in converted.report()
+
+
+def test_damage_is_named_with_its_image(folder):
+    runs = '<mask label="fig" rle="0, x" left="5" top="7" width="3" height="2"></mask>'
+    with pytest.raises(ValueError, match=r"annotations\.xml, image a\.png: .*' x'"):
+        read(folder, runs)

@@ -163,3 +163,18 @@ def test_the_exact_masks_of_brushes_reach_the_content(tmp_path):
     content = convert(Source(path, images)).content
     assert len(masks_of(content)) == len(scene.THINGS)
     assert {type(one["segmentation"]) for one in content["annotations"]} == {dict}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": None}, "'NoneType' object"),
+        ({"annotations": [5]}, "'int' object"),
+        ({"annotations": [{"result": [5]}]}, "'int' object"),
+        ({"annotations": [{"result": [region("brush", {"rle": [300]})]}]}, "300"),
+    ],
+    ids=["data", "annotation", "region", "brush"],
+)
+def test_damage_is_named_with_its_task(tmp_path, change, words):
+    with pytest.raises(ValueError, match=f"^task 7: an entry is not of the format: .*{words}"):
+        read(tmp_path, task() | change)

@@ -128,3 +128,15 @@ def test_the_size_is_read_from_the_image_if_it_is_not_stated(folder):
 def test_invalid_shapes_are_refused_with_their_place(folder, shape):
     with pytest.raises((ValueError, OSError), match="a.json, shape 0"):
         read(folder, shape)
+
+
+def test_hidden_files_of_macos_are_no_annotations(folder):
+    (folder / "._a.json").write_bytes(b"\0\5\26\7\xff")
+    assert image_names(convert(Source(folder)).content) == ["a.png"]
+
+
+def test_damage_is_named_with_its_file(folder):
+    with pytest.raises(ValueError, match=r"a\.json: .*'x'"):
+        read(folder, imageHeight="x")
+    with pytest.raises(ValueError, match=r"a\.json: an entry is not of the format: 'int' object"):
+        read(folder, imageHeight=scene.HEIGHT, shapes=[5])

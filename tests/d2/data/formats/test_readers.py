@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,3 +88,12 @@ def test_every_format_has_a_case():
         "voc_from_one",
         "voc_from_zero",
     }
+
+
+@pytest.mark.parametrize("part", ["categories", "annotations", "images"])
+def test_a_panoptic_file_without_a_list_is_named(tmp_path, part):
+    path, images = forms.panoptic(tmp_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({key: one for key, one in content.items() if key != part}))
+    with pytest.raises(ValueError, match=f"{path.name}: .*it has no '{part}'"):
+        convert(Source(path, images), "panoptic")

@@ -175,3 +175,22 @@ def test_semantic_labels_alone_are_refused_with_their_key(tmp_path):
     (path / "SegmentationObject").rename(path / "other")
     with pytest.raises(ValueError, match="has no SegmentationObject.*TRAIN.LABELS"):
         convert(Source(path), "voc_masks")
+
+
+def test_hidden_files_of_macos_are_no_annotations(tmp_path):
+    path, _ = forms.voc(tmp_path, 1)
+    expected = convert(Source(path)).content
+    (path / "Annotations" / "._a.xml").write_bytes(b"\0\5\26\7\xff")
+    (path / "._a.xml").write_bytes(b"\0\5\26\7\xff")
+    assert convert(Source(path)).content == expected
+
+
+def test_listed_names_may_have_spaces(tmp_path):
+    path, images = forms.voc(tmp_path, 1)
+    for file in (path / "Annotations" / "a.xml", images / "a.png"):
+        file.rename(file.with_stem("my a"))
+    lists = path / "ImageSets" / "Main"
+    lists.mkdir(parents=True, exist_ok=True)
+    (lists / "my_train.txt").write_text("my a\n")
+    (lists / "._my_train.txt").write_bytes(b"\0\5\26\7\xff")
+    assert image_names(convert(Source(path, None, "my_train")).content) == ["my a.png"]

@@ -22,7 +22,13 @@ def label(yolo: Path, line: str) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    ["[date, fig]", "\n- date\n- fig", "\n  0: date\n  1: fig", "{1: fig, 0: date}"],
+    [
+        "[date, fig]",
+        "\n- date\n- fig",
+        "\n  0: date\n  1: fig",
+        "{1: fig, 0: date}",
+        "{'0': date, '1': fig}",
+    ],
 )
 def test_names_are_a_list_or_numbered(yolo, names):
     yolo.write_text(f"train: images/train\nnames: {names}\n")
@@ -108,3 +114,16 @@ def test_a_description_without_names_is_refused(yolo, text):
     yolo.write_text(text)
     with pytest.raises(ValueError, match="data.yaml"):
         convert(Source(yolo))
+
+
+def test_two_classes_of_one_name_are_refused(yolo):
+    yolo.write_text("train: images/train\nnames: [fig, fig]\n")
+    with pytest.raises(ValueError, match="several classes have the name 'fig'"):
+        convert(Source(yolo))
+
+
+def test_label_studios_notes_are_no_other_format(yolo):
+    yolo.rename(yolo.parent / "old")
+    (yolo.parent / "classes.txt").write_text("date\nfig\n")
+    (yolo.parent / "notes.json").write_text('{"categories": [{"id": 0, "name": "date"}]}')
+    assert convert(Source(yolo.parent)).format == "yolo"
