@@ -54,6 +54,7 @@ _LAZY = {
     "plan_from_yacs": "swinv2_backbone.d2.config.yacs",
     "prepare": "swinv2_backbone.d2.engine.prepare",
     "pretrain": "swinv2_backbone.d2.pretraining.simmim",
+    "read_bands": "swinv2_backbone.d2.data.loading.bands",
     "register_coco": "swinv2_backbone.d2.data.datasets.coco",
     "register_custom_datasets": "swinv2_backbone.d2.data.datasets.custom",
     "register_demo_panoptic": "swinv2_backbone.d2.demo.panoptic",
