@@ -56,7 +56,7 @@ def prepare(
         raise ConfigError(faults)
     tested = list(plan.data.test)
     trained = [] if eval_only else list(plan.data.train)
-    used = [*trained, *tested]  # the classes of the first one are the model's
+    used = [*trained, *tested]  # the first one has the classes of the model
     check_datasets(used)
     faults = [
         *class_faults(plan, used, trained=not eval_only),
@@ -110,13 +110,13 @@ def _with_bitmaps(plan: TrainingPlan) -> TrainingPlan:
 
 
 def _with_classes(own: DictConfig, split: str, splits: Sequence[str]) -> DictConfig:
-    """Return the call that registers a split, for a test set with the classes of the training."""
+    """Return the call that registers a split; a test set gets the classes of the training."""
     call, train = own[split], own.get("train")
     if split == "train" or not (_registers_coco(call) and _registers_coco(train)):
         return call
     if call.get("classes") is not None:
         return call
-    call = copy.deepcopy(call)  # whose parent is the same, so that references hold
+    call = copy.deepcopy(call)  # its parent is the same, so that references hold
     if "train" in splits:
         call.classes = list(MetadataCatalog.get(train.name).thing_classes)
     elif train.get("classes") is not None:

@@ -35,7 +35,7 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         values["data.test"] = test
     if plan.dialect is Dialect.YACS:  # in a LazyConfig these are relative to the length
         values |= {"schedule.warmup_iters": 1, "schedule.steps": ()}
-        if plan.data.test_json or plan.data.test_labels:  # whose name is that of the test set
+        if plan.data.test_json or plan.data.test_labels:  # registered under this name
             values["data.test_name"] = test[0]
     return plan.replaced(values)
 
@@ -73,7 +73,7 @@ def first_images(name: str, folder: str, count: int = IMAGES) -> str:
 def _cut(source: Path, records: list[dict], target: Path) -> str:
     """Write the entries of a COCO-format file for the images of ``records``; return its path."""
     kept = {record["image_id"] for record in records}
-    lists = JsonLists(source)  # which may be too long to read them whole
+    lists = JsonLists(source)  # which may be too long for the memory
     content = lists.values | {key: lists[key] for key in ("categories",) if key in lists}
     for key, image_id in (("images", "id"), ("annotations", "image_id")):
         pieces = ([one for one in part if one[image_id] in kept] for part in lists.pieces(key))

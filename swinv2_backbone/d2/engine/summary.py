@@ -26,7 +26,7 @@ def log_summary(
     start_iter: int | None,
     changes: Sequence[str] = (),
 ) -> None:
-    """Log the summary of a run, and warnings about limits or sizes that do not suit its data.
+    """Log the summary of a run, and warnings about its limits and sizes (see :func:`advice`).
 
     Args:
         checkpointer, start_iter, changes: see :func:`summarize`.
@@ -61,7 +61,7 @@ class Objects(NamedTuple):
 def count_objects(name: str) -> Objects:
     """Count the objects of a registered dataset."""
     records = DatasetCatalog.get(name)
-    if hasattr(records, "object_counts"):  # without building a dict for each
+    if hasattr(records, "object_counts"):  # which builds no dicts
         return Objects(len(records), records.object_counts().tolist())
     counts = [
         sum(not one.get("iscrowd") for one in record["annotations"])
@@ -82,8 +82,8 @@ def summarize(
 
     Args:
         checkpointer: checkpointer with the model, after loading.
-        start_iter: None for an evaluation.
-        objects: those of the datasets, by name.
+        start_iter: first iteration; None for an evaluation.
+        objects: objects of each dataset, by its name.
         changes: options that were changed since the checkpoint that is resumed.
     """
     model, rows = checkpointer.model, [("model", type(checkpointer.model).__name__)]

@@ -26,7 +26,7 @@ from tabulate import tabulate
 from swinv2_backbone.d2.evaluation.metrics import BOXES
 
 logger = logging.getLogger(__name__)
-COCO_DETECTIONS = 100  # per image and class, of which COCO computes AP
+COCO_DETECTIONS = 100  # per image and class, counted by COCO's AP
 LVIS_DETECTIONS = 300  # per image
 ALL_DETECTIONS = 1_000_000
 WHOLE = {  # evaluator_type -> an evaluator that takes only the dataset's name
@@ -108,7 +108,7 @@ def _presence(true: float, predicted: float) -> str:
 
 
 def counted_detections(limit: int | None) -> int:
-    """Return how many detections per image and class AP counts.
+    """Return the number of detections per image and class that AP counts.
 
     Args:
         limit: most detections that the model returns for an image; negative: all of them; None:

@@ -24,7 +24,7 @@ SUPPORTED = "GeneralizedRCNN (boxes and masks) and SemanticSegmentor"
 
 
 class Versions(DatasetMapperTTA):
-    """Detectron2's versions of an image, of which those of bands are resized as in training."""
+    """Detectron2's augmented versions of an image; images of bands are resized as in training."""
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
         versions = super().__call__(dataset_dict)
@@ -94,7 +94,7 @@ def with_augmentation(
 
 
 def _settings_of(model: GeneralizedRCNN) -> CfgNode:
-    """Return a config with the settings that Detectron2's augmentation reads, from the model."""
+    """Return a config, read from the model, with the settings of Detectron2's augmentation."""
     cfg, heads = get_cfg(), model.roi_heads
     predictor = heads.box_predictor
     last = predictor[-1] if isinstance(predictor, nn.ModuleList) else predictor  # of a cascade

@@ -92,12 +92,12 @@ class Predictor:
 
     @property
     def channels(self) -> int | None:
-        """Number of channels or bands of an image; None if the model does not tell."""
+        """Number of channels or bands of an image; None if the model does not state it."""
         mean = getattr(self.model, "pixel_mean", None)
         return None if mean is None else mean.numel()
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
-        """Read an image file as this predictor takes it.
+        """Read an image file in the format of this predictor.
 
         Raises:
             OSError: the file cannot be read.

@@ -133,8 +133,8 @@ def _add_region(dataset: Dataset, image: dict, region: Region, place: str) -> No
         return
     if region.get("image_rotation"):
         raise ValueError(
-            f"{place}: its image was turned by {region['image_rotation']} degrees in Label Studio: "
-            "turn the file instead, and label it again"
+            f"{place}: its image was rotated by {region['image_rotation']} degrees in Label Studio"
+            ": rotate the file instead, and label it again"
         )
     if len(region["labels"]) > 1:
         dataset.leave_out("further labels of one region", place)

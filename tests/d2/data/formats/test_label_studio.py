@@ -120,7 +120,7 @@ def test_other_regions_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (task(region("rectangle", BOX, image_rotation=90)), "was turned by 90 degrees"),
+        (task(region("rectangle", BOX, image_rotation=90)), "was rotated by 90 degrees"),
         (task(region("rectangle", {"x": 1})), "has no valid 'y'"),
         (task(region("brush", {"rle": [0, 0, 0, 1]})), "end too early"),
         ({"id": 7, "data": {"text": "hello"}, "annotations": []}, "task 7 names no image"),
