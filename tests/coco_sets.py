@@ -204,6 +204,19 @@ def _amodal(seed: int, masks: bool, sizes=(LANDSCAPE, (600, 640))) -> dict:
     return made.content()
 
 
+def _at_the_right(seed: int) -> dict:
+    """Boxes of whole objects in the lower right of all images, as one fixed camera may see them."""
+    made = SetMaker(seed, (LANDSCAPE,), classes=2)
+    for _ in range(30):
+        image = made.image()
+        for _ in range(8):
+            x, y = (made.rng.uniform(0.8, 1) * image[side] for side in ("width", "height"))
+            w, h = made.rng.uniform(40, 200, 2)
+            box = [float(x - w / 2), float(y - h / 2), float(w), float(h)]
+            made.add(image, bbox=box, area=box[2] * box[3])
+    return made.content()
+
+
 def _small_classes(seed: int) -> dict:
     """Rare classes with one crowd among three objects."""
     made = SetMaker(seed, classes=8)
@@ -237,6 +250,7 @@ SOUND: dict[str, Callable[[int], dict]] = {
     "small pictures": _sized((2, 20), sizes=((32, 32), (24, 40))),
     "boxes of whole objects, masks of parts": lambda seed: _amodal(seed, True),
     "boxes of whole objects": lambda seed: _amodal(seed, False),
+    "boxes of whole objects at the right": _at_the_right,
     "a crowd among three objects": _small_classes,
 }
 

@@ -33,6 +33,7 @@ MASKED = [
 TOLD = {
     AMODAL: {forms.MISFIT, boxes.CLIPPED},
     "boxes of whole objects": {boxes.CLIPPED},
+    "boxes of whole objects at the right": {boxes.CLIPPED},
 }
 
 

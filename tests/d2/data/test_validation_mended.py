@@ -143,6 +143,13 @@ def test_ids_that_no_column_can_hold_are_named(tmp_path, number):
         assert report.errors[categories.TEXT_ID].examples == [f"{number!r:.40} (nut)"]
 
 
+def test_a_file_named_in_two_ways_is_listed_twice(tmp_path):
+    save(tmp_path, "a.png", "b.png")
+    again = IMAGES[0] | {"id": 9, "file_name": "./a.png"}
+    _, report = checked(tmp_path, images=[*IMAGES, again])
+    assert report.errors[images.FILE_TWICE].examples == ["a.png"]
+
+
 def test_the_largest_ids_are_kept(mend):
     number = (1 << 63) - 1
     entries = [IMAGES[0] | {"id": number}, IMAGES[1]]

@@ -12,7 +12,7 @@ from swinv2_backbone.d2.data.validation.report import Fault, Report
 NO_CATEGORIES = Fault("no categories", "list the classes under 'categories'")
 CATEGORY_TWICE = Fault("duplicate category ids or names", "give every class one id and one name")
 TEXT_ID = Fault(
-    "category ids that are not whole numbers of at most 64 bits",
+    "category ids that are not whole numbers below 2^63",
     "number the categories, also in the annotations",
 )
 ROOT = Fault(

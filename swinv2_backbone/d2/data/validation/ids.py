@@ -19,7 +19,7 @@ Id = int | str
 def whole(value: object) -> int | None:
     """Return the whole number that a value stands for: 7 for 7, 7.0, "7", "007" and "7.0".
 
-    None for other values, and for numbers of more than 64 bits.
+    None for other values, and for numbers beyond int64.
     """
     number = None
     if type(value) is int or (isinstance(value, float) and value.is_integer()):

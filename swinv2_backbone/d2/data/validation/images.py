@@ -20,7 +20,7 @@ NO_IMAGES = Fault("no images", "list the images under 'images'")
 NO_FOLDER = Fault("no image folder", "give the folder that the file names are relative to")
 IMAGE_ID_TWICE = Fault("duplicate image ids", "give every image an id of its own")
 NO_NUMBER = Fault(
-    "image ids that are neither texts nor whole numbers of at most 64 bits",
+    "image ids that are neither texts nor whole numbers below 2^63",
     "number the images, also in the annotations",
 )
 MIXED_IDS = Fault("image ids of which some are numbers, some strings", "make all of them numbers")
@@ -87,9 +87,14 @@ def check_images(
         report.error(NO_IMAGES, "the list is empty")
     read = partial(_header, folder, outside=outside, bands=bands)
     found = _check_files(list(images.values()), folder, report, read)
-    for name in repeated(entry["file_name"] for entry in found):
+    for name in repeated(_plain(entry["file_name"]) for entry in found):
         report.error(FILE_TWICE, name)
     return found
+
+
+def _plain(name: str) -> str:
+    """Return a file name without "./" and "//", which lead to the same file."""
+    return os.path.normpath(name) if "./" in name or "//" in name else name
 
 
 def unread(error: OSError) -> Fault:
