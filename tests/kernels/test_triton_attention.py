@@ -55,6 +55,7 @@ CASES = [
     ((16, 12), ((7, 5), (4, 5))),
     ((40, 64), ((14, 11),)),
 ]
+LONG = [CASES[i] for i in (5, 6, 7, 9)]  # (12, 12) takes several blocks too
 
 
 def inputs(
@@ -125,8 +126,9 @@ def compare(window, sizes, shifted, dtype, tolerances, **options) -> None:
 @pytest.mark.parametrize(
     "window, sizes, shifted",
     [
-        *((*case, True) for case in CASES),
+        *((*case, True) for case in CASES if case not in LONG),
         *((*case, False) for case in CASES if prod(case[0]) < 100),
+        *(pytest.param(*case, True, marks=pytest.mark.slow) for case in LONG),
         *(
             pytest.param(*case, False, marks=pytest.mark.slow)
             for case in CASES
@@ -140,8 +142,15 @@ def test_result_and_gradients_equal_attention_in_float64(window, sizes, shifted)
     compare(window, sizes, shifted, torch.float32, SINGLE)
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("window, sizes", [CASES[i] for i in (0, 2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "window, sizes, dtype",
+    [
+        (*CASES[2], torch.bfloat16),
+        pytest.param(*CASES[2], torch.float16, marks=pytest.mark.slow),
+        *(pytest.param(*CASES[i], dtype, marks=pytest.mark.slow) for i in (0, 4) for dtype in HALF),
+    ],
+    ids=str,
+)
 @pytest.mark.heavy
 def test_half_precision_is_as_exact_as_its_inputs(window, sizes, dtype):
     # The gradients of scale and table are sums in float32 and never see the results' rounding.
@@ -162,7 +171,9 @@ def test_large_windows_equal_attention_in_float64(window, sizes, dtype):
     compare(window, sizes, True, dtype, tolerances, heads=1)
 
 
-@pytest.mark.parametrize("window, sizes", [CASES[2], CASES[4]], ids=str)
+@pytest.mark.parametrize(
+    "window, sizes", [CASES[2], pytest.param(*CASES[4], marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("length", [0, 1e-7], ids=["zero", "short"])
 @pytest.mark.heavy
 def test_queries_and_keys_shorter_than_eps_are_divided_by_eps(length, window, sizes):
@@ -182,7 +193,9 @@ def test_queries_and_keys_shorter_than_eps_are_divided_by_eps(length, window, si
     assert_equal([actual], [expected], [1e-5])
 
 
-@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 @pytest.mark.heavy
 def test_half_precision_with_queries_and_keys_of_zero_is_finite(dtype):
     window, sizes = CASES[2]
@@ -228,7 +241,7 @@ def test_a_backbone_with_the_kernel_equals_the_reference():
 
 @pytest.mark.parametrize(
     "dtype",
-    [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)],
+    [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in HALF)],
 )
 @pytest.mark.heavy
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_kernel(dtype, monkeypatch):
@@ -276,7 +289,11 @@ def test_other_dtypes_windows_and_sizes_raise_an_error():
         triton_window_attention(qkv, scale, table, Partition(((2, 3),), (4, 6), False))
 
 
-@pytest.mark.parametrize("window, size", [((2, 3), (3, 4)), ((9, 8), (9, 10))], ids=str)
+@pytest.mark.parametrize(
+    "window, size",
+    [((2, 3), (3, 4)), pytest.param((9, 8), (9, 10), marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.heavy
 def test_operators_pass_opcheck(window, size):
     *given, _ = inputs(window, (size,))
@@ -286,6 +303,7 @@ def test_operators_pass_opcheck(window, size):
     )
 
 
+@pytest.mark.slow  # opcheck and a compiled backbone of test_triton_block.py are run by default
 @pytest.mark.heavy
 def test_compiled_attention_is_one_graph_for_all_sizes():
     window = (2, 3)
