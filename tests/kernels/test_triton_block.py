@@ -81,7 +81,11 @@ def calls(monkeypatch) -> list[Partition]:
 
 @pytest.mark.parametrize(
     "partition, checkpointing",
-    [*((each, False) for each in PARTITIONS), (PARTITIONS[1], True)],
+    [
+        (PARTITIONS[0], False),
+        (PARTITIONS[1], True),
+        *(pytest.param(each, False, marks=pytest.mark.slow) for each in PARTITIONS[1:]),
+    ],
     ids=str,
 )
 @pytest.mark.heavy
@@ -100,7 +104,7 @@ def test_a_fused_block_equals_its_modules(partition, checkpointing, calls, monke
     "dtype, autocast",
     [
         (torch.float16, True),
-        (torch.bfloat16, False),
+        pytest.param(torch.bfloat16, False, marks=pytest.mark.slow),
         pytest.param(torch.float16, False, marks=pytest.mark.slow),
         pytest.param(torch.bfloat16, True, marks=pytest.mark.slow),
     ],
@@ -126,7 +130,7 @@ def test_fused_blocks_are_as_exact_in_half_precision_as_modules(dtype, autocast)
         assert error < 1.5 * by_modules[name] + 2 * eps, (name, error, by_modules[name])
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.heavy
 def test_without_gradients_the_result_is_the_same(autocast):
     partition = PARTITIONS[1]
@@ -184,7 +188,7 @@ def test_a_second_derivative_is_refused():
     "save_activations, dtype",
     [
         (False, torch.float32),
-        (True, torch.float16),
+        pytest.param(True, torch.float16, marks=pytest.mark.slow),
         pytest.param(False, torch.float16, marks=pytest.mark.slow),
         pytest.param(True, torch.float32, marks=pytest.mark.slow),
     ],
@@ -212,7 +216,7 @@ def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
     [
         (False, {}),
         pytest.param(True, {}, marks=pytest.mark.slow),
-        (True, {"activation_checkpointing": True}),
+        pytest.param(True, {"activation_checkpointing": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
