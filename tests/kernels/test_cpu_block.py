@@ -201,7 +201,7 @@ def test_the_operator_keeps_the_rules_of_operators():
     "training, options",
     [
         (False, {}),
-        (True, {}),
+        pytest.param(True, {}, marks=pytest.mark.slow),
         pytest.param(True, {"activation_checkpointing": True}, marks=pytest.mark.slow),
     ],
     ids=str,
