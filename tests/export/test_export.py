@@ -115,6 +115,7 @@ def test_the_graph_returns_the_features_of_the_oracle_at_every_size():
         assert largest_difference(graph(images), expected) < 1e-9
 
 
+@pytest.mark.slow  # a file of torch-export is compared at the same sizes by default
 @torch.no_grad()
 def test_a_graph_of_torch_export_is_for_every_size():
     model = mild(SwinV2(**TWO_STAGES | {"depths": (2, 1)}))
@@ -125,7 +126,8 @@ def test_a_graph_of_torch_export_is_for_every_size():
 
 
 @pytest.mark.parametrize(
-    "name", ["onnx", "torch-export", pytest.param("aoti", marks=pytest.mark.slow)]
+    "name",
+    ["torch-export", *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "aoti"))],
 )
 def test_the_outputs_of_a_file_equal_the_models(name, tmp_path):
     model = mild(SwinV2(**ONE_STAGE))
@@ -408,6 +410,7 @@ def test_torch_compile_makes_one_graph_for_twenty_sizes(with_fpn, dynamic):
     assert graphs.frame_count <= 3  # the first and at most two recompilations
 
 
+@pytest.mark.slow
 def test_padding_is_read_from_images_inside_a_compiled_graph():
     """Forward and backward also work for extents that differ from those in the traced images."""
     from swinv2_backbone.d2 import D2SwinV2
