@@ -411,7 +411,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("how", "code"), [("fail", 1), ("leave", 3), ("spawn", 1), ("test", 4)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("fail", 1),
+        pytest.param("leave", 3, marks=pytest.mark.slow),
+        pytest.param("spawn", 1, marks=pytest.mark.slow),
+        pytest.param("test", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_with_workers_exits_after_an_error(how, code, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(EXITS)
