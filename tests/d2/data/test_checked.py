@@ -120,6 +120,11 @@ def damage_the_entry(dataset):
     (dataset.entry() / "entry.json").write_text("{")
 
 
+def give_the_entry_another_form(dataset):
+    path = dataset.entry() / "entry.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"values": []}))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -131,6 +136,7 @@ def damage_the_entry(dataset):
         cut_an_array,
         lose_an_array,
         damage_the_entry,
+        give_the_entry_another_form,
     ],
     ids=lambda change: change.__name__,
 )

@@ -80,6 +80,13 @@ def test_what_may_need_a_repair_is_not_among_it(changes):
     assert found_sound([SOUND, SOUND | changes, SOUND], **mode)[0].tolist() == [True, False, True]
 
 
+def test_a_crowd_that_is_read_as_an_object_is_not_among_it():
+    mode = {"masks": True, "mask_format": "bitmask", "for_evaluation": False}
+    crowd = SOUND | {"iscrowd": 1}
+    assert found_sound([crowd], crowds="check", **mode)[0].all()
+    assert not found_sound([crowd], crowds="objects", **mode)[0].any()
+
+
 @pytest.mark.parametrize("area", [None, 0, math.nan, math.inf, "24"])
 def test_an_area_counts_for_evaluation_alone(area):
     mode = {"masks": True, "mask_format": "bitmask"}

@@ -257,12 +257,12 @@ def _loaded(entry: Entry | None) -> CheckedFile | None:
     """Return a kept result; None if there is none, or its repaired copy is gone or changed."""
     if entry is None:
         return None
-    values, copy = entry.values, entry.values["copy"]
     try:
+        values, copy = entry.values, entry.values["copy"]
         if copy and digest(Path(values["json_file"])) != copy:
             return None
-    except OSError:
+        categories = [(key, name) for key, name in values["categories"]]
+        found = values["json_file"], entry.arrays, categories, values["told"], bool(copy)
+    except (OSError, LookupError, TypeError, ValueError):
         return None
-    categories = [(key, name) for key, name in values["categories"]]
-    found = values["json_file"], entry.arrays, categories, values["told"], bool(copy)
     return CheckedFile(*found)

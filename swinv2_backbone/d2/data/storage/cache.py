@@ -68,7 +68,7 @@ class Cache:
             names = texts_of(arrays, "name")
             if not np.array_equal(stamps(images, names), arrays["stamps"]):
                 return None
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, LookupError, TypeError):
             return None
         return Entry(arrays, values["values"])
 
