@@ -95,14 +95,15 @@ def _nearest(files: list[str], path: PurePosixPath) -> list[str]:
 
 
 def _files_below(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [one for one in folders if not is_hidden(one)]  # .ipynb_checkpoints
         for name in names:
             if is_picture(name):
                 yield Path(folder, name).relative_to(root).as_posix()
 
 
 def is_hidden(name: str) -> bool:
-    """Return True for a hidden file, such as the ``._a.xml`` that macOS writes beside ``a.xml``."""
+    """Return True for a hidden file or folder, such as macOS's ``._a.xml`` beside ``a.xml``."""
     return name.startswith(".")
 
 

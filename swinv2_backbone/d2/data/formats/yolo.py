@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 import yaml
 
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
-from swinv2_backbone.d2.data.formats.pictures import Pictures, is_picture
+from swinv2_backbone.d2.data.formats.pictures import Pictures, is_hidden, is_picture
 from swinv2_backbone.d2.data.formats.subsets import chosen
 
 SUBSETS = ("train", "val", "valid", "test")
 FARTHEST = 2.0  # largest coordinate that is taken for a fraction
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+NO_IMAGE = "files of labels without an image"
 NO_LABELS = "images without a file of labels, read as images without objects"
 
 
@@ -45,15 +48,31 @@ def read_yolo(source: Source) -> Dataset:
     root, files = _images(source, file, content)
     dataset, pictures = Dataset(root, list(names.values())), Pictures(root)
     keypoints = bool(content.get("kpt_shape"))
+    used = {file}
     for name in files:
         image = dataset.add_image(name, pictures.size(name))
         labels = _labels_of(root / name, source.path)
         if labels is None:
             dataset.remark(NO_LABELS, name)
             continue
+        used.add(labels)
         for place, values in _rows(labels):
             _add(dataset, image, names, place, values, keypoints)
+    for path in _without_image(used, pictures):
+        dataset.leave_out(NO_IMAGE, str(path))
     return dataset
+
+
+def _without_image(used: set[Path], pictures: Pictures) -> Iterator[Path]:
+    """Yield the files beside the used labels that hold rows, but belong to no image."""
+    stems = {Path(name).stem for name in pictures.files}
+    for folder in sorted({path.parent for path in used if path.suffix == ".txt"}):
+        for path in sorted(folder.glob("*.txt")):
+            if path in used or path.stem in stems or is_hidden(path.name):
+                continue
+            first = path.read_text(encoding="utf-8-sig", errors="replace").split(maxsplit=5)
+            if len(first) > 4 and all(NUMBER.fullmatch(word) for word in first[:5]):
+                yield path
 
 
 def _description(path: Path) -> Path:

@@ -76,6 +76,23 @@ def test_an_image_without_labels_has_no_objects_and_is_told(yolo):
     assert "empty.png" in converted.report()
 
 
+def test_labels_without_an_image_are_told(yolo):
+    labels = yolo.parent / "labels" / "train"
+    (labels / "lost.txt").write_text("0 0.5 0.5 0.25 1e-1\n")
+    (labels / "readme.txt").write_text("These are the labels of our photographs.\n")
+    converted = convert(Source(yolo, None, "train"))
+    report = converted.report()
+    assert "1 files of labels without an image" in report and "lost.txt" in report
+    assert "readme.txt" not in report and boxes_of(converted.content) == true_boxes()
+
+
+def test_hidden_folders_hold_no_images(yolo):
+    images = yolo.parent / "images" / "train"
+    before = convert(Source(yolo, None, "train")).content
+    shutil.copytree(images, images / ".ipynb_checkpoints")
+    assert convert(Source(yolo, None, "train")).content == before
+
+
 def test_several_lists_need_a_choice(yolo):
     with pytest.raises(ValueError, match="choose train or val"):
         convert(Source(yolo))
