@@ -17,7 +17,12 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, described, is_image
+from swinv2_backbone.d2.data.loading.formats import (
+    IMAGE_SUFFIXES,
+    described,
+    is_image,
+    visible_files,
+)
 from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.simmim import check_masking, random_masks
 
@@ -33,10 +38,7 @@ def find_images(folder: str | os.PathLike) -> list[str]:
     root = Path(os.path.expanduser(folder))
     if not root.is_dir():
         raise ValueError(f"no folder {str(root)!r} with images to train on")
-    # Not Path.rglob, which does not follow links to folders; large datasets often have such links.
-    files = [
-        Path(where, name) for where, _, names in os.walk(root, followlinks=True) for name in names
-    ]
+    files = list(visible_files(root))
     found = [os.fspath(path) for path in files if is_image(path)]
     others = "\n".join(described(sorted(path for path in files if not is_image(path))))
     if not found:

@@ -245,6 +245,7 @@ def test_two_images_of_one_name_are_refused(register, dataset):
 def test_hidden_and_other_files_are_left_out(register, dataset):
     (dataset / "images" / "._a.jpg").write_bytes(b"")
     (dataset / "images" / "notes.txt").write_bytes(b"")
+    write_image(dataset / "images" / ".ipynb_checkpoints" / "a-checkpoint.jpg")
     assert len(DatasetCatalog.get(register())) == 2
 
 

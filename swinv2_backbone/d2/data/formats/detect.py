@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.coco import ROBOFLOW
-from swinv2_backbone.d2.data.formats.pictures import is_hidden, is_picture
+from swinv2_backbone.d2.data.formats.pictures import is_picture
+from swinv2_backbone.d2.data.loading.formats import visible_files
 
 HEAD = 1 << 20  # bytes at each end of a JSON file that are searched
 TASK_WORDS = (b'"annotations"', b'"completions"', b'"original_width"', b'"data"')
@@ -110,10 +110,6 @@ def _first(folder: Path, suffix: str) -> Path | None:
 
 def _files(folder: Path, *suffixes: str) -> Iterator[str]:
     """Yield the paths of files below a folder, in a fixed order, with one of the suffixes."""
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if is_hidden(name):
-                continue
-            if not suffixes or name.lower().endswith(suffixes):
-                yield os.path.join(root, name)
+    for file in visible_files(folder):
+        if not suffixes or file.name.lower().endswith(suffixes):
+            yield str(file)

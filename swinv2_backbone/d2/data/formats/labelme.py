@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
-from swinv2_backbone.d2.data.formats.pictures import Pictures, is_hidden
+from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.shapes import box_around, ellipse_mask, pasted
+from swinv2_backbone.d2.data.loading.formats import visible_files
 from swinv2_backbone.d2.data.loading.opening import damage_named
 
 ROTATED = ("rotation", "oriented_rectangle")
@@ -31,8 +32,9 @@ def read_labelme(source: Source) -> Dataset:
     Raises:
         ValueError: a file is not LabelMe's, or a shape is invalid.
     """
-    files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*.json"))
-    files = [file for file in files if not is_hidden(file.name)]
+    files = [source.path]
+    if source.path.is_dir():
+        files = sorted(file for file in visible_files(source.path) if file.suffix == ".json")
     folder = source.path if source.path.is_dir() else source.path.parent
     pictures = Pictures(source.images or folder)
     dataset = Dataset(pictures.root)

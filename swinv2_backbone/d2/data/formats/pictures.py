@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from swinv2_backbone.d2.data.loading.formats import is_image
+from swinv2_backbone.d2.data.loading.formats import is_image, visible_files
 from swinv2_backbone.d2.data.loading.images import image_size
 
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's prefix of uploaded files
@@ -95,16 +95,9 @@ def _nearest(files: list[str], path: PurePosixPath) -> list[str]:
 
 
 def _files_below(root: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [one for one in folders if not is_hidden(one)]  # .ipynb_checkpoints
-        for name in names:
-            if is_picture(name):
-                yield Path(folder, name).relative_to(root).as_posix()
-
-
-def is_hidden(name: str) -> bool:
-    """Return True for a hidden file or folder, such as macOS's ``._a.xml`` beside ``a.xml``."""
-    return name.startswith(".")
+    for file in visible_files(root):
+        if is_picture(file.name):
+            yield file.relative_to(root).as_posix()
 
 
 def is_picture(name: str) -> bool:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
-from swinv2_backbone.d2.data.formats.pictures import Pictures, is_hidden
+from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.subsets import listed_names
 from swinv2_backbone.d2.data.formats.xml import read_xml, text_of
+from swinv2_backbone.d2.data.loading.formats import visible_files
 
 NO_FILE = "listed images without an XML file, read as images without objects"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -72,7 +73,7 @@ def _files(source: Source, pictures: Pictures, dataset: Dataset) -> list[Path]:
     folder = source.path / "Annotations" if (source.path / "Annotations").is_dir() else source.path
     names = listed_names(source, ("Main", "Layout", ""))
     if names is None:
-        files = [file for file in sorted(folder.rglob("*.xml")) if not is_hidden(file.name)]
+        files = sorted(file for file in visible_files(folder) if file.suffix == ".xml")
     else:
         files = [folder / f"{name}.xml" for name in names if (folder / f"{name}.xml").is_file()]
         for name in sorted({*names} - {file.stem for file in files}):

@@ -5,7 +5,8 @@ Training, checks, prediction, classification and pre-training share these lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ def kind_named(path: Path) -> Kind | None:
 
 def is_image(path: Path) -> bool:
     """Return True if a file has a suffix of the supported images and is not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
 
 
 def described(passed_over: Iterable[Path]) -> list[str]:
@@ -142,3 +143,18 @@ def _kind(path: Path) -> tuple[str, str]:
     if kind := kind_named(path):
         return f"files of {path.suffix.lower()} ({kind.name})", kind.remedy
     return (f"files of {path.suffix.lower()}" if path.suffix else "files without a suffix"), ""
+
+
+def visible_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, in a fixed order; links are followed.
+
+    Hidden files and folders are left out, such as ``.ipynb_checkpoints`` with copies of images.
+    """
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(one for one in folders if not is_hidden(one))
+        yield from (Path(where, name) for name in sorted(names) if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Return True for a hidden file or folder, such as macOS's ``._a.xml`` beside ``a.xml``."""
+    return name.startswith(".")

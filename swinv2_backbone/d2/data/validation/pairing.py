@@ -6,12 +6,11 @@ A label image has the path of its image without the extension, or followed by a 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES
+from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, visible_files
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
 LABELS = (".png",)
@@ -135,12 +134,11 @@ def _files_of(
 def _files(folder: Path, extensions: tuple[str, ...], report: Report) -> dict[str, Path]:
     """Return the visible files with one of the extensions, by their path without it."""
     found: dict[str, Path] = {}
-    for where, _, file_names in os.walk(folder, followlinks=True):
-        for path in (Path(where, file_name) for file_name in sorted(file_names)):
-            if path.suffix.lower() not in extensions or path.name.startswith("."):
-                continue
-            stem = str(path.relative_to(folder).with_suffix(""))
-            if stem in found:
-                report.error(SAME_NAME, f"{found[stem].name} and {path.name} in {where}")
-            found[stem] = path
+    for path in visible_files(folder):
+        if path.suffix.lower() not in extensions:
+            continue
+        stem = str(path.relative_to(folder).with_suffix(""))
+        if stem in found:
+            report.error(SAME_NAME, f"{found[stem].name} and {path.name} in {path.parent}")
+        found[stem] = path
     return found
