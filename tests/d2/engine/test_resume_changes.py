@@ -241,7 +241,9 @@ def test_another_type_is_refused_with_the_remedy(interrupted, tmp_path, system, 
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize("change", ["rate", "decay", "factors"])
+@pytest.mark.parametrize(
+    "change", ["rate", pytest.param("decay", marks=pytest.mark.slow), "factors"]
+)
 def test_a_checkpoint_without_a_record_takes_changes_too(interrupted, tmp_path, change):
     shutil.copytree(interrupted["yacs"], tmp_path / "run")
     path = tmp_path / "run" / "model_0000001.pth"
@@ -269,7 +271,7 @@ def resume_sharded(folder: Path, sharding: str) -> tuple[dict[int, Rates], dict]
     return recorder.rates, dict(recorder.training.step.changes)
 
 
-@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+@pytest.mark.parametrize("sharding", ["optimizer", pytest.param("all", marks=pytest.mark.slow)])
 def test_changes_are_taken_however_the_training_is_sharded(tmp_path, sharding):
     (rates, changes), *_ = together(2, resume_sharded, tmp_path, sharding, folder=tmp_path)
     change = keys(SOLVER__BASE_LR=0.0005, SOLVER__WEIGHT_DECAY_NORM=0.05)
