@@ -50,7 +50,7 @@ def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
     ("number", "workers"),
     [
         (signal.SIGTERM, 2),
-        (signal.SIGINT, 2),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
     ],
@@ -205,9 +205,9 @@ STARTS = {
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        ("two", signal.SIGTERM),
+        ("one", signal.SIGTERM),
+        pytest.param("two", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("two", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("one", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("torchrun", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
