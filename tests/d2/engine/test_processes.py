@@ -224,8 +224,8 @@ def test_a_lazy_config_shards_too(sharding, images, tmp_path):
 
 
 CHANGES = [
-    ("optimizer", "all"),
     ("all", "none"),
+    pytest.param("optimizer", "all", marks=pytest.mark.slow),
     pytest.param("none", "optimizer", marks=pytest.mark.slow),
     pytest.param("optimizer", "optimizer", marks=pytest.mark.slow),
     pytest.param("all", "all", marks=pytest.mark.slow),
