@@ -102,7 +102,7 @@ EVERYTHING = {
 }
 
 
-@pytest.fixture(scope="module", params=["yacs", "lazy"])
+@pytest.fixture(scope="module", params=["yacs", pytest.param("lazy", marks=pytest.mark.slow)])
 def system(request) -> str:
     return request.param
 
