@@ -48,7 +48,8 @@ def both(images: Path, output: Path, workers: int) -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "world"), [(2, 1), (0, 2), pytest.param(0, 1, marks=pytest.mark.slow)]
+    ("workers", "world"),
+    [(2, 1), *(pytest.param(0, world, marks=pytest.mark.slow) for world in (1, 2))],
 )
 def test_a_resumed_training_is_bitwise_the_one_in_one_go(folder, tmp_path, workers, world):
     if world == 1:
