@@ -54,7 +54,7 @@ LAYOUTS = {
     "mmpretrain": "mmpretrain",
     "simmim": "SimMIM",
 }
-FAST = (TINY, "swinv2_tiny_window16_256")
+FAST = (TINY,)
 
 
 # --- the weights themselves ------------------------------------------------------------------
@@ -70,7 +70,13 @@ def test_weights_are_read_bit_by_bit(publisher, tmp_path):
     assert found.unexpected == []
 
 
-@pytest.mark.parametrize("publisher", TRAINING_FILES)
+@pytest.mark.parametrize(
+    "publisher",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("timm", "torchvision") else ())
+        for name in TRAINING_FILES
+    ],
+)
 @pytest.mark.heavy
 def test_files_of_training_give_their_weights(publisher, tmp_path):
     state = random_state(TINY)
@@ -198,7 +204,9 @@ def test_logits_and_features_equal_the_peers(name, peer, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("publisher", ["microsoft", "mmpretrain"])
+@pytest.mark.parametrize(
+    "publisher", ["mmpretrain", pytest.param("microsoft", marks=pytest.mark.slow)]
+)
 @pytest.mark.heavy
 def test_logits_equal_those_of_the_weights_that_were_saved(publisher, tmp_path):
     state = random_state(TINY)
