@@ -435,6 +435,7 @@ def test_peak_memory_of_a_candidate_grows_with_its_images():
     assert large["bytes"] > small["bytes"] + 16384 * 32 * 4 * 20
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_separate_process():
     at = Setting("swinv2_tiny_window8_256", 2, (64, 64), mode="training")
     script = ROOT / "tools" / "benchmark.py"
