@@ -80,6 +80,7 @@ def test_timm_reads_it(suffix, source, state, tmp_path):
     assert difference < 1e-5
 
 
+@pytest.mark.slow  # it also reads a smaller model below
 @torch.no_grad()
 def test_hugging_face_reads_it(source, state, tmp_path):
     converted(source, tmp_path / "folder", "--to", "huggingface", "--check")
@@ -103,7 +104,7 @@ def test_hugging_face_reads_models_of_several_windows(tmp_path):
     assert (model(images).logits - filled_classifier(state, SMALL)(images)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("to", ["microsoft", "mmpretrain"])
+@pytest.mark.parametrize("to", ["microsoft", pytest.param("mmpretrain", marks=pytest.mark.slow)])
 def test_the_publishers_keys_and_buffers_are_written(to, source, state, tmp_path):
     converted(source, tmp_path / "x.pth", "--to", to)
     found = torch.load(tmp_path / "x.pth", weights_only=True)
