@@ -18,7 +18,6 @@ from swinv2_backbone.d2.engine.trainer import Trainer
 from swinv2_backbone.d2.engine.training import Training
 
 ITERATIONS = 6
-DIALECTS = ("yacs", "lazy")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +70,7 @@ def iterations_of(file: Path) -> int:
 STOPPING = {"evaluation.early_stopping_metric": "bbox/AP", "evaluation.early_stopping_patience": 2}
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", ["lazy", pytest.param("yacs", marks=pytest.mark.slow)])
 def test_a_training_ends_when_its_metric_has_not_risen_for_the_patience(dialect, tmp_path):
     training, scripted = build(dialect, tmp_path, [1.0, 2.0, float("nan"), 2.0, 9.0], **STOPPING)
     training.resume_or_load(False)
