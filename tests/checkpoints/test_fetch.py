@@ -136,6 +136,7 @@ def test_another_hash_is_refused_and_not_kept(zoo, cache, monkeypatch):
     assert left_behind(cache) == []
 
 
+@pytest.mark.heavy
 def test_a_file_damaged_in_the_cache_is_refused(zoo, cache):
     load_checkpoint(build_backbone(TINY), f"swinv2://{TINY}")
     with (cache / FILE).open("r+b") as file:

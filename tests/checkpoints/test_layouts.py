@@ -61,6 +61,7 @@ FAST = (TINY,)
 
 
 @pytest.mark.parametrize("publisher", publishers_of(TINY))
+@pytest.mark.heavy
 def test_weights_are_read_bit_by_bit(publisher, tmp_path):
     state = random_state(TINY)
     found = read_checkpoint(published(state, TINY, publisher, tmp_path))

@@ -70,6 +70,7 @@ def test_no_source_at_all_is_an_error_that_names_the_setting(tmp_path):
         ("my_swinv2_tiny_window8_256_finetuned.bin", (8, 8, 8, 8)),
     ],
 )
+@pytest.mark.heavy
 def test_the_name_of_the_file_is_a_source(file, expected, tmp_path):
     path = silent_file(TINY, tmp_path, file)
     model = own_size(TINY)
@@ -91,6 +92,7 @@ def test_shapes_are_a_source_where_all_variants_agree():
     assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
 
 
+@pytest.mark.heavy
 def test_tables_are_a_source_for_every_released_pair(tmp_path):
     for name in VARIANTS:
         variant = VARIANTS[name]

@@ -96,6 +96,7 @@ def test_the_refusal_does_not_advise_to_switch_safety_off(tmp_path):
 
 
 @pytest.mark.parametrize("publisher", TRAINING_FILES)
+@pytest.mark.heavy
 def test_benign_extras_need_no_unsafe_loading(publisher, tmp_path):
     """The extras are a yacs node, numpy scalars, a Namespace, and mmengine's history."""
     content = TRAINING_FILES[publisher](native_state(TINY), TINY)

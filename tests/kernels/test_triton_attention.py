@@ -377,8 +377,8 @@ def resources(ptx: str) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-@pytest.mark.heavy
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.slow
 def test_kernels_compile_and_spill_little(capability, tmp_path):
     # In a separate process, because the kernels of this one are interpreted.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

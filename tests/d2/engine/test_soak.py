@@ -62,6 +62,7 @@ def growth(folder: Path, iterations: int, every: int) -> float:
     return max(memory[-quarter:]) / max(memory[quarter : 2 * quarter]) - 1
 
 
+@pytest.mark.slow
 def test_memory_threads_and_files_do_not_grow(tmp_path):
     assert growth(tmp_path, iterations=80, every=5) < 0.05
 

@@ -145,12 +145,12 @@ def _kind(path: Path) -> tuple[str, str]:
     return (f"files of {path.suffix.lower()}" if path.suffix else "files without a suffix"), ""
 
 
-def visible_files(folder: str | os.PathLike) -> Iterator[Path]:
+def visible_files(folder: str | Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, in a fixed order; links are followed.
 
     Hidden files and folders are left out, such as ``.ipynb_checkpoints`` with copies of images.
     """
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(str(folder), followlinks=True):
         folders[:] = sorted(one for one in folders if not is_hidden(one))
         yield from (Path(where, name) for name in sorted(names) if not is_hidden(name))
 
