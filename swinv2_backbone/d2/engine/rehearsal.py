@@ -74,8 +74,9 @@ def _cut(source: Path, records: list[dict], target: Path) -> str:
     """Write the entries of a COCO-format file for the images of ``records``; return its path."""
     kept = {record["image_id"] for record in records}
     lists = JsonLists(source)  # which may be too long for the memory
-    content = lists.values | {key: lists[key] for key in ("categories",) if key in lists}
-    for key, image_id in (("images", "id"), ("annotations", "image_id")):
+    cut = {"images": "id", "annotations": "image_id"}
+    content = lists.values | {key: lists[key] for key in lists.lists if key not in cut}
+    for key, image_id in cut.items():
         pieces = ([one for one in part if one[image_id] in kept] for part in lists.pieces(key))
         content[key] = [one for part in pieces for one in part]
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ def annotation(number, image, **changes):
 
 CONTENT = {
     "info": {"year": 2026},
+    "licenses": [{"id": 1, "name": "CC0"}],
     "images": [{"id": i, "file_name": f"{i}.png", "height": 8, "width": 10} for i in (1, 2)],
     "annotations": [annotation(1, 1), annotation(2, 2, category_id=9), annotation(3, 2)],
     "categories": [{"id": 3, "name": "fig"}, {"id": 9, "name": "date"}],

@@ -23,7 +23,7 @@ from swinv2_backbone.d2.data.storage.cache import Cache, Entry, digest, stamps
 from swinv2_backbone.d2.data.storage.json_lists import JsonLists, NotJsonError
 from swinv2_backbone.d2.data.storage.records import Images, load_arrays, record_arrays
 from swinv2_backbone.d2.data.validation.coco import CheckedCoco, check_source
-from swinv2_backbone.d2.data.validation.source import open_coco
+from swinv2_backbone.d2.data.validation.source import PARTS, open_coco
 
 # The first key of a repaired copy, which tells our files from those of the user.
 MARK = "mended_copy_of"
@@ -222,7 +222,8 @@ def _copied(
     unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with unfinished.open("wb") as file:
-            values = {MARK: json_file} | dict(source.values)
+            others = {key: source[key] for key in source.lists if key not in PARTS}
+            values = {MARK: json_file} | dict(source.values) | others
             file.write(json.dumps(values).encode()[:-1])
             for key, entries in lists.items():
                 file.write(f', "{key}": ['.encode())

@@ -15,7 +15,7 @@ from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
 from swinv2_backbone.d2.data.validation.categories import check_categories
 from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.data.validation.report import Report
-from swinv2_backbone.d2.data.validation.source import entries
+from swinv2_backbone.d2.data.validation.source import used_categories
 
 
 def register_coco(
@@ -122,12 +122,7 @@ def class_names_in(
 ) -> list[str]:
     """Return the class names that ``register_coco`` would give a dataset, without checking it."""
     content = coco_source_of(json_file, images, format, for_evaluation)
-    used = (one["category_id"] for one in entries(content, "annotations") if _has_category(one))
     report = Report(json_file)
-    categories = check_categories(content["categories"], used, report)
+    categories = check_categories(content["categories"], used_categories(content), report)
     report.raise_errors()
     return class_names_of({"categories": categories})
-
-
-def _has_category(annotation: object) -> bool:
-    return isinstance(annotation, dict) and "category_id" in annotation

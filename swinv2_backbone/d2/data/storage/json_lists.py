@@ -66,6 +66,11 @@ class JsonLists:
             key: lists[one[0]] for key, one in skeleton.items() if key not in self.values
         }
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The keys of the lists, in the order of the file."""
+        return tuple(self._lists)
+
     def __contains__(self, key: str) -> bool:
         """Return True if ``key`` has a list."""
         return key in self._lists

@@ -14,8 +14,8 @@ import numpy as np
 from swinv2_backbone.d2.data.storage.columns import Columns, columns_of
 from swinv2_backbone.d2.data.validation.annotations import AnnotationChecker
 from swinv2_backbone.d2.data.validation.columns import ColumnsBuilder
-from swinv2_backbone.d2.data.validation.ids import copies_among, new_ids
-from swinv2_backbone.d2.data.validation.sound import plainly_sound, whole_numbers
+from swinv2_backbone.d2.data.validation.ids import copies_among, new_ids, whole_numbers
+from swinv2_backbone.d2.data.validation.sound import plainly_sound
 from swinv2_backbone.d2.data.validation.source import Source, entries
 
 

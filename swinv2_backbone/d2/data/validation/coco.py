@@ -5,7 +5,7 @@ Detectron2 finds some of these faults hours later, and some never.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from swinv2_backbone.d2.data.validation.annotations import UNKNOWN_IMAGE, AnnotationChecker
@@ -15,7 +15,7 @@ from swinv2_backbone.d2.data.validation.crowds import check_crowds
 from swinv2_backbone.d2.data.validation.forms import check_forms
 from swinv2_backbone.d2.data.validation.images import check_images
 from swinv2_backbone.d2.data.validation.report import Fault, Report
-from swinv2_backbone.d2.data.validation.source import InMemory, Source, entries
+from swinv2_backbone.d2.data.validation.source import InMemory, Source, used_categories
 
 NOTHING_TO_LEARN = Fault("no annotation to train on", "add annotations that are not crowds")
 LOST_IMAGES = Fault(
@@ -38,12 +38,6 @@ class CheckedCoco(NamedTuple):
     categories: list[dict]
     annotations: CheckedAnnotations
     report: Report
-
-    def content(self, source: Source) -> Iterator[tuple[str, Any]]:
-        """Yield the keys of the file with their repaired values."""
-        yield from source.values.items()
-        yield from (("images", self.images), ("categories", self.categories))
-        yield "annotations", self.annotations
 
 
 def check_coco(
@@ -99,8 +93,7 @@ def check_source(
     images = check_images(
         source["images"], images_folder, report, outside=images_outside, bands=bands
     )
-    used = (one["category_id"] for one in entries(source, "annotations") if _has_category(one))
-    categories = check_categories(source["categories"], used, report)
+    categories = check_categories(source["categories"], used_categories(source), report)
     names = {entry["id"]: entry["name"] for entry in categories}
     checker = AnnotationChecker(
         report,
@@ -121,12 +114,6 @@ def check_source(
     # pycocotools treats an object with id 0 as one that was not detected.
     checked.number(lowest=1 if for_evaluation else 0)
     return CheckedCoco(images, categories, checked, report)
-
-
-def _has_category(annotation: object) -> bool:
-    return isinstance(annotation, dict) and isinstance(
-        annotation.get("category_id"), (int, float, str)
-    )
 
 
 def _check_number(checked: CheckedAnnotations) -> None:

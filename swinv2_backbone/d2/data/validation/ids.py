@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 
@@ -121,3 +124,13 @@ def new_ids(
     for place, number in result.items():
         report.repair(NEW_ID, f"{ids[place]!r:.20} (now {number})")
     return result
+
+
+def whole_numbers(values: Sequence[Any]) -> np.ndarray | None:
+    """Return integers as (N,) int64; None if some are none."""
+    if not {*map(type, values)} <= {int}:
+        return None
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return None

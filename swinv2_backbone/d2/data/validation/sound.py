@@ -6,7 +6,6 @@ Only the others are checked one by one, which takes a hundred times as long.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -81,13 +80,3 @@ def _nested(columns: Columns) -> np.ndarray:
         inner = (low[:, :, None] >= low[:, None]) & (high[:, :, None] <= high[:, None])
         result[rows] = inner.all(-1).sum((1, 2)) > count  # each contains itself
     return result
-
-
-def whole_numbers(values: Sequence[Any]) -> np.ndarray | None:
-    """Return integers as (N,) int64; None if some are none."""
-    if not {*map(type, values)} <= {int}:
-        return None
-    try:
-        return np.array(values, np.int64)
-    except OverflowError:
-        return None

@@ -51,6 +51,14 @@ def entries(source: Source, key: str) -> Iterator[Any]:
         yield from piece
 
 
+def used_categories(source: Source) -> Iterator[int | float | str]:
+    """Yield the ``category_id`` of the annotations, as the file has them."""
+    for annotation in entries(source, "annotations"):
+        key = annotation.get("category_id") if isinstance(annotation, dict) else None
+        if isinstance(key, (int, float, str)):
+            yield key
+
+
 def open_coco(json_file: str) -> JsonLists:
     """Open a COCO-format file; raise ValueError unless it has the three lists of the format."""
     try:
