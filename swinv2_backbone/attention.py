@@ -74,7 +74,7 @@ def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, partition: Parti
     Returns:
         (T, C).
     """
-    layout = window_layout(*partition, qkv.device)
+    layout = window_layout(partition, qkv.device)
     bias = bias_matrix(offsets_within(table, partition.window, layout.window))
     return attend_in_windows(qkv, scale, bias, layout)
 
@@ -109,11 +109,12 @@ class WindowAttention(nn.Module):
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
         """(T, C) -> (T, C); ``attend``: :func:`window_attention` or a faster implementation."""
-        if type(self.qkv) is nn.Linear and is_plain(self.qkv):
+        if is_plain(self.qkv, nn.Linear) and self.qkv.bias is None:
             # The layer itself has no bias, because keys have none.
             qkv = F.linear(tokens, self.qkv.weight, self.qkv_bias)
         else:
-            qkv = self.qkv(tokens) + self.qkv_bias
+            qkv = self.qkv(tokens)
+            qkv = qkv + self.qkv_bias.to(qkv.dtype)
         return self.proj(attend(qkv, self.scale, self.cpb_mlp(partition.window), partition))
 
     @property

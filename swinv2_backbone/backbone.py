@@ -15,6 +15,8 @@ from swinv2_backbone.packing import Size, shrink, size_of, unpack
 
 FEATURES = ("res2", "res3", "res4", "res5")  # the outputs of the stages, as Detectron2 names them
 
+SMALL_MAP_RULES = ("per_axis", "square")
+
 WindowSizes = int | Sequence[int | Size]
 
 
@@ -28,6 +30,10 @@ class SwinV2(nn.Module):
         window_size: window in tokens: one number, one per stage, or one (height, width) per stage.
         pretrained_window_sizes: the windows the weights were trained with, in the same forms; they
             normalize the position bias.  Default: ``window_size``, for training from scratch.
+        small_map_rule: the windows of a map whose shorter side is one window or less.  "per_axis":
+            the window is clipped, and not shifted, along the axes that it fits; "square": windows
+            as wide and as high as the shorter side, without a shift, as in Microsoft's model.
+            They differ on images that are not square.
         out_features: the outputs to return, a subset of "res2" ... "res5"; only these have an
             output norm, and stages after the last of them are not built.
         drop_path_rate: drop path rate of the last block; rates rise linearly from 0.
@@ -58,6 +64,7 @@ class SwinV2(nn.Module):
         num_heads: Sequence[int],
         window_size: WindowSizes,
         pretrained_window_sizes: WindowSizes | None = None,
+        small_map_rule: str = "per_axis",
         out_features: Sequence[str] = FEATURES,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -75,11 +82,13 @@ class SwinV2(nn.Module):
             if pretrained_window_sizes is None
             else window_per_stage(pretrained_window_sizes, len(depths), "pretrained_window_sizes")
         )
+        _check_small_maps(small_map_rule, windows)
         _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
         kernel = asked_for(kernel)
 
         self.pretrained_windows_assumed = pretrained_window_sizes is None
         self.in_channels = in_channels
+        self.embed_dim = embed_dim
         self.num_stages = len(depths)
         self.frozen_stages = frozen_stages
         self.out_features = tuple(name for name in FEATURES if name in out_features)
@@ -105,7 +114,15 @@ class SwinV2(nn.Module):
                 for j in range(first, first + depths[stage])
             ]
             downsample = PatchMerging(widths[stage - 1]) if stage else None
-            stages.append(Stage(blocks, window_size=windows[stage], downsample=downsample))
+            square = small_map_rule == "square"
+            stages.append(
+                Stage(
+                    blocks,
+                    window_size=windows[stage],
+                    square_small_maps=square,
+                    downsample=downsample,
+                )
+            )
         # A ModuleList, whose type does not include its element type.
         self.layers = cast(Sequence[Stage], nn.ModuleList(stages))
         self.norms = nn.ModuleDict(
@@ -147,9 +164,9 @@ class SwinV2(nn.Module):
             full: (height, width) in tokens, to which all maps of the batch are padded.
         """
         features = {}
-        for name, stage in zip(FEATURES, self.layers):
+        for index, (name, stage) in enumerate(zip(FEATURES, self.layers)):
             x, sizes = stage(x, sizes)
-            if stage.downsample is not None:
+            if index:  # every stage but the first starts with a merging
                 (full,) = shrink([full], 2)
             if name in self.norms:
                 features[name] = unpack(self.norms[name](x), sizes, full)
@@ -162,9 +179,11 @@ class SwinV2(nn.Module):
             window_size: one number, one per stage, or one (height, width) per stage.
 
         Raises:
-            ValueError: a window is smaller than 1, or the number of stages differs.
+            ValueError: a window is smaller than 1 or not square where ``small_map_rule`` requires
+                it, or the number of stages differs.
         """
         windows = window_per_stage(window_size, self.num_stages, "window_size")
+        _check_small_maps(self.small_map_rule, windows)
         for stage, window in zip(self.layers, windows):
             stage.window_size = window
 
@@ -187,6 +206,11 @@ class SwinV2(nn.Module):
     def window_sizes(self) -> tuple[Size, ...]:
         """The window (height, width) of each stage, in tokens."""
         return tuple(stage.window_size for stage in self.layers)
+
+    @property
+    def small_map_rule(self) -> str:
+        """The rule for maps of one window or less, "per_axis" or "square"."""
+        return SMALL_MAP_RULES[self.layers[0].square_small_maps]
 
     @property
     def pretrained_window_sizes(self) -> tuple[Size, ...]:
@@ -282,6 +306,18 @@ def _check_stages(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int,
                 f"num_heads {num_heads} must divide the channels {tuple(widths)} of the stages"
             )
     return widths
+
+
+def _check_small_maps(rule: str, windows: tuple[Size, ...]) -> None:
+    if rule not in SMALL_MAP_RULES:
+        raise ValueError(
+            f"small_map_rule must be one of {', '.join(SMALL_MAP_RULES)}, got {rule!r}"
+        )
+    if rule == "square" and any(height != width for height, width in windows):
+        raise ValueError(
+            f"small_map_rule 'square' (MODEL.SWINV2.SMALL_MAP_RULE) needs square windows, got "
+            f"{windows}: choose square windows, or 'per_axis'"
+        )
 
 
 def _check_options(

@@ -79,19 +79,21 @@ class SwinV2Block(nn.Module):
         If they change, the block is computed by its modules.  Call this again after deliberately
         replacing the position bias, and only then.
         """
-        self._parts = self._built = Parts(self)
+        self._parts = Parts(self)
         self._plain_bias = type(self.attn.cpb_mlp) is PositionBias
 
     def is_plain(self) -> bool:
-        """Return True if the inner modules are as built: none replaced, no hooks."""
-        parts = self._parts
-        if torch.compiler.is_compiling() or not parts.unchanged_in(self):
-            parts = Parts(self, self._built)  # a layer may have been replaced by one of its class
-            if parts.kinds != self._built.kinds or not parts.unchanged_in(self):
-                return False
-            if not torch.compiler.is_compiling():
-                self._parts = parts
-        return all(norm.eps == LAYER_NORM_EPS for norm in parts.norms)
+        """Return True if the inner modules are plain and as built, with parameters of one dtype."""
+        if not self._parts.are_plain(self):
+            return False
+        attn, mlp, norm1, norm2 = self.attn, self.mlp, self.norm1, self.norm2
+        dtype = attn.qkv.weight.dtype
+        others = attn.proj, mlp.fc1, mlp.fc2, norm1, norm2
+        return (
+            all(layer.weight.dtype is dtype for layer in others)
+            and norm1.eps == LAYER_NORM_EPS
+            and norm2.eps == LAYER_NORM_EPS
+        )
 
     def kernel_parameters(self) -> BlockParameters:
         """Collect the parameters up to ``norm3`` in forward order, for a kernel."""
@@ -186,14 +188,21 @@ class Stage(nn.Module):
     Args:
         blocks: the blocks, unshifted and shifted in turn.
         window_size: (Mh, Mw); may be changed at any time.
+        square_small_maps: see :class:`Partition`.
         downsample: the merging that starts the stage, or None.
     """
 
     def __init__(
-        self, blocks: list[SwinV2Block], *, window_size: Size, downsample: PatchMerging | None
+        self,
+        blocks: list[SwinV2Block],
+        *,
+        window_size: Size,
+        square_small_maps: bool = False,
+        downsample: PatchMerging | None,
     ):
         super().__init__()
         self.window_size = window_size
+        self.square_small_maps = square_small_maps
         self.downsample = downsample
         # A ModuleList, whose type does not include its element type.
         self.blocks = cast(Sequence[SwinV2Block], nn.ModuleList(blocks))
@@ -202,6 +211,7 @@ class Stage(nn.Module):
         """(T, C) and the sizes of its maps -> (T', C') and their sizes."""
         if self.downsample is not None:
             x, sizes = self.downsample(x, sizes), shrink(sizes, 2)
+        windows = Partition(sizes, self.window_size, False, self.square_small_maps)
         for index, block in enumerate(self.blocks):
-            x = block(x, Partition(sizes, self.window_size, shifted=index % 2 == 1))
+            x = block(x, windows._replace(shifted=index % 2 == 1))
         return x, sizes

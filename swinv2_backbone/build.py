@@ -21,6 +21,7 @@ def build_backbone(
     weights: str | os.PathLike | None = None,
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
+    small_map_rule: str = "per_axis",
     out_features: Sequence[str] = FEATURES,
     drop_path_rate: float = 0.0,
     frozen_stages: int = -1,
@@ -54,6 +55,7 @@ def build_backbone(
             if pretrained_window_sizes is None
             else pretrained_window_sizes
         ),
+        small_map_rule=small_map_rule,
         out_features=out_features,
         drop_path_rate=drop_path_rate,
         frozen_stages=frozen_stages,
@@ -74,11 +76,13 @@ def build_classifier(
     num_classes: int | None = None,
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
+    small_map_rule: str = "per_axis",
 ) -> SwinV2Classifier:
     """Build the ImageNet classifier of a published variant.
 
     Args:
-        name, weights, window_size, pretrained_window_sizes: see :func:`build_backbone`.
+        name, weights, window_size, pretrained_window_sizes, small_map_rule: see
+            :func:`build_backbone`.
         num_classes: default: that of the head in the weights; without one, that of the published
             checkpoint (1000 if there is none).
 
@@ -89,6 +93,7 @@ def build_classifier(
         name,
         window_size=window_size,
         pretrained_window_sizes=pretrained_window_sizes,
+        small_map_rule=small_map_rule,
         out_features=FEATURES[-1:],
     )
     checkpoint = None if weights is None else read_checkpoint(fetch(_source(name, weights)))
@@ -108,6 +113,7 @@ def model_for(
     *,
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
+    small_map_rule: str | None = None,
 ) -> SwinV2 | SwinV2Classifier:
     """Build a model of a checkpoint's size with random weights; a classifier if it has a head.
 
@@ -115,6 +121,7 @@ def model_for(
         window_size: default: the windows of the file's own model if the file has them, else the
             pretrained windows.
         pretrained_window_sizes: default: the file's.
+        small_map_rule: default: that of the file's own model if the file has it, else "per_axis".
 
     Raises:
         ValueError: tensors that determine the size are missing, or the pretrained windows are
@@ -142,6 +149,7 @@ def model_for(
         num_heads=size.num_heads,
         window_size=window_size,
         pretrained_window_sizes=pretrained_window_sizes,
+        small_map_rule=small_map_rule or checkpoint.small_map_rule or "per_axis",
         out_features=norms or stages[-1:],
         extra_norm_every=min(extra) + 1 if extra else 0,
         in_channels=checkpoint.tensors["patch_embed.proj.weight"].shape[1],

@@ -16,8 +16,10 @@ from swinv2_backbone.packing import (
     pack,
     pad_end,
     shrink,
+    size_of,
     tokens_per_image,
 )
+from swinv2_backbone.plain import is_plain
 
 PATCH_SIZE = 4
 
@@ -78,11 +80,33 @@ class PatchEmbed(nn.Module):
         count, channels, height, width = images.shape
         ((rows, columns),) = shrink([(height, width)], PATCH_SIZE)
         images = pad_end(images, (0, columns * PATCH_SIZE - width, 0, rows * PATCH_SIZE - height))
+        if not cuts_patches(self.proj):
+            return self.norm(pack(self._maps(images, (rows, columns)), sizes))
         patches = images.view(count, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C_in * 4 * 4)
         # As patches do not overlap, the convolution is a linear layer on packed tokens.
         weight, bias = self.proj.weight.flatten(1), self.proj.bias
         return self.norm(F.linear(pack(patches, sizes), weight, bias))
+
+    def _maps(self, images: Tensor, size: Size) -> Tensor:
+        """Call the convolution: (B, C_in, H, W) -> (B, h, w, C)."""
+        maps = self.proj(images)
+        if not torch.compiler.is_compiling() and size_of(maps) != size:
+            raise ValueError(
+                f"patch_embed.proj must divide heights and widths by {PATCH_SIZE}, but its maps "
+                f"of {tuple(images.shape)} are {tuple(maps.shape)}, not (..., {size[0]}, {size[1]})"
+            )
+        return maps.permute(0, 2, 3, 1)
+
+
+def cuts_patches(proj: nn.Module) -> bool:
+    """Return True for a plain convolution of patches that do not overlap, as a SwinV2 has it."""
+    return is_plain(proj, nn.Conv2d) and (
+        proj.kernel_size == proj.stride == (PATCH_SIZE, PATCH_SIZE)
+        and proj.padding == (0, 0)
+        and proj.dilation == (1, 1)
+        and proj.groups == 1
+    )
 
 
 class PatchMerging(nn.Module):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.packing import Size
+from swinv2_backbone.plain import Parts
 from swinv2_backbone.precision import accumulation_dtype, evaluation_dtype
 
 HIDDEN = 512  # width K of the MLP in every published model
@@ -61,9 +62,11 @@ class PositionBias(nn.Sequential):
 
     It is a Sequential so that its parameters have the names of the published files
     (``cpb_mlp.0.*``, ``cpb_mlp.2.weight``).  In training, and whenever its weights get gradients,
-    the MLP runs in every call.  Otherwise the result is cached until the weights change, the module
-    moves or its mode is set again.  (A write through ``parameter.data`` is not detected: call
-    ``eval()`` after it.)
+    the MLP runs in every call.  Otherwise the result is cached until the weights change, a layer is
+    replaced, the module moves or its mode is set again.  (A write through ``parameter.data`` is not
+    detected: call ``eval()`` after it.)
+
+    Layers that are not plain (see plain.py) are called, in every forward, in their own dtype.
 
     Args:
         num_heads: one bias per head.
@@ -78,19 +81,21 @@ class PositionBias(nn.Sequential):
         self.pretrained_window = pretrained_window
         self._cache: dict[Size, Tensor] = {}
         self._cached_for: tuple[Any, ...] = ()
+        self._parts = Parts(self)
 
     def forward(self, window: Size) -> Tensor:
         """Return the bias (nH, (2 Mh - 1) * (2 Mw - 1)) of every offset in a window, row by row."""
         if torch.compiler.is_compiling():  # a graph cannot hold a cache
             return self.table(window)
-        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.mlp_parameters())
-        if self.training or learning or getattr(self, "_is_replica", False):  # in DataParallel
-            self._cache.clear()  # fused optimizers change weights without raising their version
-            return self.table(window)
-        return self._cached_table(window)
+        if self._may_cache():
+            return self._cached_table(window)
+        self._cache.clear()  # fused optimizers change weights without raising their version
+        return self.table(window)
 
     def table(self, window: Size) -> Tensor:
         """Compute the result of :meth:`forward`."""
+        if not self._parts.are_plain(self):
+            return self._table_by_layers(window)
         parameters = self.mlp_parameters()
         device = parameters.weight1.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
@@ -105,6 +110,25 @@ class PositionBias(nn.Sequential):
         """Collect the parameters of the MLP."""
         fc1, fc2 = cast(nn.Linear, self[0]), cast(nn.Linear, self[2])
         return BiasParameters(fc1.weight, cast(Tensor, fc1.bias), fc2.weight)
+
+    def _may_cache(self) -> bool:
+        if self.training or getattr(self, "_is_replica", False):  # a replica of DataParallel
+            return False
+        if not self._parts.are_plain(self):
+            return False
+        return not torch.is_grad_enabled() or not any(
+            p.requires_grad for p in self.mlp_parameters()
+        )
+
+    def _table_by_layers(self, window: Size) -> Tensor:
+        """Compute :meth:`table` by calling the layers, in the dtype of their weights."""
+        weights = (tensor for tensor in self.parameters() if tensor.is_floating_point())
+        like = next(weights, torch.empty(0))  # quantized layers may have no parameters
+        offsets = offset_grid(window, self.pretrained_window, like.device, like.dtype)
+        with torch.autocast(like.device.type, enabled=False):
+            biases = super().forward(offsets)  # (offsets, nH)
+            biases = biases.to(accumulation_dtype(biases.dtype))
+            return (16 * torch.sigmoid(biases)).t().contiguous()
 
     def _cached_table(self, window: Size) -> Tensor:
         # In-place changes of a weight (an optimizer, load_state_dict) raise its version; moving
@@ -130,6 +154,12 @@ class PositionBias(nn.Sequential):
     def train(self, mode: bool = True) -> PositionBias:
         self._cache.clear()
         return super().train(mode)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        # An adapter that is removed again may have changed the weights through ``parameter.data``.
+        if isinstance(value, nn.Module):
+            self._cache.clear()
 
 
 def recomputed_table(bias: nn.Module, window: Size) -> Tensor:

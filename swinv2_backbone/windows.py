@@ -10,7 +10,8 @@ conventions below are defined in this file only:
   map is rolled.
 - Padding is never attended: a padded position is an empty slot, and an empty slot is a masked key.
 - Along each axis, a window is clipped to the largest map of the batch, and a map that fits in one
-  window is not shifted.
+  window is not shifted.  (Microsoft's rule for small maps, which decides for both axes together, is
+  an option: ``Partition.square_small_maps``.)
 - The position bias and its pretrained window are not affected by any of this.
 
 Legend: B images; T tokens of the whole batch; nW windows of the whole batch; N slots of a window
@@ -26,6 +27,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from swinv2_backbone.packing import Size
@@ -37,6 +39,18 @@ class Partition(NamedTuple):
     sizes: tuple[Size, ...]  # (height, width) of each image's map, in tokens
     window: Size  # (Mh, Mw)
     shifted: bool
+    square_small_maps: bool = False  # see window_of
+
+    def window_of(self, size: Size) -> tuple[Size, bool]:
+        """Return the window of one map, and whether it is shifted along the axes it does not fit.
+
+        With ``square_small_maps``, a map whose shorter side is one window or less has windows as
+        wide and as high as that side, and is not shifted along its longer side either.
+        """
+        side = min(size)
+        if self.square_small_maps and side <= self.window[0]:  # the window is square
+            return (side, side), False
+        return self.window, self.shifted
 
 
 EMPTY = -1  # token and region of an empty slot
@@ -140,17 +154,17 @@ class WindowLayout:
 
 
 @lru_cache(maxsize=64)
-def window_layout(
-    sizes: tuple[Size, ...], window: Size, shifted: bool, device: torch.device
-) -> WindowLayout:
-    """Partition the maps of ``sizes`` (one per image) into windows of ``window`` tokens.
+def window_layout(partition: Partition, device: torch.device) -> WindowLayout:
+    """Partition the maps of a batch into windows.
 
     The 64 most recent layouts are cached.
     """
-    slots = _clipped(window, sizes)
+    sizes, slots = partition.sizes, _clipped(partition)
     # The result is cached, so it must not be an inference tensor: autograd could not use it.
     with torch.inference_mode(False):
-        by_size = {size: _slots_of_map(size, slots, window, shifted) for size in set(sizes)}
+        by_size = {
+            size: _slots_of_map(size, slots, *partition.window_of(size)) for size in set(sizes)
+        }
         tokens = _number_through([by_size[size][0] for size in sizes], sizes)
         regions = torch.cat([by_size[size][1] for size in sizes])
         return WindowLayout(
@@ -160,21 +174,21 @@ def window_layout(
         )
 
 
-def _clipped(window: Size, sizes: Sequence[Size]) -> Size:
-    """Clip the window to the largest map of the batch, per axis."""
-    heights, widths = zip(*sizes)
-    return min(window[0], max(heights)), min(window[1], max(widths))
+def _clipped(partition: Partition) -> Size:
+    """Return the height and width of the largest window that the maps of the batch have."""
+    windows = [(size, partition.window_of(size)[0]) for size in partition.sizes]
+    height, width = (max(min(size[i], window[i]) for size, window in windows) for i in (0, 1))
+    return height, width
 
 
 def _slots_of_map(size: Size, slots: Size, window: Size, shifted: bool) -> tuple[Tensor, Tensor]:
     """Return the token and the region of every slot of one map, (nW, N) each.
 
-    ``slots`` is the clipped window; the configured ``window`` decides whether the map fits in one
-    window and is therefore not shifted.
+    ``slots`` is the clipped window of the batch.  The map's own ``window`` is the distance between
+    its windows, and decides whether the map fits in one window and is therefore not shifted.
     """
-    shift = [m // 2 if shifted and length > m else 0 for length, m in zip(size, window)]
-    rows, row_regions = _slots_of_axis(size[0], slots[0], shift[0])
-    cols, col_regions = _slots_of_axis(size[1], slots[1], shift[1])
+    rows, row_regions = _slots_of_axis(size[0], slots[0], window[0], shifted)
+    cols, col_regions = _slots_of_axis(size[1], slots[1], window[1], shifted)
     rows, row_regions = rows[:, None, :, None], row_regions[:, None, :, None]  # (nh, 1, Mh, 1)
     cols, col_regions = cols[None, :, None, :], col_regions[None, :, None, :]  # (1, nw, 1, Mw)
     empty = (row_regions == EMPTY) | (col_regions == EMPTY)
@@ -184,14 +198,21 @@ def _slots_of_map(size: Size, slots: Size, window: Size, shifted: bool) -> tuple
     return tokens.reshape(-1, prod(slots)), regions.reshape(-1, prod(slots))
 
 
-def _slots_of_axis(length: int, slots: int, shift: int) -> tuple[Tensor, Tensor]:
+def _slots_of_axis(
+    length: int, slots: int, window: int, shifted: bool
+) -> tuple[Tensor, Tensor]:
     """Return coordinate and region (0, 1 or EMPTY) of every slot along one axis, (n, M) each."""
-    windows = -(-length // slots)
-    rolled = torch.arange(windows * slots) + shift
-    coordinates = rolled % (windows * slots)
-    regions = (rolled >= windows * slots).long()
+    shift, window = window // 2 if shifted and length > window else 0, min(window, slots)
+    windows = -(-length // window)
+    rolled = torch.arange(windows * window) + shift
+    coordinates = rolled % (windows * window)
+    regions = (rolled >= windows * window).long()
     regions[coordinates >= length] = EMPTY
-    return coordinates.view(windows, slots), regions.view(windows, slots)
+    more = (0, slots - window)  # the windows of other maps of the batch may be larger
+    return (
+        F.pad(coordinates.view(windows, window), more),
+        F.pad(regions.view(windows, window), more, value=EMPTY),
+    )
 
 
 def _number_through(tokens: list[Tensor], sizes: Sequence[Size]) -> Tensor:

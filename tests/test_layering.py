@@ -30,6 +30,7 @@ FLOORS = (
     "checkpoints",
     "build",
     "export",
+    "images",
     "d2",
     "cli",
 )  # from the ground up
@@ -53,6 +54,7 @@ OPTIONAL = {
     "checkpoints": {"safetensors"},
     "kernels": {"triton"},
     "export": {"onnx", "onnxruntime"},
+    "images": {"PIL", "imagecodecs", "pillow_heif", "tifffile"},
 }  # needed by some files only, and said so if absent
 
 
@@ -113,6 +115,11 @@ def test_only_the_plugin_imports_detectron2():
         if PLUGIN_ONLY & {name.split(".")[0] for name in imports_of(file)}
     }
     assert users <= {"d2", "cli"}
+
+
+def test_classification_needs_no_plugin():
+    for name in ("classify", "classification"):
+        assert "d2" not in floors_imported(PACKAGE / "cli" / f"{name}.py")
 
 
 ALONE = """

@@ -8,6 +8,7 @@ from torch import Tensor
 from swinv2_backbone.checkpoints.architecture import built_architecture
 from swinv2_backbone.checkpoints.match import Match
 from swinv2_backbone.checkpoints.report import some
+from swinv2_backbone.checkpoints.stem import STEM_SETTINGS
 
 
 def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
@@ -57,7 +58,8 @@ def _channel_problems(found: Match) -> list[str]:
         return []
     return [
         f"the weights are for images of {theirs[0]} channels or bands, the model is for {ours[0]} "
-        "(in_channels, MODEL.PIXEL_MEAN): give no weights to train from random ones"
+        f"(in_channels, MODEL.PIXEL_MEAN): state how they change, {STEM_SETTINGS}, or give no "
+        "weights to train from random ones"
     ]
 
 

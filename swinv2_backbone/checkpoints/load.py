@@ -18,6 +18,7 @@ from swinv2_backbone.checkpoints.pretrained_window import (
 )
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.report import LoadReport
+from swinv2_backbone.checkpoints.stem import with_stem
 from swinv2_backbone.checkpoints.target import target_of
 
 
@@ -27,6 +28,7 @@ def load_checkpoint(
     *,
     partial: bool = False,
     prefix: str | None = None,
+    stem: str | None = None,
 ) -> LoadReport:
     """Load weights of any known layout into a SwinV2 or a model around one.
 
@@ -39,6 +41,9 @@ def load_checkpoint(
         partial: load even if tensors are missing or unexpected, or the classifier has a different
             number of classes; the report and the log list them.
         prefix: the prefix of the backbone's names, for a file with several backbones.
+        stem: the rule for weights of another number of channels than the model: "repeat", "mean"
+            or "zero", see :func:`swinv2_backbone.checkpoints.stem.stem_matrix`.  None: such weights
+            are refused.
 
     Returns:
         A report of the tensors that were loaded, and those that were not.
@@ -49,18 +54,26 @@ def load_checkpoint(
             unexpected, of another shape or not finite; or the pretrained windows are unknown or
             differ from the model's.
     """
-    return load_into(model, read_checkpoint(fetch(source), prefix), partial=partial)
+    checkpoint = read_checkpoint(fetch(source), prefix)
+    return load_into(model, checkpoint, partial=partial, stem=stem)
 
 
 def load_into(
-    model: nn.Module, checkpoint: Checkpoint, *, partial: bool = False, complete: bool = False
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    partial: bool = False,
+    complete: bool = False,
+    stem: str | None = None,
 ) -> LoadReport:
     """Load a checkpoint that has been read; see :func:`load_checkpoint`.
 
     Args:
         complete: require every tensor of the model.
     """
-    found = match_tensors(checkpoint, target_of(model))
+    target = target_of(model)
+    checkpoint, changed_stem = with_stem(checkpoint, target.backbone.in_channels, stem)
+    found = match_tensors(checkpoint, target)
     problems = diagnose(found, partial=partial, complete=complete)
     if problems:
         raise ValueError(f"{checkpoint.path} does not fit the model:\n  " + "\n  ".join(problems))
@@ -71,7 +84,7 @@ def load_into(
             own = found.target.state[name]
             own.copy_(_sharded_like(own, tensor))
     apply_pretrained_windows(backbone, windows)
-    report = _report(found, windows)
+    report = _report(found, windows, changed_stem)
     _log(report)
     return report
 
@@ -87,12 +100,13 @@ def _sharded_like(target: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor, target.device_mesh, target.placements)
 
 
-def _report(found: Match, windows: PretrainedWindows) -> LoadReport:
+def _report(found: Match, windows: PretrainedWindows, stem: str | None) -> LoadReport:
     checkpoint, state = found.checkpoint, found.target.state
     notes = []
     if checkpoint.wrapper in ("model_ema", "state_dict_ema"):
         notes.append(f"the averaged weights of the file, {checkpoint.wrapper!r}")
     dtypes = {t.dtype for name, t in found.used.items() if t.dtype != state[name].dtype}
+    notes += _other_small_map_rule(found)
     notes += [f"converted from {str(dtype).removeprefix('torch.')}" for dtype in dtypes]
     return LoadReport(
         source=str(checkpoint.path),
@@ -104,8 +118,24 @@ def _report(found: Match, windows: PretrainedWindows) -> LoadReport:
         reshaped=list(found.reshaped.values()),
         dropped=found.dropped,
         unexpected=found.unexpected,
+        stem=stem,
         notes=notes,
     )
+
+
+def _other_small_map_rule(found: Match) -> list[str]:
+    """Describe a rule for small maps that differs from the one of the model, in one line."""
+    checkpoint, target = found.checkpoint, found.target
+    theirs, whose = checkpoint.small_map_rule, "the saved model"
+    if theirs is None and target.head is not None:  # a published classifier
+        theirs, whose = checkpoint.layout.small_map_rule, f"{checkpoint.layout.name}'s own model"
+    ours = target.backbone.small_map_rule
+    if theirs in (None, ours):
+        return []
+    return [
+        f"{whose} has small_map_rule {theirs!r}, this one {ours!r}: the features of images that "
+        "are not square may differ"
+    ]
 
 
 def _log(report: LoadReport) -> None:

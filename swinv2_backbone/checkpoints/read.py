@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.backbone import FEATURES, SMALL_MAP_RULES
 from swinv2_backbone.checkpoints.architecture import Architecture
 from swinv2_backbone.checkpoints.files import IN_FOLDER, Content, read_file
 from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
@@ -53,6 +53,7 @@ class Checkpoint:
         unexpected: keys of the backbone that are not part of the layout, with shapes.
         architecture: the size of the backbone; None if tensors that determine it are missing.
         pretrained_windows: None if no source specifies them.
+        small_map_rule: that of the saved model, from our notes (see :class:`SwinV2`), or None.
         wrapper: the key of the state dict in the file; None if the file is the state dict.
     """
 
@@ -67,6 +68,7 @@ class Checkpoint:
     unexpected: list[str] = field(default_factory=list)
     architecture: Architecture | None = None
     pretrained_windows: PretrainedWindows | None = None
+    small_map_rule: str | None = None
     wrapper: str | None = None
 
 
@@ -97,6 +99,7 @@ def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkp
     checkpoint.tensors = _with_final_norm(found.layout, found.layout.to_ours(checkpoint.tensors))
     checkpoint.architecture = _architecture(checkpoint.tensors)
     checkpoint.pretrained_windows = _pretrained_windows(checkpoint, tables, content.metadata)
+    checkpoint.small_map_rule = _small_map_rule(path, content.metadata)
     return checkpoint
 
 
@@ -216,6 +219,16 @@ def _published_windows(checkpoint: Checkpoint) -> PretrainedWindows | None:
         or from_name(path, size)
         or from_shapes(size)
     )
+
+
+def _small_map_rule(path: Path, metadata: dict[str, Any]) -> str | None:
+    stated = metadata.get("small_map_rule")
+    if stated is not None and stated not in SMALL_MAP_RULES:
+        raise ValueError(
+            f"{path}: the small_map_rule in our notes must be one of "
+            f"{', '.join(SMALL_MAP_RULES)}, got {stated!r:.200}"
+        )
+    return stated
 
 
 def _unreadable(path: Path, reason: str) -> ValueError:

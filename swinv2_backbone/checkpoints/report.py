@@ -27,6 +27,7 @@ class LoadReport:
         dropped: tensors of the file that are deliberately not loaded, each with the reason.
         unexpected: tensors of the file that match no tensor of a SwinV2; only with
             ``partial=True``.
+        stem: how the patch embedding was changed to another number of channels; None if it was not.
         notes: remarks, such as a conversion of dtypes.
     """
 
@@ -39,6 +40,7 @@ class LoadReport:
     reshaped: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
+    stem: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +55,7 @@ class LoadReport:
             ("layout", self.layout),
             ("pretrained windows", str(self.pretrained_windows)),
             ("used", f"{len(self.used)} of the model's {total} tensors"),
+            ("stem", self.stem or ""),
             *[("new", text) for text in _new_groups(self.new)],
             ("missing", some(self.missing)),
             ("reshaped", some(self.reshaped)),

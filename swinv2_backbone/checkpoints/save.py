@@ -24,6 +24,7 @@ def notes_of(backbone: SwinV2) -> dict[str, Any]:
     return {
         "window_sizes": [list(window) for window in backbone.window_sizes],
         "pretrained_window_sizes": [list(p) for p in backbone.pretrained_window_sizes],
+        "small_map_rule": backbone.small_map_rule,
     }
 
 

@@ -18,6 +18,8 @@ from torchvision.models import Swin_V2_T_Weights
 from tqdm import tqdm
 
 from swinv2_backbone.classifier import SwinV2Classifier
+from swinv2_backbone.images import reading
+from swinv2_backbone.images.kinds import is_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 CROPPED_BELOW = 384  # pixels
@@ -61,10 +63,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     Raises:
         ValueError: The file cannot be read; the message names it.
     """
-    from swinv2_backbone.d2.data.loading import images
-
     try:
-        return Image.fromarray(images.read_image(path, "RGB"))
+        return Image.fromarray(reading.read_image(path, "RGB"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
@@ -112,8 +112,6 @@ def accuracy(
     Raises:
         ValueError: The folder does not have one folder for each class.
     """
-    from swinv2_backbone.d2.data.loading.formats import is_image
-
     images = ImageFolder(
         str(folder),
         preparation(image_size),

@@ -170,6 +170,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         **{name: words for name, words in found.outputs.items()},
         "windows": json.dumps(backbone.window_sizes),
         "pretrained windows": json.dumps(backbone.pretrained_window_sizes),
+        "small maps": backbone.small_map_rule,
         "made by": f"swinv2_backbone {swinv2_backbone.__version__}, PyTorch {torch.__version__}",
     }
 

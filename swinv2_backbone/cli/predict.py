@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.data.loading.bands import BANDS
-    from swinv2_backbone.d2.data.loading.formats import described
     from swinv2_backbone.d2.engine.trainer import load_plan
     from swinv2_backbone.d2.inference import batch, inputs
     from swinv2_backbone.d2.inference.predictor import load_predictor
+    from swinv2_backbone.images.kinds import described
 
     image_format = load_plan(args.config_file, args.opts).augmentation.image_format
     found = inputs.find_inputs(args.input, bands=image_format == BANDS)

@@ -14,6 +14,8 @@ slots of the whole batch (nW * N).  A size is (height, width) in tokens.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -22,28 +24,43 @@ from swinv2_backbone.windows import EMPTY, WindowLayout, WindowPermutation
 
 
 def graph_layout(
-    batch: int, size: Size, window: Size, shifted: bool, device: torch.device
+    batch: int,
+    size: Size,
+    window: Size,
+    shifted: bool,
+    device: torch.device,
+    square_small_maps: bool = False,
 ) -> WindowLayout:
-    """Return the layout of ``batch`` maps of one size; ``batch`` and ``size`` may be symbols."""
+    """Return the layout of ``batch`` maps of one size; ``batch`` and ``size`` may be symbols.
+
+    With ``square_small_maps`` (see :class:`Partition`), the windows of a small map take a part of
+    their slots, and the rest are empty.
+    """
     (mh, mw), (height, width) = window, size
-    window_rows, window_columns = (height + mh - 1) // mh, (width + mw - 1) // mw
+    # The distances between windows, in rows and in columns.
+    down, right = (_least(mh, size),) * 2 if square_small_maps else window
+    window_rows, window_columns = (height + down - 1) // down, (width + right - 1) // right
     slots = torch.arange(batch * window_rows * window_columns * mh * mw, device=device)
     tokens = torch.arange(batch * height * width, device=device)
     # Sizes as tensors, because ONNX cannot take the remainder of a tensor by a symbol.
-    h, w, nh, nw = (
+    h, w, nh, nw, dh, dw = (
         torch.scalar_tensor(n, dtype=torch.int64, device=device)
-        for n in (height, width, window_rows, window_columns)
+        for n in (height, width, window_rows, window_columns, down, right)
     )
+    fits_h, fits_w = (torch.minimum(h, w),) * 2 if square_small_maps else (h, w)
+    shift_h, shift_w = _shift(fits_h, mh, shifted), _shift(fits_w, mw, shifted)
 
-    window_number, column = slots // (mh * mw), slots % mw
-    rows, row_regions = _roll(window_number // nw % nh * mh + slots // mw % mh, h, nh, mh, shifted)
-    columns, column_regions = _roll(window_number % nw * mw + column, w, nw, mw, shifted)
+    window_number, row, column = slots // (mh * mw), slots // mw % mh, slots % mw
+    rows, row_regions = _roll(window_number // nw % nh * dh + row, nh * dh, shift_h)
+    columns, column_regions = _roll(window_number % nw * dw + column, nw * dw, shift_w)
     empty = (rows >= h) | (columns >= w)
+    if square_small_maps:
+        empty = empty | (row >= dh) | (column >= dw)
     token_of_slot = (window_number // (nh * nw) * h + rows) * w + columns
     regions = torch.where(empty, EMPTY, 2 * row_regions + column_regions)
 
-    window_row, row = _unroll(tokens // w % h, h, nh, mh, shifted)
-    window_column, column = _unroll(tokens % w, w, nw, mw, shifted)
+    window_row, row = _unroll(tokens // w % h, dh, nh * dh, shift_h)
+    window_column, column = _unroll(tokens % w, dw, nw * dw, shift_w)
     window_number = (tokens // (h * w) * nh + window_row) * nw + window_column
     slot_of_token = (window_number * mh + row) * mw + column
     return WindowLayout(
@@ -53,20 +70,25 @@ def graph_layout(
     )
 
 
-def _roll(
-    slots: Tensor, length: Tensor, windows: Tensor, window: int, shifted: bool
-) -> tuple[Tensor, Tensor]:
+def _least(window: int, size: Size) -> int:
+    """Return the least of the window and both lengths, which may be symbols or traced."""
+    if torch.jit.is_tracing():
+        lengths = torch.stack([torch.as_tensor(length) for length in size])
+        return cast(int, lengths.min().clamp(max=window))
+    return cast(int, torch.sym_min(window, torch.sym_min(*size)))
+
+
+def _roll(slots: Tensor, padded: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coordinates and regions (0 or 1) of slots along one axis of the padded map."""
-    rolled = slots + _shift(length, window, shifted)
-    return rolled % (windows * window), (rolled >= windows * window).long()
+    rolled = slots + shift
+    return rolled % padded, (rolled >= padded).long()
 
 
 def _unroll(
-    coordinates: Tensor, length: Tensor, windows: Tensor, window: int, shifted: bool
+    coordinates: Tensor, window: Tensor, padded: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the window and the slot in it of coordinates along one axis."""
-    padded = windows * window
-    slots = (coordinates + padded - _shift(length, window, shifted)) % padded
+    slots = (coordinates + padded - shift) % padded
     return slots // window, slots % window
 
 

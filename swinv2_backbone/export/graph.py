@@ -62,7 +62,7 @@ class GraphStage(nn.Module):
 
     def __init__(self, stage: Stage):
         super().__init__()
-        self.window = stage.window_size
+        self.window, self.square_small_maps = stage.window_size, stage.square_small_maps
         self.downsample = stage.downsample
         self.blocks = nn.ModuleList(GraphBlock(block, self.window) for block in stage.blocks)
         device = stage.blocks[0].attn.logit_scale.device
@@ -73,7 +73,7 @@ class GraphStage(nn.Module):
         if self.downsample is not None:
             x, size = _merge(self.downsample, x, batch, size)
         layouts = [
-            graph_layout(batch, size, self.window, shifted, x.device)
+            graph_layout(batch, size, self.window, shifted, x.device, self.square_small_maps)
             for shifted in (False, True)[: len(self.blocks)]
         ]
         for index, block in enumerate(self.blocks):

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.packing import Size
+from swinv2_backbone.windows import Partition
 
 
 def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:
@@ -35,16 +36,15 @@ def cut(length: int, window: int, shifted: bool) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def clipped_windows(
-    sizes: tuple[Size, ...], window: Size, shifted: bool, device: torch.device
-) -> Tensor:
+def clipped_windows(partition: Partition, device: torch.device) -> Tensor:
     """List the clipped windows of a batch, (nW, 4) int32: first token, map width, height, width.
 
     The token at (row, column) of a window is ``first token + row * map width + column``.
-    ``sizes`` are those of the maps, one per image.  The 64 most recent tables are cached.
+    The 64 most recent tables are cached.
     """
     table, start = [], 0
-    for height, width in sizes:
+    for height, width in partition.sizes:
+        window, shifted = partition.window_of((height, width))
         row = 0
         for h in cut(height, window[0], shifted):
             column = 0
@@ -92,15 +92,14 @@ class Tile(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def tiles(
-    sizes: tuple[Size, ...], window: Size, shifted: bool, most_tokens: int
-) -> tuple[Tile, ...]:
+def tiles(partition: Partition, most_tokens: int) -> tuple[Tile, ...]:
     """Cut a batch into tiles of at most ``most_tokens``, or of one row of windows if that is more.
 
     The 256 most recent results are cached.
     """
     found, start = [], 0
-    for (height, width), equal in groupby(sizes):
+    for (height, width), equal in groupby(partition.sizes):
+        window, shifted = partition.window_of((height, width))
         left, together = len(tuple(equal)), max(1, most_tokens // (height * width))
         rows = cut(height, window[0], shifted)
         parts = [rows] if height * width <= most_tokens else _split(rows, width, most_tokens)

@@ -128,7 +128,7 @@ class _Case:
 
     def windows(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k, v (nW, nH, N, d); q and k are normalized, and q is scaled."""
-        layout = window_layout(*self.partition, qkv.device)
+        layout = window_layout(self.partition, qkv.device)
         parts = layout.to_windows(qkv).unflatten(-1, (3, len(self.scale), -1))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         q = F.normalize(q, dim=-1) * self.scale.to(q.dtype)
@@ -136,7 +136,7 @@ class _Case:
 
     def masks(self) -> Tensor:
         """Return the bias (nW, nH, N, N), -inf where attention is masked."""
-        layout = window_layout(*self.partition, self.qkv.device)
+        layout = window_layout(self.partition, self.qkv.device)
         bias = bias_matrix(offsets_within(self.table, self.partition.window, layout.window))
         attn_mask = layout.attn_mask()
         assert attn_mask is not None, "the windows are shifted"
@@ -147,9 +147,9 @@ class _Case:
 def _ours(case: _Case) -> Passes:
     from swinv2_backbone.kernels.triton import attention as kernels
 
-    sizes, window, shifted = case.partition
+    sizes, window, *rules = case.partition
     given = kernels.Arguments(
-        case.qkv, case.scale.flatten(), case.table, flat_sizes(sizes), list(window), shifted
+        case.qkv, case.scale.flatten(), case.table, flat_sizes(sizes), list(window), *rules
     )
 
     def both() -> object:
@@ -160,7 +160,7 @@ def _ours(case: _Case) -> Passes:
 
 
 def _sdpa(case: _Case) -> Passes:
-    layout, mask = window_layout(*case.partition, case.qkv.device), case.masks()
+    layout, mask = window_layout(case.partition, case.qkv.device), case.masks()
     qkv = case.qkv.clone().requires_grad_()
 
     def forward(qkv: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class DotProductAttention(WindowAttention):
         self, tokens: Tensor, partition: Partition, attend: Attend = window_attention
     ) -> Tensor:
         """(T, C) -> (T, C)."""
-        layout = window_layout(*partition, tokens.device)
+        layout = window_layout(partition, tokens.device)
         table = self.cpb_mlp(partition.window)
         bias = bias_matrix(offsets_within(table, partition.window, layout.window))
         qkv = layout.to_windows(self.qkv(tokens) + self.qkv_bias)

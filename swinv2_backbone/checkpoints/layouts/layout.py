@@ -29,6 +29,7 @@ class Layout:
         norms: names of the output norms.
         head: name of the linear head.
         root: prefix of the backbone's names in the publisher's own classifier; the head has none.
+        small_map_rule: that of the publisher's own model (see :class:`SwinV2`), if it is known.
         to_ours: function that converts the renamed tensors to our arrangement, where renaming alone
             is not enough.
         from_ours: the inverse.
@@ -42,6 +43,7 @@ class Layout:
     norms: Mapping[str, str]
     head: str
     root: str = ""
+    small_map_rule: str | None = None
     to_ours: Callable[[Tensors], Tensors] = dict
     from_ours: Callable[[Tensors], Tensors] = dict
 

@@ -12,6 +12,7 @@ MICROSOFT = Layout(
     in_block=BLOCK,
     norms={"norms.res5": "norm"},
     head="head",
+    small_map_rule="square",
 )
 
 # SimMIM pre-training files that predate the name cpb_mlp.

@@ -70,6 +70,7 @@ MMPRETRAIN = Layout(
         "norms.res5": "norm3",
     },
     head="head.fc",
+    small_map_rule="square",
     to_ours=from_unfold,
     from_ours=to_unfold,
 )

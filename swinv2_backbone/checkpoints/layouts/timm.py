@@ -10,4 +10,5 @@ TIMM = Layout(
     in_block=BLOCK,
     norms={"norms.res5": "norm"},
     head="head.fc",
+    small_map_rule="per_axis",
 )

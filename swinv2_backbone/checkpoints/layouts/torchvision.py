@@ -41,6 +41,7 @@ TORCHVISION = Layout(
     },
     norms={"norms.res5": "norm"},
     head="head",
+    small_map_rule="per_axis",
     to_ours=split_bias,
     from_ours=join_bias,
 )

@@ -31,6 +31,7 @@ from swinv2_backbone.d2.config.options import (
     share,
     text,
 )
+from swinv2_backbone.backbone import SMALL_MAP_RULES
 from swinv2_backbone.d2.data.formats.conversion import NAMES as FORMAT_NAMES
 from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
 from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
@@ -70,6 +71,9 @@ class Backbone:
     pretrained_window_sizes: Any = _backbone(None, "pretrained_window_sizes", WINDOWS,
         "Windows of pre-training, which normalize the position bias. None: taken from the variant "
         "or the weights.")
+    small_map_rule: str = _backbone("per_axis", "small_map_rule", one_of(*SMALL_MAP_RULES),
+        "Windows of a feature map whose shorter side is one window or less: `per_axis`, or "
+        "`square`, Microsoft's rule ([WINDOWS.md](WINDOWS.md#small-maps)).")
     drop_path_rate: float = _backbone(0.0, "drop_path_rate", share,
         "Drop path rate of the last block; it rises linearly from 0.")
     out_features: tuple | None = _backbone(None, "out_features", optional(sequence(text)),

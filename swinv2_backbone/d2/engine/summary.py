@@ -126,7 +126,8 @@ def _own_size(backbone: core.SwinV2) -> str:
 
 
 def _windows(backbone: core.SwinV2, trained: tuple | None) -> str:
-    text = f"{describe(backbone.window_sizes)} (per stage, tokens)"
+    rule = "" if backbone.small_map_rule == "per_axis" else f"; {backbone.small_map_rule} small maps"
+    text = f"{describe(backbone.window_sizes)} (per stage, tokens){rule}"
     if trained is None or trained[: len(backbone.layers)] == backbone.window_sizes:
         return text
     return f"{text}; the weights were trained with {describe(trained)}"

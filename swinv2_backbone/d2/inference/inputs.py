@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swinv2_backbone.d2.data.loading.bands import BAND_SUFFIXES
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES, described
 from swinv2_backbone.d2.data.loading.images import image_size
+from swinv2_backbone.images.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, described
 
 RESULTS = "detections.json"
 LABELS = "_labels.png"

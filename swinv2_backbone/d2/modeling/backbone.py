@@ -54,6 +54,7 @@ class D2SwinV2(Backbone):
         num_heads: Sequence[int] | None = None,
         window_size: core.WindowSizes | None = None,
         pretrained_window_sizes: core.WindowSizes | None = None,
+        small_map_rule: str = "per_axis",
         out_features: Sequence[str] = core.FEATURES,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -67,6 +68,7 @@ class D2SwinV2(Backbone):
         options: dict[str, Any] = dict(
             window_size=window_size,
             pretrained_window_sizes=pretrained_window_sizes,
+            small_map_rule=small_map_rule,
             out_features=out_features,
             drop_path_rate=drop_path_rate,
             frozen_stages=frozen_stages,
@@ -219,6 +221,7 @@ def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[s
         num_heads=node.NUM_HEADS,
         window_size=node.WINDOW_SIZE,
         pretrained_window_sizes=node.PRETRAINED_WINDOW_SIZES,
+        small_map_rule=node.SMALL_MAP_RULE,
         out_features=out_features,
         drop_path_rate=node.DROP_PATH_RATE,
         frozen_stages=node.FROZEN_STAGES,

@@ -17,13 +17,13 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from swinv2_backbone.d2.data.loading.formats import (
+from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.images.kinds import (
     IMAGE_SUFFIXES,
     described,
     is_image,
     visible_files,
 )
-from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.simmim import check_masking, random_masks
 
 SCALE, RATIO = (0.67, 1.0), (3 / 4, 4 / 3)  # of the crop; SimMIM, section 4.1.1

@@ -40,6 +40,7 @@ class Arguments(NamedTuple):
     sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
+    square_small_maps: bool
     save_activations: bool  # False: the backward recomputes them from x
 
 
@@ -75,6 +76,7 @@ def tiled_block(
         flat_sizes(partition.sizes),
         list(partition.window),
         partition.shifted,
+        partition.square_small_maps,
         learning and save_activations,
     )
     return OPERATOR(arguments)[0]
@@ -82,7 +84,7 @@ def tiled_block(
 
 def _block(a: Arguments, hidden_bytes: int) -> TiledBlock:
     window = (a.window[0], a.window[1])
-    partition = Partition(sizes_of(a.sizes), window, a.shifted)
+    partition = Partition(sizes_of(a.sizes), window, a.shifted, a.square_small_maps)
     parameters = BlockParameters(*a.parameters)
     return TiledBlock(parameters, a.table, a.drop_path, partition, hidden_bytes, a.x.dtype)
 

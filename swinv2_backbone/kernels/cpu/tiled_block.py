@@ -61,7 +61,7 @@ class TiledBlock:
         self.fc1 = PreparedLinear(p.fc1, p.fc1_bias, tokens)
         self.fc2 = PreparedLinear(p.fc2, p.fc2_bias, tokens)
         most_tokens = hidden_bytes // (len(p.fc1) * self.scale.element_size())
-        self.tiles = tiles(partition.sizes, partition.window, partition.shifted, most_tokens)
+        self.tiles = tiles(partition, most_tokens)
 
     def __call__(self, x: Tensor, tile: Tile) -> Tensor:
         """(n, C) -> (n, C)."""

@@ -58,6 +58,7 @@ class Arguments(NamedTuple):
     sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
+    square_small_maps: bool
 
 
 class _Geometry(NamedTuple):
@@ -79,6 +80,7 @@ def _geometry(a: Arguments) -> _Geometry:
     sizes, (height, width) = sizes_of(a.sizes), a.window
     if sum(map(prod, sizes)) != len(a.qkv):
         raise ValueError(f"{len(a.qkv)} tokens do not fill maps of {sizes}")
+    partition = Partition(sizes, (height, width), a.shifted, a.square_small_maps)
     rows = min(height, max(a.sizes[::2]))
     # Slots per row: the window's width or, if all maps are narrower, a multiple of 8, so that few
     # kernels are compiled.
@@ -86,7 +88,7 @@ def _geometry(a: Arguments) -> _Geometry:
     block = min(LARGEST_BLOCK, max(16, _power_of_2(rows * columns)))
     pitch = 2 * width - 1
     return _Geometry(
-        clipped_windows(sizes, (height, width), a.shifted, a.qkv.device),
+        clipped_windows(partition, a.qkv.device),
         rows,
         blocks=cdiv(rows * columns, block),
         numbers=(pitch, (height - 1) * pitch + width - 1),
@@ -215,6 +217,7 @@ def triton_window_attention(
         flat_sizes(partition.sizes),
         list(partition.window),
         partition.shifted,
+        partition.square_small_maps,
     )
     return OPERATOR(arguments)[0]
 

@@ -48,13 +48,15 @@ class Arguments(NamedTuple):
     sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
+    square_small_maps: bool
     pretrained: list[int]  # the pretrained window of the position bias
     dtype: torch.dtype  # of the matrix products
     save_activations: bool  # False: the backward recomputes them from x
 
     def geometry(self) -> Geometry:
         """Return the windows of the attention."""
-        return Geometry(self.sizes, self.window, self.shifted, self.pretrained)
+        own = self.sizes, self.window, self.shifted, self.square_small_maps
+        return Geometry(*own, self.pretrained)
 
 
 def fused_block(
@@ -127,6 +129,7 @@ def _arguments(
         flat_sizes(partition.sizes),
         list(partition.window),
         partition.shifted,
+        partition.square_small_maps,
         list(pretrained),
         dtype,
         save_activations=False,

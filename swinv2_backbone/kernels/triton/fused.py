@@ -30,6 +30,7 @@ class Geometry(NamedTuple):
     sizes: list[int]  # height and width of each map in turn
     window: list[int]  # (Mh, Mw)
     shifted: bool
+    square_small_maps: bool
     pretrained: list[int]  # the pretrained window of the position bias
 
 
@@ -184,8 +185,8 @@ class FusedBlock:
         return grad_x, by_parameters, by_bias
 
     def _attention(self, qkv: Tensor) -> Arguments:
-        w, (sizes, window, shifted, _) = self.constants, self.geometry
-        return Arguments(qkv, w.scale, w.table, sizes, window, shifted)
+        w, (sizes, window, shifted, square, _) = self.constants, self.geometry
+        return Arguments(qkv, w.scale, w.table, sizes, window, shifted, square)
 
 
 def _size(lengths: Sequence[int]) -> Size:

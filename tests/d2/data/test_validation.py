@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from swinv2_backbone.d2.data.loading.images import Header
 from swinv2_backbone.d2.data.validation import annotations as coco_annotations
 from swinv2_backbone.d2.data.validation import boxes, ids
 from swinv2_backbone.d2.data.validation import categories as coco_categories
@@ -24,6 +23,7 @@ from swinv2_backbone.d2.data.validation import images as coco_images
 from swinv2_backbone.d2.data.validation import masks as coco_masks
 from swinv2_backbone.d2.data.validation.coco import check_coco
 from swinv2_backbone.d2.data.validation.report import EXAMPLES, Fault
+from swinv2_backbone.images.headers import Header
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 RLE = {"size": [8, 10], "counts": [9, 2, 69]}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinv2_backbone.d2.data.loading.formats import described
 from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.inference.batch import predict_files
 from swinv2_backbone.d2.inference.inputs import find_inputs, plan_outputs
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
+from swinv2_backbone.images.kinds import described
 
 COLORS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 

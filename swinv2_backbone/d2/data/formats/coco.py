@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.dataset import Source
 from swinv2_backbone.d2.data.formats.subsets import NAMES, chosen
-from swinv2_backbone.d2.data.loading.formats import is_hidden
+from swinv2_backbone.images.kinds import is_hidden
 
 HEAD = 1 << 20  # bytes of a file that are searched for the first file name
 FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.coco import ROBOFLOW
 from swinv2_backbone.d2.data.formats.pictures import is_picture
-from swinv2_backbone.d2.data.loading.formats import visible_files
+from swinv2_backbone.images.kinds import visible_files
 
 HEAD = 1 << 20  # bytes at each end of a JSON file that are searched
 TASK_WORDS = (b'"annotations"', b'"completions"', b'"original_width"', b'"data"')

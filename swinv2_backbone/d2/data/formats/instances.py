@@ -13,7 +13,7 @@ import numpy as np
 
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
 from swinv2_backbone.d2.data.formats.pictures import Pictures
-from swinv2_backbone.d2.data.loading.images import read_labels
+from swinv2_backbone.images.reading import read_labels
 
 CLASS = "object"  # name of the only class if there is no classes.txt
 PER_CLASS = 1000

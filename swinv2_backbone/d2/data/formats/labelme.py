@@ -19,8 +19,8 @@ from PIL import Image
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.shapes import box_around, ellipse_mask, pasted
-from swinv2_backbone.d2.data.loading.formats import visible_files
-from swinv2_backbone.d2.data.loading.opening import damage_named
+from swinv2_backbone.images.kinds import visible_files
+from swinv2_backbone.images.opening import damage_named
 
 ROTATED = ("rotation", "oriented_rectangle")
 NO_AREA = ("line", "linestrip", "point", "points")

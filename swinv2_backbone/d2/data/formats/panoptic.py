@@ -10,7 +10,7 @@ import numpy as np
 
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source, located
 from swinv2_backbone.d2.data.formats.pictures import Pictures
-from swinv2_backbone.d2.data.loading.images import read_image
+from swinv2_backbone.images.reading import read_image
 
 
 def read_panoptic(source: Source) -> Dataset:

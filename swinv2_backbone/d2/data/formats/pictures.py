@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from swinv2_backbone.d2.data.loading.formats import is_image, visible_files
-from swinv2_backbone.d2.data.loading.images import image_size
+from swinv2_backbone.images.kinds import is_image, visible_files
+from swinv2_backbone.images.reading import image_size
 
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's prefix of uploaded files
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from swinv2_backbone.d2.data.formats.dataset import Source
-from swinv2_backbone.d2.data.loading.formats import is_hidden
+from swinv2_backbone.images.kinds import is_hidden
 
 # Names that formats give to the training and test subsets, in order of preference.
 NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}

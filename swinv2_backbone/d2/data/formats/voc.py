@@ -16,7 +16,7 @@ from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.subsets import listed_names
 from swinv2_backbone.d2.data.formats.xml import read_xml, text_of
-from swinv2_backbone.d2.data.loading.formats import visible_files
+from swinv2_backbone.images.kinds import visible_files
 
 NO_FILE = "listed images without an XML file, read as images without objects"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

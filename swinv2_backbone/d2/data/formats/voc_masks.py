@@ -15,7 +15,7 @@ from PIL import Image
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
 from swinv2_backbone.d2.data.formats.pictures import Pictures
 from swinv2_backbone.d2.data.formats.subsets import listed_names
-from swinv2_backbone.d2.data.loading.opening import opened
+from swinv2_backbone.images.opening import opened
 
 OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
 BACKGROUND, BORDER = "background", 255

@@ -20,7 +20,7 @@ import yaml
 from swinv2_backbone.d2.data.formats.dataset import Dataset, Source
 from swinv2_backbone.d2.data.formats.pictures import Pictures, is_picture
 from swinv2_backbone.d2.data.formats.subsets import chosen
-from swinv2_backbone.d2.data.loading.formats import is_hidden
+from swinv2_backbone.images.kinds import is_hidden
 
 SUBSETS = ("train", "val", "valid", "test")
 FARTHEST = 2.0  # largest coordinate that is taken for a fraction

@@ -16,7 +16,9 @@ from typing import IO
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from swinv2_backbone.d2.data.loading.formats import (
+from swinv2_backbone.d2.data.loading.images import image_header, read_image
+from swinv2_backbone.images.headers import Header
+from swinv2_backbone.images.kinds import (
     HEAD,
     TIFF,
     DamagedImageError,
@@ -24,9 +26,7 @@ from swinv2_backbone.d2.data.loading.formats import (
     UnsupportedImageError,
     kind_of,
 )
-from swinv2_backbone.d2.data.loading.headers import Header
-from swinv2_backbone.d2.data.loading.images import image_header, read_image
-from swinv2_backbone.d2.data.loading.tiff import TiffBands
+from swinv2_backbone.images.tiff import TiffBands
 
 BANDS = "BANDS"  # the value of INPUT.FORMAT, instead of RGB or BGR
 BAND_SUFFIXES = (".npy", ".tif", ".tiff")

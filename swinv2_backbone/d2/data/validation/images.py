@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from swinv2_backbone.d2.data.loading.bands import header_of
-from swinv2_backbone.d2.data.loading.formats import UnsupportedImageError
-from swinv2_backbone.d2.data.loading.images import Header
 from swinv2_backbone.d2.data.validation.annotations import is_complete
 from swinv2_backbone.d2.data.validation.file_names import FileNames
 from swinv2_backbone.d2.data.validation.ids import uniform, whole
 from swinv2_backbone.d2.data.validation.report import Fault, Report, for_each
+from swinv2_backbone.images.headers import Header
+from swinv2_backbone.images.kinds import UnsupportedImageError
 
 NO_IMAGES = Fault("no images", "list the images under 'images'")
 NO_FOLDER = Fault("no image folder", "give the folder that the file names are relative to")

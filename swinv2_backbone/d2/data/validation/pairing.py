@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES, visible_files
 from swinv2_backbone.d2.data.validation.report import Fault, Report
+from swinv2_backbone.images.kinds import IMAGE_SUFFIXES, visible_files
 
 LABELS = (".png",)
 

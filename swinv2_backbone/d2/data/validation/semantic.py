@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from swinv2_backbone.d2.data.loading.bands import BAND_SUFFIXES, header_of
-from swinv2_backbone.d2.data.loading.formats import IMAGE_SUFFIXES
 from swinv2_backbone.d2.data.loading.images import read_labels, reads_plainly
 from swinv2_backbone.d2.data.validation.images import REFUSED, unread
 from swinv2_backbone.d2.data.validation.label_values import (
@@ -21,6 +20,7 @@ from swinv2_backbone.d2.data.validation.label_values import (
 )
 from swinv2_backbone.d2.data.validation.pairing import paired
 from swinv2_backbone.d2.data.validation.report import Fault, Report, for_each
+from swinv2_backbone.images.kinds import IMAGE_SUFFIXES
 
 COLORS = Fault("label images with colors", "save them as gray or palette images of class numbers")
 REENCODE = Fault(

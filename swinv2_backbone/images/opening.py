@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile, StubImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from swinv2_backbone.d2.data.loading.formats import (
+from swinv2_backbone.images.kinds import (
     DEVELOP,
     EXTRA,
     HEAD,
@@ -25,8 +24,11 @@ from swinv2_backbone.d2.data.loading.formats import (
     UnsupportedImageError,
     kind_of,
 )
-from swinv2_backbone.d2.data.loading.pillow_tiff import is_preview, pillow_reads
-from swinv2_backbone.d2.data.loading.tiff_picture import TiffPicture
+from swinv2_backbone.images.pillow_tiff import is_preview, pillow_reads
+from swinv2_backbone.images.tiff_picture import TiffPicture
+
+# Opens a file as the builtin ``open`` does, perhaps one that is not on this machine.
+Opener = Callable[[str, str], IO[bytes]]
 
 # Pillow's exceptions on damaged files, which depend on where the damage is.
 DAMAGED = (
@@ -45,14 +47,14 @@ DAMAGED = (
 
 
 @contextmanager
-def opened(path: str | os.PathLike) -> Iterator[ImageFile]:
+def opened(path: str | os.PathLike, opener: Opener = open) -> Iterator[ImageFile]:
     """Open an image without decoding it; an error inside the block names the file.
 
     Raises:
         UnsupportedImageError: it is sound, but needs another library or conversion.
     """
     name = os.fspath(path)
-    with PathManager.open(name, "rb") as file, damage_named(path), _identified(file, name) as image:
+    with opener(name, "rb") as file, damage_named(path), _identified(file, name) as image:
         yield image
 
 

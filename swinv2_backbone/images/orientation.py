@@ -14,8 +14,8 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from swinv2_backbone.d2.data.loading.opening import DAMAGED
-from swinv2_backbone.d2.data.loading.tiff_picture import TiffPicture
+from swinv2_backbone.images.opening import DAMAGED
+from swinv2_backbone.images.tiff_picture import TiffPicture
 
 ORIENTATION = 274  # the EXIF tag
 IMAGE_WIDTH, IMAGE_HEIGHT = 256, 257  # TIFF tags

@@ -11,14 +11,14 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from swinv2_backbone.d2.data.loading.formats import (
+from swinv2_backbone.images.kinds import (
     IMAGE_SUFFIXES,
     KINDS,
     UnsupportedImageError,
     is_image,
     kind_of,
 )
-from swinv2_backbone.d2.data.loading.images import image_header, image_size, read_image, read_labels
+from swinv2_backbone.images.reading import image_header, image_size, read_image, read_labels
 
 COLORS = np.kron(
     np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8), np.ones((16, 16, 1), np.uint8)

@@ -1,7 +1,7 @@
 """Which TIFF files Pillow reads right; it misreads others without an error.
 
 Found by comparing it with tifffile on a table of compressions, depths and layouts
-(``tests/d2/data/test_tiff_table.py``). Wrong with Pillow 13: 16-bit bands stored one after the
+(``tests/images/test_tiff_table.py``). Wrong with Pillow 13: 16-bit bands stored one after the
 other, 16-bit gray with 0 for white, compressed planes of gray bands (only the first is returned),
 12-bit gray, signed bytes, compressed big-endian signed integers, packbits after a predictor,
 palettes of 8-bit colors, volumes.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image, PngImagePlugin
 
-from swinv2_backbone.d2.data.loading.headers import plain_header
-from swinv2_backbone.d2.data.loading.images import image_header
+from swinv2_backbone.images.headers import plain_header
+from swinv2_backbone.images.reading import image_header
 
 PLAIN = {
     "gray.jpg": ("L", {}),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from swinv2_backbone.d2.data.loading.images import (
+from swinv2_backbone.images.reading import (
     image_header,
     image_size,
     read_image,

@@ -9,10 +9,9 @@ import os
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from swinv2_backbone.d2.data.loading.formats import (
+from swinv2_backbone.images.kinds import (
     EXTRA,
     DamagedImageError,
     UnsupportedImageError,
@@ -36,7 +35,7 @@ def tiff_pixels(path: str | os.PathLike) -> np.ndarray:
         OSError: the file is missing, damaged or not a TIFF file, or it is compressed in a way that
             cannot be read, or tifffile is missing; the message says which.
     """
-    with PathManager.open(os.fspath(path), "rb") as file:
+    with open(path, "rb") as file:
         return TiffBands(file, os.fspath(path)).read()
 
 

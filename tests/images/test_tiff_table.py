@@ -18,8 +18,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from swinv2_backbone.d2.data.loading.images import image_header, image_size, read_image, read_labels
-from swinv2_backbone.d2.data.loading.tiff import tiff_pixels
+from swinv2_backbone.images.reading import image_header, image_size, read_image, read_labels
+from swinv2_backbone.images.tiff import tiff_pixels
 
 H, W = 21, 37
 Y, X = np.mgrid[:H, :W]

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from swinv2_backbone.d2.data.loading.formats import RefusedImageError
-from swinv2_backbone.d2.data.loading.tiff import ORIENTATION, TiffBands
+from swinv2_backbone.images.kinds import RefusedImageError
+from swinv2_backbone.images.tiff import ORIENTATION, TiffBands
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = (
     0,
