@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--what {args.what}: with {source} there are {', '.join(allowed)}")
     if args.model and args.opts:
         raise ValueError(f"{' '.join(args.opts)}: config keys go with --config-file alone")
+    if args.model and args.imports:
+        raise ValueError(f"--import {args.imports[0]} goes with --config-file alone")
     if args.picture and not args.picture.is_file():
         raise FileNotFoundError(f"--picture: no file {str(args.picture)!r}")
     if args.config_file and not Path(args.config_file).is_file():
@@ -107,7 +109,9 @@ def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
     """Build a part of a Detectron2 model; return it with the file of its weights."""
     from swinv2_backbone.d2.export.model import exportable_part, load_model
 
-    model, image_format, weights = load_model(args.config_file, args.weights, args.opts)
+    model, image_format, weights = load_model(
+        args.config_file, args.weights, args.opts, args.imports
+    )
     return exportable_part(model, args.what, image_format), weights
 
 
@@ -143,7 +147,7 @@ def picture(path: Path, image_format: str, bands: int, size: Sequence[int]) -> T
     import torch
     import torch.nn.functional as F
 
-    from swinv2_backbone.d2.data.loading.bands import read_pixels
+    from swinv2_backbone.images.bands import read_pixels
 
     pixels = torch.from_numpy(read_pixels(path, image_format, bands).copy()).permute(2, 0, 1)[None]
     return F.interpolate(pixels.float(), tuple(size), mode="bilinear", antialias=True)
@@ -198,5 +202,6 @@ def parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, metavar="FILE")
     add("--picture", type=Path, metavar="FILE", help="compare on it, not on random pixels")
     add("--overwrite", action="store_true")
+    add_imports(found)
     add_config_changes(found)
     return found
