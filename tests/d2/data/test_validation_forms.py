@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from coco_sets import (
-    BOX_AREAS,
-    CUT_MASKS,
-    RUNS_ALONG_ROWS,
-    SOUND,
-    WRONG_BOXES,
-    WRONG_MASKS,
-    report_on,
-)
+from coco_miswritten import BOX_AREAS, CUT_MASKS, RUNS_ALONG_ROWS, WRONG_BOXES, WRONG_MASKS
+from coco_sets import SOUND, report_on
 
 from swinv2_backbone.d2.data.validation import boxes, crowds, fits, forms, layouts
 from swinv2_backbone.d2.data.validation.layouts import BOX_FORM
@@ -140,6 +133,17 @@ def test_boxes_of_other_objects_are_an_error_and_single_ones_a_note(seed):
     content["annotations"] = [annotations[0] | {"bbox": away}, *annotations[1:]]
     report = report_on(content)
     assert not report.errors and report.notes[forms.MISFIT].count == 1
+
+
+@pytest.mark.parametrize("iou,told", [(0.51, 0), (0.49, 1)])
+def test_a_box_does_not_fit_its_mask_below_an_iou_of_one_half(iou, told):
+    content = SOUND["one class"](0)
+    widest = max(content["annotations"], key=lambda one: one["bbox"][2])
+    x, y, w, h = widest["bbox"]
+    widest["bbox"] = [x, y, w * iou, h]
+    report = report_on(content)
+    found = report.notes.get(forms.MISFIT)
+    assert not report.errors and (found.count if found else 0) == told
 
 
 @pytest.mark.parametrize("seed", SEEDS)
