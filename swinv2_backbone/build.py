@@ -9,6 +9,7 @@ from swinv2_backbone.backbone import FEATURES, SwinV2, WindowSizes
 from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
+from swinv2_backbone.checkpoints.stem import STEM, channels_of
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
 
@@ -27,6 +28,7 @@ def build_backbone(
     frozen_stages: int = -1,
     activation_checkpointing: bool = False,
     in_channels: int = 3,
+    stem: str | None = None,
     kernel: str = "auto",
 ) -> SwinV2:
     """Build a published variant.
@@ -37,6 +39,8 @@ def build_backbone(
             as for :func:`swinv2_backbone.load_checkpoint`; or None for random weights.
         window_size: default: the windows of the variant.
         pretrained_window_sizes: default: those of the variant, whatever ``window_size`` is.
+        stem: the rule for weights of another number of channels, see
+            :func:`swinv2_backbone.load_checkpoint`.
         others: see :class:`SwinV2`.
 
     Raises:
@@ -65,7 +69,7 @@ def build_backbone(
         kernel=kernel,
     )
     if weights is not None:
-        load_checkpoint(backbone, _source(name, weights))
+        load_checkpoint(backbone, _source(name, weights), stem=stem)
     return backbone
 
 
@@ -77,26 +81,32 @@ def build_classifier(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
     small_map_rule: str = "per_axis",
+    in_channels: int | None = None,
+    stem: str | None = None,
 ) -> SwinV2Classifier:
     """Build the ImageNet classifier of a published variant.
 
     Args:
-        name, weights, window_size, pretrained_window_sizes, small_map_rule: see
+        name, weights, window_size, pretrained_window_sizes, small_map_rule, stem: see
             :func:`build_backbone`.
         num_classes: default: that of the head in the weights; without one, that of the published
             checkpoint (1000 if there is none).
+        in_channels: channels or bands of the images; default: those of the weights, or 3.
 
     Raises:
         ValueError, OSError: see :func:`build_backbone`.
     """
+    checkpoint = None if weights is None else read_checkpoint(fetch(_source(name, weights)))
+    if in_channels is None:
+        in_channels = 3 if checkpoint is None else channels_of(checkpoint) or 3
     backbone = build_backbone(
         name,
         window_size=window_size,
         pretrained_window_sizes=pretrained_window_sizes,
         small_map_rule=small_map_rule,
         out_features=FEATURES[-1:],
+        in_channels=in_channels,
     )
-    checkpoint = None if weights is None else read_checkpoint(fetch(_source(name, weights)))
     if num_classes is None and checkpoint is not None and "weight" in checkpoint.head:
         num_classes = len(checkpoint.head["weight"])
     elif num_classes is None:
@@ -104,7 +114,7 @@ def build_classifier(
         num_classes = release.num_classes if release else 1000
     classifier = SwinV2Classifier(backbone, num_classes)
     if checkpoint is not None:
-        load_into(classifier, checkpoint)
+        load_into(classifier, checkpoint, stem=stem)
     return classifier
 
 
@@ -114,6 +124,7 @@ def model_for(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
     small_map_rule: str | None = None,
+    in_channels: int | None = None,
 ) -> SwinV2 | SwinV2Classifier:
     """Build a model of a checkpoint's size with random weights; a classifier if it has a head.
 
@@ -122,6 +133,7 @@ def model_for(
             pretrained windows.
         pretrained_window_sizes: default: the file's.
         small_map_rule: default: that of the file's own model if the file has it, else "per_axis".
+        in_channels: default: the channels of the file.
 
     Raises:
         ValueError: tensors that determine the size are missing, or the pretrained windows are
@@ -152,7 +164,7 @@ def model_for(
         small_map_rule=small_map_rule or checkpoint.small_map_rule or "per_axis",
         out_features=norms or stages[-1:],
         extra_norm_every=min(extra) + 1 if extra else 0,
-        in_channels=checkpoint.tensors["patch_embed.proj.weight"].shape[1],
+        in_channels=in_channels or checkpoint.tensors[STEM].shape[1],
     )
     if "weight" not in checkpoint.head:
         return backbone

@@ -53,6 +53,12 @@ def stem_matrix(channels: int, bands: int, rule: str) -> Tensor:
     return seen / seen.sum(dim=1, keepdim=True)
 
 
+def channels_of(checkpoint: Checkpoint) -> int | None:
+    """Return the number of channels of a checkpoint's images; None if its stem is missing."""
+    weight = checkpoint.tensors.get(STEM)
+    return None if weight is None or weight.ndim != 4 else weight.shape[1]
+
+
 def with_stem(
     checkpoint: Checkpoint, bands: int, rule: str | None
 ) -> tuple[Checkpoint, str | None]:
@@ -68,10 +74,10 @@ def with_stem(
         none.
     """
     check_stem_rule(rule)
-    weight = checkpoint.tensors.get(STEM)
-    if rule is None or weight is None or weight.ndim != 4 or weight.shape[1] in (0, bands):
+    channels = channels_of(checkpoint)
+    if rule is None or not channels or channels == bands:
         return checkpoint, None
-    channels = weight.shape[1]
+    weight = checkpoint.tensors[STEM]
     matrix = stem_matrix(channels, bands, rule).to(weight.device)
     changed = torch.einsum("cnhw,nm->cmhw", weight.float(), matrix).to(weight.dtype)
     found = dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, STEM: changed})

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from swinv2_backbone.backbone import SMALL_MAP_RULES
+from swinv2_backbone.checkpoints.stem import STEM_RULES
 from swinv2_backbone.d2.config.options import (
     Option,
     anything,
@@ -31,9 +33,9 @@ from swinv2_backbone.d2.config.options import (
     share,
     text,
 )
-from swinv2_backbone.backbone import SMALL_MAP_RULES
 from swinv2_backbone.d2.data.formats.conversion import NAMES as FORMAT_NAMES
 from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.d2.data.loading.mask_targets import TASKS
 from swinv2_backbone.d2.data.validation.annotations import HOLE_MODES
 from swinv2_backbone.d2.data.validation.crowds import CROWD_MODES
 from swinv2_backbone.d2.solver.clipping import CLIPPING
@@ -267,6 +269,11 @@ class Data:
     filter_empty: bool = option(True, "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
         "dataloader.train.dataset.filter_empty", flag,
         "Exclude images without annotations from training.")
+    mask_targets: str = option("none", "INPUT.MASK_TARGETS", "dataloader.train.mapper.mask_targets",
+        one_of("none", *TASKS),
+        "Targets of a mask classification model ([PROJECTS.md](PROJECTS.md)): `instance`, "
+        "`semantic` or `panoptic`, a mask for each object, class or segment; `none`: Detectron2's "
+        "targets.")
     max_broken: float = option(MAX_BROKEN, "DATALOADER.MAX_BROKEN_IMAGES",
         "dataloader.train.max_broken", share,
         "Fraction of the images that may be broken; they are skipped and logged.")
@@ -423,9 +430,16 @@ class Run:
         "Folder for checkpoints, logs and results.")
     weights: str = option("", "MODEL.WEIGHTS", "train.init_checkpoint", text,
         "File of any layout, or `swinv2://NAME`; empty: random weights.")
+    imports: tuple = option((), "IMPORTS", "", sequence(text),
+        "Written by `--import`: code of other projects that the config needs "
+        "([PROJECTS.md](PROJECTS.md)).")
     partial_weights: bool = option(False, "MODEL.SWINV2.PARTIAL_WEIGHTS", "train.partial_weights",
         flag,
         "Load the weights even if tensors of the backbone are missing or unexpected.")
+    stem: str | None = option(None, "MODEL.SWINV2.STEM", "train.stem",
+        optional(one_of(*STEM_RULES)),
+        "Rule for weights of another number of bands: `repeat`, `mean` or `zero` "
+        "([CHECKPOINTS.md](CHECKPOINTS.md#bands)); None: such weights are refused.")
     checkpoint_period: int = option(5000, "SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period",
         integer(1),
         "Iterations between checkpoints.")

@@ -40,7 +40,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Args:
         model, save_dir, save_to_disk, checkpointables: as for ``DetectionCheckpointer``.
-        partial: see :func:`swinv2_backbone.load_checkpoint`.
+        partial, stem: see :func:`swinv2_backbone.load_checkpoint`; unused when resuming.
         evaluated: model whose weights are saved as ``model``; default: ``model``.
 
     Attributes:
@@ -57,13 +57,14 @@ class Checkpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         partial: bool = False,
+        stem: str | None = None,
         evaluated: nn.Module | None = None,
         **checkpointables: Any,
     ):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         if "://" in str(save_dir):
             raise ValueError(f"checkpoints are written to local folders, not {save_dir!r}")
-        self.partial = partial
+        self.partial, self.stem = partial, stem
         self.evaluated = self.model if evaluated is None else evaluated
         self.resumed, self._read = False, NOTHING_READ
         self.report = "nothing (random initialization)"
@@ -164,13 +165,16 @@ class Checkpointer(DetectionCheckpointer):
         if comm.get_local_rank() == 0:
             self.local_path(path)  # one process per machine downloads the file for the others
         comm.synchronize()
-        report = load_checkpoint(self.model, self.local_path(path), partial=self.partial)
+        report = load_checkpoint(
+            self.model, self.local_path(path), partial=self.partial, stem=self.stem
+        )
         self._complete = report.complete
         self.trained_windows = report.pretrained_windows.trained_windows
         self.report = (
             f"{len(report.used)} tensors from {path} (layout: {report.layout}); "
             f"{len(report.new)} new, {len(report.missing)} missing, "
             f"{len(report.reshaped)} of another shape"
+            + (f"; stem {report.stem}" if report.stem else "")
         )
 
     def _load_file(self, filename: str) -> dict:

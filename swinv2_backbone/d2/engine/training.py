@@ -79,6 +79,7 @@ class Training:
             self.model,
             plan.run.output_dir,
             partial=plan.run.partial_weights,
+            stem=plan.run.stem,
             evaluated=self.evaluated,
             **parts,
         )
@@ -205,7 +206,7 @@ def load_for_evaluation(plan: TrainingPlan, resume: bool) -> nn.Module:
         ValueError: the weights do not cover the whole model.
     """
     model = factories_of(plan).model()
-    checkpointer = Checkpointer(model, plan.run.output_dir)
+    checkpointer = Checkpointer(model, plan.run.output_dir, stem=plan.run.stem)
     checkpointer.resume_or_load(plan.run.weights, resume=resume)
     checkpointer.require_complete()
     log_summary(plan, checkpointer, None)

@@ -33,7 +33,7 @@ from swinv2_backbone.d2.data.datasets.semantic import register_semantic
 from swinv2_backbone.d2.data.loading.mapper import ColorAugmentation
 
 DETECTOR, SEGMENTOR = "mask_rcnn_swinv2", "upernet_swinv2_tiny_ade20k"
-WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals"}
+WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals", "run.imports"}
 # Follow from other keys: the architecture's nodes, and the data.
 DERIVED = {"model.architecture", "model.masks", "model.keypoints", "model.stuff_classes"}
 DERIVED |= {"data.class_names", "backbone.in_channels"}
@@ -71,6 +71,7 @@ VALUES = {
     "backbone.num_heads": (3, 6, 12, 12),
     "backbone.window_size": (8, 8, 8, 4),
     "backbone.pretrained_window_sizes": 12,
+    "backbone.small_map_rule": "square",
     "backbone.drop_path_rate": 0.35,
     "backbone.out_features": ("res4", "res5"),
     "backbone.frozen_stages": 2,
@@ -172,6 +173,7 @@ VALUES = {
     "run.output_dir": "elsewhere",
     "run.weights": "weights.pth",
     "run.partial_weights": True,
+    "run.stem": "repeat",
     "run.checkpoint_period": 66,
     "run.checkpoints_kept": 3,
     "run.log_period": 13,

@@ -49,6 +49,7 @@ EVERYTHING = {
         *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm"),
         *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.25", "SOLVER.CLIP_GRADIENTS.NORM_TYPE", "1.0"),
         *("SOLVER.CHECKPOINT_PERIOD", "2", "MODEL.SWINV2.PARTIAL_WEIGHTS", "True"),
+        *("MODEL.SWINV2.STEM", "repeat"),
         *("TEST.EVAL_PERIOD", "2", "TEST.BEST_METRIC", "sem_seg/mIoU", "TEST.AUG.ENABLED", "True"),
     ],
     "lazy": [
@@ -57,7 +58,7 @@ EVERYTHING = {
         *("train.amp.enabled=True", "optimizer.params.bias_lr_factor=2.0"),
         "train.clip={kind: norm, value: 0.25, norm_type: 1.0}",
         *("train.checkpointer.period=1", "train.checkpointer.max_to_keep=4"),
-        "train.partial_weights=True",
+        *("train.partial_weights=True", "train.stem=repeat"),
         *("train.eval_period=2", "train.best_metric=sem_seg/mIoU", "train.test_aug.enabled=True"),
     ],
 }
@@ -331,8 +332,9 @@ def test_augmentation_has_the_sizes_and_flips_of_the_config(
     assert list(results) == ["sem_seg", "sem_seg_TTA"]
 
 
-def test_partial_weights_are_for_the_checkpointer_to_allow(run):
+def test_partial_weights_and_other_bands_are_for_the_checkpointer_to_allow(run):
     assert run.trainer.checkpointer.partial is True
+    assert run.trainer.checkpointer.stem == "repeat"
 
 
 def test_what_is_off_stays_off(system, opts, tmp_path):
