@@ -24,7 +24,8 @@ def test_every_exporter_and_form_has_a_result():
 
 
 def test_exporters_are_pinned_and_named_with_their_version():
-    pinned = [one for each in run.ENVIRONMENTS.values() for one in each.packages if "==" in one]
+    pinned = [one for packages in run.ENVIRONMENTS.values() for one in packages]
+    assert all("==" in one for one in pinned)
     versions = {one.replace("==", " ") for one in pinned}
     assert {RESULTS[name]["tool"] for name in run.EXPORTERS} <= versions
 
