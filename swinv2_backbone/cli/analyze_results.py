@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
 IOU, CONFIDENCE, WORST = 0.5, 0.5, 20  # as in Settings, which needs Detectron2 (a test compares)
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     settings = Settings(args.iou, args.confidence, args.worst)
     report = Report(args.output, args.overwrite)
-    finished = open_run(args.config_file, args.opts, args.dataset, args.predictions)
+    finished = open_run(args.config_file, args.opts, args.dataset, args.predictions, args.imports)
     report.write(finished, settings)
     print("\n\n".join(report.texts))
     print(f"\nPictures and results.json: {args.output}")
@@ -63,5 +63,6 @@ def parser() -> argparse.ArgumentParser:
         help="lowest score for confusion and pictures (%(default)s)",
     )
     add("--worst", type=int, default=WORST, help="number of images to draw (%(default)s)")
+    add_imports(found)
     add_config_changes(found)
     return found

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
 
@@ -29,23 +29,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.data.loading.bands import BANDS
+    from swinv2_backbone.d2.data.validation.report import counted
     from swinv2_backbone.d2.engine.trainer import load_plan
     from swinv2_backbone.d2.inference import batch, inputs
-    from swinv2_backbone.d2.inference.predictor import load_predictor
+    from swinv2_backbone.d2.inference.predictor import predictor_of_plan
     from swinv2_backbone.images.kinds import described
 
-    image_format = load_plan(args.config_file, args.opts).augmentation.image_format
-    found = inputs.find_inputs(args.input, bands=image_format == BANDS)
+    plan = load_plan(args.config_file, args.opts, args.imports)
+    found = inputs.find_inputs(args.input, bands=plan.augmentation.image_format == BANDS)
     outputs = inputs.plan_outputs(found.files, args.output, args.overwrite)
     if found.passed_over:
-        print(f"{len(found.passed_over)} entries are skipped:")
+        print(f"skipped ({len(found.passed_over)}):")
         print("\n".join(described(found.passed_over)))
-    predictor = load_predictor(args.config_file, args.opts, args.confidence)
+    predictor = predictor_of_plan(plan, args.confidence)
     args.output.mkdir(parents=True, exist_ok=True)
     results, failed = batch.predict_files(predictor, outputs, args.output)
     left = f"{len(failed)} failed, {len(found.passed_over)} skipped"
     written = args.output / inputs.RESULTS
-    summary = f"{len(results)} files drawn to {args.output}, detections in {written}; {left}"
+    drawn = f"{counted(len(results), 'file')} drawn to {args.output}"
+    summary = f"{drawn}, detections in {written}; {left}"
     if failed:
         sys.exit("\n".join([*failed, summary]))
     print(summary)
@@ -64,5 +66,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--output", required=True, type=Path, metavar="DIR")
     found.add_argument("--confidence", type=float, default=0.5, help="lowest score to show")
     found.add_argument("--overwrite", action="store_true", help="replace existing output files")
+    add_imports(found)
     add_config_changes(found)
     return found

@@ -20,6 +20,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from swinv2_backbone.cli.arguments import add_imports
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.launch import launch
 from swinv2_backbone.d2.engine.prepare import prepare
@@ -31,6 +32,7 @@ from swinv2_backbone.d2.engine.training import evaluate_plan, load_for_evaluatio
 
 def parser() -> argparse.ArgumentParser:
     found = default_argument_parser(epilog=__doc__)
+    add_imports(found)
     found.add_argument(
         "--fast-dev-run",
         action="store_true",
@@ -62,7 +64,7 @@ def main(args: argparse.Namespace) -> dict | None:
 
 def setup(args: argparse.Namespace) -> TrainingPlan:
     """Load the config, check the data, and set up logs and seeds."""
-    plan = load_plan(args.config_file, args.opts)
+    plan = load_plan(args.config_file, args.opts, args.imports)
     if args.fast_dev_run:
         plan = plan.replaced({"run.output_dir": rehearsal_folder(plan.run.output_dir)})
     # Before the data is checked, so that repairs are logged.

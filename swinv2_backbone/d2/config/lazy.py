@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.imports import import_modules
 from swinv2_backbone.d2.config.lazy_factories import lazy_factories
 from swinv2_backbone.d2.config.lazy_parts import (
     augmentation,
@@ -54,10 +55,15 @@ def train_defaults() -> dict[str, Any]:
     return found
 
 
-def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
+def load_lazy_config(
+    config_file: str, opts: Sequence[str] = (), imports: Sequence[str] = ()
+) -> DictConfig:
     """Load and validate a LazyConfig from a .py file and overrides ``key=value``.
 
     Missing keys of ``train`` are filled in with their defaults.
+
+    Args:
+        imports: modules to import before the file is read, such as one that registers datasets.
 
     Raises:
         ConfigError: a part is missing, or keys or values are unknown or invalid; a ValueError
@@ -69,6 +75,7 @@ def load_lazy_config(config_file: str, opts: Sequence[str] = ()) -> DictConfig:
     wrong = [opt for opt in opts if "=" not in opt]
     if wrong:
         raise ConfigError([f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}"])
+    import_modules(imports, config_file)
     cfg = LazyConfig.load(str(config_file))
     absent = [part for part in PARTS if part not in cfg]
     if absent:

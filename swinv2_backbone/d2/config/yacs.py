@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -11,14 +11,20 @@ from detectron2.config.compat import guess_version
 from yaml import YAMLError
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.imports import absent_imports, add_project
 from swinv2_backbone.d2.config.options import Dialect, plain
 from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
+from swinv2_backbone.d2.modeling import trainer_keys
+from swinv2_backbone.d2.modeling.architectures import kind_of
 
+RECORD = "IMPORTS"  # key with the imports that a config was read with
+# Read by our checkpointer, not by the backbone.
+OF_CHECKPOINTER = ("MODEL.SWINV2.PARTIAL_WEIGHTS", "MODEL.SWINV2.STEM")
 # Keys that take one number or several; yacs refuses to replace one type by the other.
 NUMBER_OR_SEVERAL = ("MODEL.SWINV2.WINDOW_SIZE", "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES")
-# Meta-architecture -> the keys of its numbers of classes.
+# Meta-architecture, or one that extends it -> the keys of its numbers of classes.
 CLASS_COUNTS = {
     "RetinaNet": {"things": "MODEL.RETINANET.NUM_CLASSES"},
     "SemanticSegmentor": {"stuff": "MODEL.SEM_SEG_HEAD.NUM_CLASSES"},
@@ -35,48 +41,74 @@ PROPOSALS = {  # meta-architecture -> the key of its number of proposals
 
 
 def add_swinv2_config(cfg: CfgNode) -> None:
-    """Add the nodes ``MODEL.SWINV2`` and ``MODEL.UPERNET`` with their defaults to ``cfg``."""
-    _add_keys(cfg, lambda key: key.startswith(("MODEL.SWINV2.", "MODEL.UPERNET.")))
+    """Add the keys of this package with their defaults to ``cfg``, which may have some already.
 
-
-def add_training_config(cfg: CfgNode) -> None:
-    """Add the keys of our trainer (optimizer, data, evaluation, custom datasets) to ``cfg``."""
-    _add_keys(cfg, lambda key: not key.startswith("MODEL."))
-
-
-def _add_keys(cfg: CfgNode, wanted: Callable[[str], bool]) -> None:
-    """Add the keys of all wanted options, with their defaults."""
-    for option in OPTIONS.values():
-        if not option.yacs or "{" in option.yacs or not wanted(option.yacs):
-            continue
-        *path, last = option.yacs.split(".")
+    These are ``MODEL.SWINV2``, ``MODEL.UPERNET`` and the keys of :class:`Trainer`, so that every
+    config that the tools have written can be merged. If another trainer builds a SwinV2 from
+    ``cfg``, the keys that it may ignore are logged once.
+    """
+    for key, default in _defaults():
+        *path, last = key.split(".")
         node = cfg
         for part in path:
             node = node.setdefault(part, CfgNode())
-        if last not in node or plain(node[last]) != option.default:
-            node[last] = list(option.default) if last == "CLASSES" else option.default
+        if last not in node:
+            node[last] = default
+            if not key.startswith(("MODEL.", RECORD)) or key in OF_CHECKPOINTER:
+                trainer_keys.declare(key, plain(default))
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+def _set_defaults(cfg: CfgNode) -> None:
+    """Give the keys that Detectron2 has too the defaults of our trainer."""
+    for key, default in _defaults():
+        *path, last = key.split(".")
+        node = cfg
+        for part in path:
+            node = node[part]
+        if plain(node[last]) != plain(default):
+            node[last] = default
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    """Yield the keys that do not depend on the model, with their defaults."""
+    for option in OPTIONS.values():
+        if option.yacs and "{" not in option.yacs:
+            lists = option.yacs.endswith(".CLASSES")
+            yield option.yacs, list(option.default) if lists else option.default
+
+
+def load_config(
+    config_file: str = "", opts: Sequence[str] = (), imports: Sequence[str] = ()
+) -> CfgNode:
     """Load and validate a config from a YAML file and overrides ``KEY VALUE ...``, not frozen.
+
+    Args:
+        imports: "package.module:function" of other projects. Each ``function(cfg)`` is called
+            before the file is read, to add the project's keys; importing the module registers
+            its models. Without ":function", the module is only imported.
 
     Raises:
         ConfigError: keys or values are unknown or invalid; a ValueError that lists all of them.
     """
     cfg = get_cfg()
     add_swinv2_config(cfg)
-    add_training_config(cfg)
+    _set_defaults(cfg)
+    imports = list(dict.fromkeys(imports))
+    for name in imports:
+        add_project(cfg, name)
+    add_swinv2_config(cfg)  # a project may have replaced a node
     opts = [opt for opt in opts if opt != "--"]
     if len(opts) % 2:
         raise ConfigError([f"overrides come in pairs KEY VALUE, got {' '.join(opts)}"])
-    faults = _merge_file(cfg, config_file) if config_file else []
+    faults = _merge_file(cfg, config_file, imports) if config_file else []
     for key, value in zip(opts[::2], opts[1::2]):
         faults += _merge(cfg, key, value)
+    cfg[RECORD] = imports
     validate(plan_from_yacs(cfg, unreadable=faults))
     return cfg
 
 
-def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
+def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[str]:
     """Merge a file into ``cfg``; return its errors."""
     try:
         content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
@@ -85,10 +117,14 @@ def _merge_file(cfg: CfgNode, config_file: str) -> list[str]:
         remedy = "\nTags that run code are not read: write the value instead" if code else ""
         raise ConfigError([f"{config_file}: {error}{remedy}"]) from error
     content = CfgNode(content)
+    if absent := absent_imports(content.pop(RECORD, ()), imports, config_file):
+        raise ConfigError(absent)  # its other errors follow from this one
     version = content.get("VERSION") or guess_version(content, config_file)
     current = version == cfg.VERSION  # files in another version have other keys
     unknown = _unknown_keys(content, cfg) if current else []
     faults = [f"{fault} (in {config_file})" for fault in unknown]
+    if unknown and not imports and ": no such key" in unknown[-1]:
+        faults[-1] += "; --import package.module:function adds the keys of another project"
     if not faults:
         try:
             if current:
@@ -126,6 +162,8 @@ def _numbers_as(known: Any, value: Any) -> Any:
 
 def _merge(cfg: CfgNode, key: str, value: Any) -> list[str]:
     """Merge one override into ``cfg``; return its errors."""
+    if key == RECORD:
+        return [f"{RECORD} records --import package.module:function: give this instead"]
     node: Any = cfg
     for depth, part in enumerate(key.split(".")):
         if not isinstance(node, Mapping) or part not in node:
@@ -159,10 +197,10 @@ def plan_from_yacs(
     if "SWINV2" not in cfg.MODEL or "CUSTOM" not in cfg.DATASETS:
         raise ConfigError(["the config lacks keys of this trainer: start from load_config()"])
     config = Dialect.YACS.copy(cfg)
-    architecture, ours = cfg.MODEL.META_ARCHITECTURE, "swinv2" in cfg.MODEL.BACKBONE.NAME
-    places = {"things": "", "stuff": "", **CLASS_COUNTS.get(architecture, {})}
+    kind, ours = kind_of(cfg.MODEL.META_ARCHITECTURE), "swinv2" in cfg.MODEL.BACKBONE.NAME
+    places = {"things": "", "stuff": "", **CLASS_COUNTS.get(kind, {})}
     places["backbone"] = "MODEL.SWINV2" if ours else ""
-    places["proposals"] = PROPOSALS.get(architecture, "")
+    places["proposals"] = PROPOSALS.get(kind, "")
     values = {}
     for name, option in OPTIONS.items():
         if key := option.yacs.format_map(places):

@@ -32,7 +32,7 @@ from swinv2_backbone.d2.engine.training import (
     evaluate_once,
 )
 from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
-from swinv2_backbone.d2.modeling.build import with_true_sizes
+from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
 from swinv2_backbone.d2.solver.optimizer import build_optimizer
 from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 
@@ -166,7 +166,7 @@ def _factories(trainer: Any, cfg: CfgNode) -> Factories:
         return trainer.build_evaluator(cfg, name, *other)
 
     return Factories(
-        model=lambda: with_true_sizes(trainer.build_model(cfg)),
+        model=lambda: build_model(cfg, trainer.build_model),
         optimizer=lambda model: trainer.build_optimizer(cfg, model),
         schedule=lambda optimizer: trainer.build_lr_scheduler(cfg, optimizer),
         train_loader=lambda: trainer.build_train_loader(cfg),
@@ -175,19 +175,22 @@ def _factories(trainer: Any, cfg: CfgNode) -> Factories:
     )
 
 
-def load_plan(config_file: str, opts: Sequence[str] = ()) -> TrainingPlan:
+def load_plan(
+    config_file: str, opts: Sequence[str] = (), imports: Sequence[str] = ()
+) -> TrainingPlan:
     """Load a config of either dialect, determined by its suffix, as a validated plan.
 
     Args:
         config_file: a YAML file, or a LazyConfig (.py).
         opts: overrides, ``KEY VALUE ...`` or ``key=value ...``.
+        imports: other projects' code, "package.module:function"; see :func:`load_config`.
 
     Raises:
         ConfigError: the config is invalid; a ValueError that lists all errors.
     """
     if config_file.endswith(".py"):
-        return plan_from_lazy(load_lazy_config(config_file, opts))
-    return Trainer.plan_of(load_config(config_file, opts))
+        return plan_from_lazy(load_lazy_config(config_file, opts, imports))
+    return Trainer.plan_of(load_config(config_file, opts, imports))
 
 
 def build_trainer(plan: TrainingPlan) -> Trainer | Training:

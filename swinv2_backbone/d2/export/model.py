@@ -44,7 +44,10 @@ MetaArchitecture: TypeAlias = GeneralizedRCNN | RetinaNet | SemanticSegmentor
 
 
 def load_model(
-    config_file: str, weights: str | None, opts: Sequence[str] = ()
+    config_file: str,
+    weights: str | None,
+    opts: Sequence[str] = (),
+    imports: Sequence[str] = (),
 ) -> tuple[MetaArchitecture, str, Path]:
     """Build the model of a config on the CPU and load its weights.
 
@@ -52,6 +55,7 @@ def load_model(
         config_file: a yacs config or a LazyConfig (.py).
         weights: the file of the weights; default: the weights of the config.
         opts: changes to the config.
+        imports: other projects' code that the config needs; see :func:`load_config`.
 
     Returns:
         The model, its image format ("RGB", "BGR" or "BANDS"), and the local file of its weights.
@@ -60,18 +64,20 @@ def load_model(
         ValueError, OSError: no weights are given, or they do not fit the model.
     """
     if Path(config_file).suffix == ".py":
-        cfg = load_lazy_config(config_file, [*opts, "train.device=cpu", "train.amp.enabled=false"])
+        on_cpu = ("train.device=cpu", "train.amp.enabled=false")
+        cfg = load_lazy_config(config_file, [*opts, *on_cpu], imports)
         weights, key = weights or cfg.train.init_checkpoint, "train.init_checkpoint"
-        model = factories_of(plan_from_lazy(cfg)).model()
+        plan = plan_from_lazy(cfg)
+        model, stem = factories_of(plan).model(), plan.run.stem
         image_format = instantiate(cfg.dataloader.test.mapper).image_format
     else:
         on_cpu = ("MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False")
-        cfg = load_config(config_file, [*opts, *on_cpu])
+        cfg = load_config(config_file, [*opts, *on_cpu], imports)
         weights, key = weights or cfg.MODEL.WEIGHTS, "MODEL.WEIGHTS"
-        model, image_format = build_model(cfg), cfg.INPUT.FORMAT
+        model, stem, image_format = build_model(cfg), cfg.MODEL.SWINV2.STEM, cfg.INPUT.FORMAT
     if not weights:
         raise ValueError(f"there are no weights: give --weights FILE (or {key} in {config_file})")
-    checkpointer = Checkpointer(model)
+    checkpointer = Checkpointer(model, stem=stem)
     checkpointer.load(weights, checkpointables=[])
     checkpointer.require_complete()
     return model.eval(), image_format, checkpointer.local_path(weights)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -16,20 +15,21 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from omegaconf import DictConfig
 from torch import nn
 
-from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
-from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.config.options import Dialect
+from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.data.datasets.custom import class_names
 from swinv2_backbone.d2.data.loading.bands import BANDS, as_picture, read_bands
 from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.data.loading.resizing import transformed
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.prepare import register_datasets
+from swinv2_backbone.d2.engine.trainer import load_plan
 from swinv2_backbone.d2.engine.training import factories_of
 from swinv2_backbone.d2.inference.drawing import Artist
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
+from swinv2_backbone.d2.modeling.architectures import kind_of
 from swinv2_backbone.d2.modeling.build import build_model
 
 
@@ -124,7 +124,10 @@ class Predictor:
 
 
 def load_predictor(
-    config_file: str, opts: Sequence[str] = (), confidence: float = 0.5
+    config_file: str,
+    opts: Sequence[str] = (),
+    confidence: float = 0.5,
+    imports: Sequence[str] = (),
 ) -> Predictor:
     """Load the model of a config with its weights.
 
@@ -132,28 +135,37 @@ def load_predictor(
         config_file: a YAML config, or a LazyConfig (.py).
         opts: changes to the config: ``KEY VALUE ...``, or ``key=value ...`` for a LazyConfig.
         confidence: detections with a lower score are dropped.
+        imports: other projects' code that the config needs; see :func:`load_config`.
 
     Raises:
         ValueError: there are no weights, they do not match, or the class names are unknown.
     """
-    if Path(config_file).suffix == ".py":
-        return _from_lazy(load_lazy_config(config_file, opts), confidence)
-    return predictor_of(load_config(config_file, opts), confidence)
+    return predictor_of_plan(load_plan(config_file, opts, imports), confidence)
+
+
+def predictor_of_plan(plan: TrainingPlan, confidence: float = 0.5) -> Predictor:
+    """Load the model of a plan with its weights; see :func:`load_predictor`."""
+    if plan.dialect is Dialect.LAZY:
+        return _from_lazy(plan, confidence)
+    return predictor_of(plan.config, confidence)
 
 
 def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
     """Load the model of a YAML config that is already read; see :func:`load_predictor`."""
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.WEIGHTS is empty: add MODEL.WEIGHTS output/model_final.pth")
-    names, architecture = class_names(cfg), cfg.MODEL.META_ARCHITECTURE
-    if architecture == "SemanticSegmentor":
+    names, kind = class_names(cfg), kind_of(cfg.MODEL.META_ARCHITECTURE)
+    if kind == "SemanticSegmentor":
         classes = Classes(stuff=names)
-    elif architecture == "PanopticFPN":
+    elif kind == "PanopticFPN":
         classes = Classes(names, _stuff_of(cfg.DATASETS.TEST[0]))
+    elif not kind:  # another project's model, which may return any of the outputs
+        stuff = [name for test in cfg.DATASETS.TEST[:1] for name in _stuff_of(test)]
+        classes = Classes(names, stuff or names)
     else:
         classes = Classes(names)
     return Predictor(
-        _loaded(build_model(cfg), cfg.MODEL.WEIGHTS),
+        _loaded(build_model(cfg), cfg.MODEL.WEIGHTS, cfg.MODEL.SWINV2.STEM),
         classes,
         T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         cfg.INPUT.FORMAT,
@@ -162,19 +174,18 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
     )
 
 
-def _from_lazy(cfg: DictConfig, confidence: float) -> Predictor:
-    if not cfg.train.init_checkpoint:
+def _from_lazy(plan: TrainingPlan, confidence: float) -> Predictor:
+    if not plan.run.weights:
         raise ValueError("there are no weights: add train.init_checkpoint=output/model_final.pth")
-    plan = plan_from_lazy(cfg)
     if not plan.data.test:
         raise ValueError("the class names are unknown: set dataloader.test.dataset.names")
     dataset = plan.data.test[0]
     if dataset not in DatasetCatalog:
         register_datasets(plan, ("test",))
     metadata = MetadataCatalog.get(dataset)
-    mapper = instantiate(cfg.dataloader.test.mapper)
+    mapper = instantiate(plan.config.dataloader.test.mapper)
     return Predictor(
-        _loaded(factories_of(plan).model(), cfg.train.init_checkpoint),
+        _loaded(factories_of(plan).model(), plan.run.weights, plan.run.stem),
         Classes(metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())),
         mapper.augmentations.augs[0],
         mapper.image_format,
@@ -183,8 +194,8 @@ def _from_lazy(cfg: DictConfig, confidence: float) -> Predictor:
     )
 
 
-def _loaded(model: nn.Module, weights: str) -> nn.Module:
-    checkpointer = Checkpointer(model)
+def _loaded(model: nn.Module, weights: str, stem: str | None) -> nn.Module:
+    checkpointer = Checkpointer(model, stem=stem)
     checkpointer.load(weights, checkpointables=[])
     checkpointer.require_complete()
     return model

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from swinv2_backbone import backbone as core
 from swinv2_backbone.build import build_backbone
 from swinv2_backbone.d2.modeling.image_sizes import attached_sizes, can_hand_over_sizes
+from swinv2_backbone.d2.modeling.trainer_keys import log_ignored
 from swinv2_backbone.packing import Size
 from swinv2_backbone.variants import VARIANTS, variant_name
 
@@ -92,6 +93,10 @@ class D2SwinV2(Backbone):
         self.variant = variant
         self.mask_padding = mask_padding
         self.zeros_are_padding = zeros_are_padding
+        # The names of Detectron2's own backbones, which projects read; also for output_shape().
+        self._out_features = list(self.swinv2.out_features)
+        self._out_feature_channels = dict(self.swinv2.channels)
+        self._out_feature_strides = dict(self.swinv2.strides)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, C_in, H, W) -> name -> (B, C, ceil(H / stride), ceil(W / stride))."""
@@ -105,12 +110,6 @@ class D2SwinV2(Backbone):
                 f"build the model by swinv2_backbone.d2.build_model, or set {NO_MASK}"
             )
         return true_sizes(images) if sizes is None else sizes
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {
-            name: ShapeSpec(channels=self.swinv2.channels[name], stride=self.swinv2.strides[name])
-            for name in self.swinv2.out_features
-        }
 
     @property
     def size_divisibility(self) -> int:
@@ -209,6 +208,7 @@ def build_retinanet_swinv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 
 
 def _build_swinv2(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> D2SwinV2:
+    log_ignored(cfg)
     node, name = cfg.MODEL.SWINV2, cfg.MODEL.META_ARCHITECTURE
     known = name in META_ARCH_REGISTRY and can_hand_over_sizes(META_ARCH_REGISTRY.get(name))
     fault = zero_is_a_pixel(cfg.MODEL.PIXEL_MEAN)

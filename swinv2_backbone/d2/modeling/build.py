@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from detectron2 import modeling
 from detectron2.config import CfgNode
 from torch import nn
 
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2, zero_is_a_pixel
 from swinv2_backbone.d2.modeling.image_sizes import can_hand_over_sizes, hand_over_sizes
+from swinv2_backbone.d2.modeling.trainer_keys import obeyed
 
 
-def build_model(cfg: CfgNode) -> nn.Module:
-    """Build a model as Detectron2's ``build_model`` does; see :func:`with_true_sizes`."""
-    return with_true_sizes(modeling.build_model(cfg))
+OF_A_PROJECT = "(--import package.module:function, or imports=, adds the code of another project)"
+
+
+def build_model(
+    cfg: CfgNode, build: Callable[[CfgNode], nn.Module] = modeling.build_model
+) -> nn.Module:
+    """Build a model as Detectron2's ``build_model`` does; see :func:`with_true_sizes`.
+
+    Args:
+        build: the function that builds it.
+
+    Raises:
+        ValueError: ``cfg`` names a part that is in none of Detectron2's registries.
+    """
+    with obeyed():
+        try:
+            return with_true_sizes(build(cfg))
+        except KeyError as error:
+            if "registry" not in str(error):
+                raise
+            raise ValueError(f"{error.args[0]} {OF_A_PROJECT}") from error
 
 
 def with_true_sizes(model: nn.Module) -> nn.Module:

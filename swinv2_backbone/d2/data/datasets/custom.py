@@ -14,6 +14,8 @@ from swinv2_backbone.d2.data.datasets.classes import quoted
 from swinv2_backbone.d2.data.datasets.coco import class_names_in, makes_bitmaps, register_coco
 from swinv2_backbone.d2.data.datasets.semantic import read_names, register_semantic
 from swinv2_backbone.d2.data.loading.bands import bands_of
+from swinv2_backbone.d2.data.validation.report import counted
+from swinv2_backbone.d2.modeling.architectures import kind_of
 
 SEMANTIC = "SemanticSegmentor"  # the MODEL.META_ARCHITECTURE that learns from LABELS
 # Meta-architecture -> node with its number of classes, if that is not MODEL.ROI_HEADS.
@@ -91,6 +93,7 @@ def _conflicts(cfg: CfgNode, split: str) -> Iterator[str]:
     """Report the keys of a split that do not go together, or not with the model."""
     custom, key = cfg.DATASETS.CUSTOM, f"DATASETS.CUSTOM.{split}"
     node, architecture = custom[split], cfg.MODEL.META_ARCHITECTURE
+    kind = kind_of(architecture)
     if node.JSON and node.LABELS:
         yield (
             f"{key}.JSON and {key}.LABELS are both given: a dataset is either one of objects or a "
@@ -106,10 +109,10 @@ def _conflicts(cfg: CfgNode, split: str) -> Iterator[str]:
             f"{key}.IMAGES {node.IMAGES!r} needs {key}.JSON (objects, COCO-format) or "
             f"{key}.LABELS (a folder of semantic labels)"
         )
-    if node.LABELS and architecture != SEMANTIC:
+    if node.LABELS and kind not in (SEMANTIC, ""):
         yield (f"{key}.LABELS are for MODEL.META_ARCHITECTURE {SEMANTIC}, not {architecture}")
-    if node.JSON and architecture in (SEMANTIC, "PanopticFPN"):
-        needed = f"{key}.LABELS" if architecture == SEMANTIC else "a dataset registered in Python"
+    if node.JSON and kind in (SEMANTIC, "PanopticFPN"):
+        needed = f"{key}.LABELS" if kind == SEMANTIC else "a dataset registered in Python"
         yield (
             f"MODEL.META_ARCHITECTURE {architecture} cannot learn from {key}.JSON: give {needed}"
         )
@@ -191,10 +194,15 @@ def warn_of_unknown_classes(json_file: str) -> None:
 def check_class_count(cfg: CfgNode, classes: ClassNames) -> None:
     """Raise ValueError unless the heads that ``cfg`` selects have one output for each class.
 
-    The classes of a ``PanopticFPN`` are those of its objects.
+    The classes of a ``PanopticFPN`` are those of its objects. Another project's model may have its
+    number of classes anywhere: if no key named NUM_CLASSES has it, this is only logged.
     """
-    node = HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
-    configured, count = cfg.MODEL[node].NUM_CLASSES, len(classes.names)
+    kind, count = kind_of(cfg.MODEL.META_ARCHITECTURE), len(classes.names)
+    if not kind:
+        _warn_of_another_count(cfg, classes)
+        return
+    node = HEADS.get(kind, "ROI_HEADS")
+    configured = cfg.MODEL[node].NUM_CLASSES
     if configured == count:
         return
     remedy = f"set MODEL.{node}.NUM_CLASSES {count}"
@@ -204,9 +212,20 @@ def check_class_count(cfg: CfgNode, classes: ClassNames) -> None:
             "DATASETS.CUSTOM.CLASSES to their names in the order of the model's outputs"
         )
     raise ValueError(
-        f"MODEL.{node}.NUM_CLASSES is {configured}, but {classes.source} has {count} classes "
+        f"MODEL.{node}.NUM_CLASSES is {configured}, but {classes.source} has "
+        f"{counted(count, 'class')} "
         f"({', '.join(classes.names[:10])}{', ...' if count > 10 else ''}); {remedy}"
     )
+
+
+def _warn_of_another_count(cfg: CfgNode, classes: ClassNames) -> None:
+    counts = [node.get("NUM_CLASSES") for node in cfg.MODEL.values() if isinstance(node, CfgNode)]
+    if len(classes.names) not in counts:
+        logging.getLogger(__name__).warning(
+            f"{classes.source} has {counted(len(classes.names), 'class')}, but no "
+            "MODEL.*.NUM_CLASSES has "
+            f"this value: check the number of classes of {cfg.MODEL.META_ARCHITECTURE}"
+        )
 
 
 def class_names(cfg: CfgNode) -> list[str]:
@@ -231,8 +250,11 @@ def _trained_classes(cfg: CfgNode) -> ClassNames | None:
     custom = cfg.DATASETS.CUSTOM
     if custom.CLASSES:
         return ClassNames("DATASETS.CUSTOM.CLASSES", list(custom.CLASSES))
-    if cfg.MODEL.META_ARCHITECTURE == SEMANTIC:
-        return ClassNames(custom.NAMES, read_names(custom.NAMES)) if custom.NAMES else None
+    kind = kind_of(cfg.MODEL.META_ARCHITECTURE)
+    if custom.NAMES and kind in (SEMANTIC, ""):
+        return ClassNames(custom.NAMES, read_names(custom.NAMES))
+    if kind == SEMANTIC:
+        return None
     source = custom.TRAIN.JSON
     if source and Path(source).exists():
         return ClassNames(source, _names_in(custom.TRAIN, for_evaluation=False))
@@ -241,12 +263,15 @@ def _trained_classes(cfg: CfgNode) -> ClassNames | None:
 
 def _tested_classes(cfg: CfgNode) -> ClassNames | None:
     """Return the classes of the first test dataset."""
-    semantic, source = cfg.MODEL.META_ARCHITECTURE == SEMANTIC, cfg.DATASETS.CUSTOM.TEST.JSON
+    kind, source = kind_of(cfg.MODEL.META_ARCHITECTURE), cfg.DATASETS.CUSTOM.TEST.JSON
+    semantic = kind == SEMANTIC
     if source and not semantic:
         names = _names_in(cfg.DATASETS.CUSTOM.TEST, for_evaluation=True)
         return ClassNames(source, names, of_model=False)
     for name in cfg.DATASETS.TEST[:1]:
-        names = MetadataCatalog.get(name).get("stuff_classes" if semantic else "thing_classes", ())
+        metadata = MetadataCatalog.get(name)
+        names = metadata.get("stuff_classes" if semantic else "thing_classes", ())
+        names = names or (() if kind else metadata.get("stuff_classes", ()))
         return ClassNames(name, list(names)) if names else None
     return None
 

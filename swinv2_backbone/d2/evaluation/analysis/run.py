@@ -65,6 +65,7 @@ def open_run(
     opts: Sequence[str] = (),
     dataset: str | None = None,
     predictions: Path | None = None,
+    imports: Sequence[str] = (),
 ) -> Run:
     """Read a run's config and predictions, and register its test datasets.
 
@@ -74,11 +75,13 @@ def open_run(
         dataset: one of ``DATASETS.TEST``; None: the first.
         predictions: a file in the format of one of Detectron2's evaluators; None: the files in
             OUTPUT_DIR/inference.
+        imports: other projects' code that the config needs; see :func:`load_config`.
 
     Raises:
         ValueError: a file is missing or does not match; the message gives the remedy.
     """
-    cfg = register_custom_datasets(load_config(config_file, [*opts, *ON_THE_CPU]), ("TEST",))
+    cfg = load_config(config_file, [*opts, *ON_THE_CPU], imports)
+    cfg = register_custom_datasets(cfg, ("TEST",))
     name = _choose_dataset(cfg, dataset, predictions is not None)
     kinds = _kinds_of(name)
     if predictions is None:
