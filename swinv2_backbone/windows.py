@@ -198,9 +198,7 @@ def _slots_of_map(size: Size, slots: Size, window: Size, shifted: bool) -> tuple
     return tokens.reshape(-1, prod(slots)), regions.reshape(-1, prod(slots))
 
 
-def _slots_of_axis(
-    length: int, slots: int, window: int, shifted: bool
-) -> tuple[Tensor, Tensor]:
+def _slots_of_axis(length: int, slots: int, window: int, shifted: bool) -> tuple[Tensor, Tensor]:
     """Return coordinate and region (0, 1 or EMPTY) of every slot along one axis, (n, M) each."""
     shift, window = window // 2 if shifted and length > window else 0, min(window, slots)
     windows = -(-length // window)

@@ -47,6 +47,7 @@ def oracle_features(
     pretrained_window_sizes: Sequence | None = None,
     image_sizes: Sequence[Size] | None = None,
     extra_norm_every: int = 0,
+    square_small_maps: bool = False,
 ) -> dict[str, Tensor]:
     """Return the oracle's features for the weights of ``model``, in float64.
 
@@ -60,6 +61,7 @@ def oracle_features(
         pretrained_window_sizes=pretrained_window_sizes or window_sizes,
         image_sizes=image_sizes,
         extra_norm_every=extra_norm_every,
+        square_small_maps=square_small_maps,
     )
 
 

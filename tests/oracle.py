@@ -31,6 +31,7 @@ def reference_features(
     pretrained_window_sizes: Sequence[int | Pair],
     image_sizes: Sequence[Pair] | None = None,
     extra_norm_every: int = 0,
+    square_small_maps: bool = False,
 ) -> dict[str, Tensor]:
     """images (B, 3, H, W) -> {"resN": (B, C_i, ceil(H / stride), ceil(W / stride))}.
 
@@ -38,6 +39,7 @@ def reference_features(
     state. Image b is cropped to `image_sizes[b]` = (h, w), by default all of (H, W), and computed
     alone; its maps are zero outside its own ceil(h / stride) x ceil(w / stride).
     `extra_norm_every` = n expects norm3 in blocks n - 1, 2n - 1, ... of every stage; 0 in none.
+    `square_small_maps`: see `may_attend`.
     """
     state = {name: value.double() for name, value in state.items()}
     batch, _, height, width = images.shape
@@ -48,7 +50,13 @@ def reference_features(
         crop = image[:, :h, :w]
         alone.append(
             image_features(
-                state, crop, depths, window_sizes, pretrained_window_sizes, extra_norm_every
+                state,
+                crop,
+                depths,
+                window_sizes,
+                pretrained_window_sizes,
+                extra_norm_every,
+                square_small_maps,
             )
         )
     features = {}
@@ -69,6 +77,7 @@ def image_features(
     window_sizes: Sequence[int | Pair],
     pretrained_window_sizes: Sequence[int | Pair],
     extra_norm_every: int,
+    square_small_maps: bool,
 ) -> dict[str, Tensor]:
     """One whole image (3, H, W) -> {"resN": (C_i, h_i, w_i)}."""
     features = {}
@@ -81,7 +90,7 @@ def image_features(
         coords = torch.cartesian_prod(torch.arange(h), torch.arange(w)).to(x)  # (N, 2), row-major
         tokens = x.reshape(h * w, channels)
         for j in range(depth):
-            allowed = may_attend((h, w), window, shifted=j % 2 == 1).to(x.device)
+            allowed = may_attend((h, w), window, j % 2 == 1, square_small_maps).to(x.device)
             extra_norm = extra_norm_every > 0 and (j + 1) % extra_norm_every == 0
             tokens = block(state, f"layers.{i}.blocks.{j}", tokens, coords, allowed, p, extra_norm)
         x = tokens.reshape(h, w, channels)
@@ -134,7 +143,7 @@ def block(
     return layer_norm(state, f"{prefix}.norm3", x) if extra_norm else x
 
 
-def may_attend(size: Pair, window: Pair, shifted: bool) -> Tensor:
+def may_attend(size: Pair, window: Pair, shifted: bool, square_small_maps: bool = False) -> Tensor:
     """(N, N) bool: query i may attend to key j if and only if they share a group on both axes.
 
     Over original coordinates this says exactly "pad first, to whole windows; then roll by s, mask
@@ -142,7 +151,15 @@ def may_attend(size: Pair, window: Pair, shifted: bool) -> Tensor:
     g * M + s ... (g + 1) * M + s - 1, and the last window also the rows 0 ... s - 1, wrapped
     around, which the mask splits off as a group of their own (here: -1). Padded tokens, whom
     nobody attends to and whose output is dropped, need not exist.
+
+    `square_small_maps` is Microsoft's rule: a map whose shorter side is one window or less is cut
+    into squares of that side, one after another along the longer side, in every block.
     """
+    shorter, longer = min(size), 0 if size[0] >= size[1] else 1
+    if square_small_maps and shorter <= min(window):
+        cells = [(row, column) for row in range(size[0]) for column in range(size[1])]
+        square = torch.tensor([cell[longer] // shorter for cell in cells])  # (N,)
+        return square[:, None] == square[None, :]
     rows, columns = (axis_groups(size[axis], window[axis], shifted) for axis in (0, 1))
     group = torch.tensor([(row, column) for row in rows for column in columns])  # (N, 2)
     return (group[:, None] == group[None, :]).all(dim=-1)

@@ -289,6 +289,33 @@ def test_another_number_of_classes_is_reported_and_partial_keeps_the_head(state,
     assert_equal(model.backbone.state_dict(), headless(state))
 
 
+def test_the_report_names_another_rule_for_small_maps(state, tmp_path):
+    """Of a published classifier the publisher's, of our own files that of the saved model."""
+    model = small_classifier()
+    report = load_checkpoint(model, published(state, SMALL, "mmpretrain", tmp_path))
+    assert ["small_map_rule 'square'" in note for note in report.notes] == [True]
+    microsoft = published(state, SMALL, "microsoft", tmp_path)
+    assert "Microsoft's own model has small_map_rule 'square', this one 'per_axis'" in str(
+        load_checkpoint(model, microsoft)
+    )
+    assert not load_checkpoint(model.backbone, microsoft).notes
+    square = small_classifier(small_map_rule="square")
+    assert not load_checkpoint(square, microsoft).notes
+
+    save_checkpoint(square.backbone, tmp_path / "own.safetensors")
+    note = "the saved model has small_map_rule 'square', this one 'per_axis'"
+    assert note in str(load_checkpoint(model.backbone, tmp_path / "own.safetensors"))
+    again = model_for(read_checkpoint(tmp_path / "own.safetensors"))
+    assert again.small_map_rule == "square"
+
+
+def test_notes_of_an_unknown_rule_for_small_maps_are_refused(tmp_path):
+    content = {"model": small_backbone().state_dict()}
+    content["swinv2_backbone"] = {"pretrained_window_sizes": [4, 4], "small_map_rule": "both"}
+    path = write(content, tmp_path / "x.pth")
+    refused(small_backbone(), path, "x.pth: the small_map_rule in our notes .* 'both'")
+
+
 def test_a_classifier_needs_a_head(state, tmp_path):
     path = published(state, SMALL, "simmim", tmp_path)
     refused(small_classifier(), path, "2 of 153 tensors are missing: head.weight, head.bias")

@@ -16,6 +16,7 @@ from models import (
     FOUR_STAGES,
     TWO_STAGES,
     backbone,
+    differences,
     gradients,
     largest_difference,
     oracle_features,
@@ -56,6 +57,7 @@ def compare_with_oracle(shape: dict, images: Tensor, image_sizes: list[Size] | N
         pretrained_window_sizes=pretrained,
         image_sizes=image_sizes,
         extra_norm_every=shape.get("extra_norm_every", 0),
+        square_small_maps=shape.get("small_map_rule") == "square",
     )
     with torch.no_grad():
         assert largest_difference(model(images, image_sizes), expected) < FLOAT32
@@ -97,6 +99,25 @@ def test_windows_of_every_form_equal_the_oracle(windows, size):
 def test_a_batch_with_image_sizes_equals_the_oracle(shape, sizes):
     images = [pictures(3, *size, seed=i) for i, size in enumerate(sizes)]
     compare_with_oracle(shape, padded(images, 45, 50), sizes)
+
+
+@pytest.mark.parametrize("kernel", ["reference", "tiles"])
+def test_microsofts_rule_for_small_maps_equals_the_oracle(kernel):
+    """Maps of 12x23 to 2x3, 6x4 to 1x1 and 4x16 to 1x2 tokens, in one batch."""
+    shape = FOUR_STAGES | {"small_map_rule": "square", "kernel": kernel}
+    sizes = [(45, 90), (22, 13), (16, 61)]
+    images = padded([pictures(3, *size, seed=i) for i, size in enumerate(sizes)], 48, 90)
+    compare_with_oracle(shape, images, sizes)
+
+
+def test_the_rule_for_small_maps_matters_to_images_that_are_not_square_alone():
+    rules = [backbone(FOUR_STAGES, small_map_rule=rule).eval() for rule in ("per_axis", "square")]
+    with torch.no_grad():
+        square, wide = ([model(pictures(1, 3, 64, w)) for model in rules] for w in (64, 128))
+    assert largest_difference(*square) < 1e-6
+    off = differences(*wide)
+    assert off["res3"] < 1e-6  # maps of 16x32 and 8x16 have more than one window along each axis
+    assert off["res4"] > 1e-2
 
 
 def test_other_numbers_of_channels_and_blocks_equal_the_oracle():
@@ -381,6 +402,11 @@ def test_a_fresh_block_is_the_identity():
         (dict(window_size=(8, 8, None, 8)), ["window_size", "None"]),
         (dict(pretrained_window_sizes=(9, 9)), ["pretrained_window_sizes", "(9, 9)", "4"]),
         (dict(pretrained_window_sizes=-1), ["pretrained_window_sizes", "-1"]),
+        (dict(small_map_rule="both"), ["small_map_rule", "per_axis, square", "'both'"]),
+        (
+            dict(small_map_rule="square", window_size=((4, 4), (4, 4), (4, 6), (4, 4))),
+            ["small_map_rule 'square'", "MODEL.SWINV2.SMALL_MAP_RULE", "(4, 6)", "'per_axis'"],
+        ),
         (dict(out_features=("res2", "res6")), ["out_features", "res6", "res2, res3, res4, res5"]),
         (dict(out_features=()), ["out_features", "()"]),
         (
@@ -424,6 +450,13 @@ def test_an_impossible_new_window_is_refused_and_changes_nothing(windows, words)
         model.set_window_size(windows)
     for word in ("window_size", *words):
         assert word in str(error.value)
+    assert model.window_sizes == ((4, 4), (4, 4))
+
+
+def test_a_new_window_that_is_not_square_is_refused_where_small_maps_have_square_ones():
+    model = SwinV2(**TWO_STAGES, small_map_rule="square")
+    with pytest.raises(ValueError, match=r"small_map_rule 'square' .* needs square windows"):
+        model.set_window_size(((4, 8), 4))
     assert model.window_sizes == ((4, 4), (4, 4))
 
 

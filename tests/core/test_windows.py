@@ -10,7 +10,7 @@ from oracle import may_attend
 from torch import Tensor
 
 from swinv2_backbone.packing import Size, tokens_per_image
-from swinv2_backbone.windows import WindowLayout, WindowPermutation, window_layout
+from swinv2_backbone.windows import Partition, WindowLayout, WindowPermutation, window_layout
 
 CPU = torch.device("cpu")
 SIDES = range(1, 10)
@@ -18,8 +18,10 @@ WINDOWS = list(itertools.product(range(1, 6), repeat=2))
 BATCHES = [((5, 7),), ((1, 1),), ((8, 4), (8, 4)), ((3, 9), (7, 2), (1, 1)), ((6, 1), (1, 6))]
 
 
-def layout_of(sizes: tuple[Size, ...], window: Size, shifted: bool) -> WindowLayout:
-    return window_layout(sizes, window, shifted, CPU)
+def layout_of(
+    sizes: tuple[Size, ...], window: Size, shifted: bool, square_small_maps: bool = False
+) -> WindowLayout:
+    return window_layout(Partition(sizes, window, shifted, square_small_maps), CPU)
 
 
 def allowed_pairs(layout: WindowLayout) -> Tensor:
@@ -102,13 +104,27 @@ def test_allowed_pairs_equal_the_oracle_on_every_small_map(window, shifted):
     for size in itertools.product(SIDES, SIDES):
         layout = layout_of((size,), window, shifted)
         assert layout.window == (min(window[0], size[0]), min(window[1], size[1]))
-        allowed = allowed_pairs(layout)
-        assert torch.equal(allowed, may_attend(size, window, shifted)), (size, window)
-        # Pairs that attend have the same offset in the window as in the map, as the bias requires.
-        own = torch.cartesian_prod(*(torch.arange(length) for length in size))
-        place = place_in_window(layout)
-        wrong = (own[:, None] - own[None] != place[:, None] - place[None]).any(dim=-1)
-        assert not (wrong & allowed).any(), (size, window)
+        assert_is_of_the_oracle(layout, size, may_attend(size, window, shifted))
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("window", range(1, 6))
+def test_small_maps_have_square_windows_where_asked_for(window, shifted):
+    for size in itertools.product(SIDES, SIDES):
+        layout = layout_of((size,), (window, window), shifted, True)
+        assert layout.window == (min(window, *size),) * 2  # no slots that are always empty
+        allowed = may_attend(size, (window, window), shifted, True)
+        assert_is_of_the_oracle(layout, size, allowed)
+
+
+def assert_is_of_the_oracle(layout: WindowLayout, size: Size, expected: Tensor) -> None:
+    allowed = allowed_pairs(layout)
+    assert torch.equal(allowed, expected), (size, layout.window)
+    # Pairs that attend have the same offset in the window as in the map, as the bias requires.
+    own = torch.cartesian_prod(*(torch.arange(length) for length in size))
+    place = place_in_window(layout)
+    wrong = (own[:, None] - own[None] != place[:, None] - place[None]).any(dim=-1)
+    assert not (wrong & allowed).any(), (size, layout.window)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -135,9 +151,10 @@ def test_nothing_is_masked_where_whole_windows_fill_the_map():
 @pytest.mark.parametrize("window", [(1, 2), (3, 3), (4, 2), (5, 5), (12, 12)])
 @pytest.mark.parametrize("sizes", BATCHES)
 def test_maps_of_a_batch_attend_as_each_alone(sizes, window, shifted):
-    allowed = allowed_pairs(layout_of(sizes, window, shifted))
-    alone = [may_attend(size, window, shifted).int() for size in sizes]
-    assert torch.equal(allowed.int(), torch.block_diag(*alone))
+    for square in (False, True) if window[0] == window[1] else (False,):
+        allowed = allowed_pairs(layout_of(sizes, window, shifted, square))
+        alone = [may_attend(size, window, shifted, square).int() for size in sizes]
+        assert torch.equal(allowed.int(), torch.block_diag(*alone))
 
 
 def test_a_window_is_as_large_as_the_largest_map_needs():
@@ -157,7 +174,7 @@ def test_layout_has_no_more_windows_than_cover_the_map(size, window):
 @pytest.mark.parametrize(
     "cache, make",
     [
-        (window_layout, lambda n: window_layout(((1, n),), (4, 4), True, CPU)),
+        (window_layout, lambda n: layout_of(((1, n),), (4, 4), True)),
         (tokens_per_image, lambda n: tokens_per_image(((1, n),), CPU)),
     ],
 )
@@ -172,10 +189,10 @@ def test_cache_of_layouts_is_bounded_and_hits(cache, make):
 
 def test_layouts_first_made_in_inference_mode_can_be_trained_with():
     with torch.inference_mode():
-        layout = window_layout(((11, 13),), (3, 4), True, CPU)
+        layout = layout_of(((11, 13),), (3, 4), True)
         tokens_per_image(((11, 13),), CPU)
     x = torch.randn(11 * 13, 2, requires_grad=True)
-    assert layout is window_layout(((11, 13),), (3, 4), True, CPU)
+    assert layout is layout_of(((11, 13),), (3, 4), True)
     assert not tokens_per_image(((11, 13),), CPU).is_inference()
     layout.to_windows(x).sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))

@@ -32,7 +32,7 @@ from swinv2_backbone.export.file import check_target, export_file
 from swinv2_backbone.export.formats import FORMATS
 from swinv2_backbone.export.geometry import graph_layout
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
-from swinv2_backbone.windows import WindowLayout, window_layout
+from swinv2_backbone.windows import Partition, WindowLayout, window_layout
 
 # The second is the one that is traced.
 SIZES = [(1, 1, 1), (2, 130, 97), (1, 33, 70), (2, 3, 5), (3, 64, 64), (1, 7, 150), (1, 150, 31)]
@@ -72,18 +72,22 @@ def exported(model: nn.Module, folder: Path, name: str, shapes=SIZES):
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize("window", [(4, 4), (3, 5), (2, 7), (1, 1)])
-def test_the_layout_of_a_graph_equals_the_models(window, shifted):
+@pytest.mark.parametrize(
+    "window, square",
+    [((4, 4), False), ((4, 4), True), ((3, 5), False), ((2, 7), False), ((1, 1), True)],
+)
+def test_the_layout_of_a_graph_equals_the_models(window, square, shifted):
     """Every token attends to the same tokens at the same offsets, in any order of windows."""
 
     for height, width in ((1, 1), (2, 9), (8, 3), (4, 5), (9, 11)):
-        expected = window_layout(((height, width),) * 2, window, shifted, CPU)
+        partition = Partition(((height, width),) * 2, window, shifted, square)
+        expected = window_layout(partition, CPU)
         if expected.regions is None:  # no token is masked
             regions = torch.zeros(len(expected.permutation.token_of_slot)).view(
                 -1, prod(expected.window)
             )
             expected = replace(expected, regions=regions)
-        actual = graph_layout(2, (height, width), window, shifted, CPU)
+        actual = graph_layout(2, (height, width), window, shifted, CPU, square)
         assert pairs(actual) == pairs(expected)
         tokens = torch.arange(2 * height * width)[:, None].float()
         assert torch.equal(actual.to_tokens(actual.to_windows(tokens)), tokens)
@@ -112,6 +116,16 @@ def test_the_graph_returns_the_features_of_the_oracle_at_every_size():
             model, images, window_sizes=[(4, 4), (3, 5), (7, 7), (1, 2)],
             pretrained_window_sizes=[(6, 6)] * 4, extra_norm_every=2,
         )  # fmt: skip
+        assert largest_difference(graph(images), expected) < 1e-9
+
+
+@torch.no_grad()
+def test_the_graph_has_square_windows_on_small_maps_where_asked_for():
+    model = backbone(FOUR_STAGES, small_map_rule="square").eval().double()
+    graph = GraphBackbone(model)
+    for batch, *size in SIZES:
+        images = pictures(batch, 3, *size).double()
+        expected = oracle_features(model, images, window_sizes=[4] * 4, square_small_maps=True)
         assert largest_difference(graph(images), expected) < 1e-9
 
 

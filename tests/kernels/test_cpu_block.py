@@ -29,6 +29,7 @@ PARTITIONS = [
     Partition(((16, 16), (16, 16)), (16, 16), True),  # fits in one window
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
+    Partition(((5, 13), (9, 7), (9, 11)), (7, 7), True, square_small_maps=True),
 ]
 # Bytes of a tile, bytes of its logits, and the fewest tokens for which weights are reordered.
 BUDGETS = {"one tile": (2**24, 2**21, 10**6), "many tiles": (2**12, 2**8, 1)}
@@ -190,7 +191,7 @@ def test_the_operator_keeps_the_rules_of_operators():
     table = pictures(heads, 3 * 3).requires_grad_()
     for drop_path in ([], [pictures(17, 1), pictures(17, 1, seed=1)]):
         for save_activations in (False, True):
-            geometry = [3, 5, 1, 2], [2, 2], True
+            geometry = [3, 5, 1, 2], [2, 2], True, False
             torch.library.opcheck(
                 torch.ops.swinv2.tiled_block.default,
                 (x, parameters, table, drop_path, *geometry, save_activations),

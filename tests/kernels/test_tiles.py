@@ -11,6 +11,7 @@ from torch import Tensor
 
 from swinv2_backbone.kernels.tiles import Tile, clipped_windows, cut, tiles
 from swinv2_backbone.packing import Size
+from swinv2_backbone.windows import Partition
 
 CPU = torch.device("cpu")
 SIDES = range(1, 12)
@@ -63,30 +64,45 @@ def test_cuts_are_those_of_the_oracle_at_every_length(window, shifted):
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sizes", BATCHES)
 def test_tiles_let_tokens_attend_as_the_oracle_says(sizes, window, shifted, most_tokens):
-    found = tiles(sizes, window, shifted, most_tokens)
+    check_tiles(Partition(sizes, window, shifted), most_tokens)
+
+
+@pytest.mark.parametrize("most_tokens", [1, 30, 10**6])
+def test_small_maps_have_square_windows_where_asked_for(most_tokens):
+    partition = Partition(((7, 3), (2, 2), (2, 9), (9, 11), (4, 12)), (4, 4), True, True)
+    check_tiles(partition, most_tokens)
+    check_table(partition)
+
+
+def check_tiles(partition: Partition, most_tokens: int) -> None:
+    found = tiles(partition, most_tokens)
     ends = [0, *(tile.tokens.stop for tile in found)]
     assert [tile.tokens.start for tile in found] == ends[:-1]
-    total = sum(map(prod, sizes))
+    total = sum(map(prod, partition.sizes))
     assert ends[-1] == total
     groups = [group for tile in found for group in tokens_of(tile)]
-    expected = torch.block_diag(*(may_attend(size, window, shifted) for size in sizes)).bool()
-    assert torch.equal(attending(groups, total), expected)
+    assert torch.equal(attending(groups, total), expected_of(partition))
+
+
+def expected_of(partition: Partition) -> Tensor:
+    sizes, *windows = partition
+    return torch.block_diag(*(may_attend(size, *windows) for size in sizes)).bool()
 
 
 @pytest.mark.parametrize("sizes", BATCHES)
 def test_tiles_are_as_large_as_allowed_and_no_larger(sizes):
     for most_tokens in (1, 30, 100):
-        for tile in tiles(sizes, (4, 4), True, most_tokens):
+        for tile in tiles(Partition(sizes, (4, 4), True), most_tokens):
             rows = {group.size[0] for group in tile.groups}
             tokens = tile.tokens.stop - tile.tokens.start
             one_row = len(rows) == 1 and all(g.maps * g.grid[0] == 1 for g in tile.groups)
             assert tokens <= most_tokens or one_row
-    (whole,) = tiles(((8, 8),) * 7, (4, 4), True, 64 * 7)
+    (whole,) = tiles(Partition(((8, 8),) * 7, (4, 4), True), 64 * 7)
     assert whole.tokens == slice(0, 64 * 7)
 
 
 def test_shifted_maps_of_whole_windows_have_four_groups():
-    (tile,) = tiles(((16, 24),), (4, 4), True, 10**6)
+    (tile,) = tiles(Partition(((16, 24),), (4, 4), True), 10**6)
     assert {group.size: group.grid for group in tile.groups} == {
         (2, 2): (2, 2),
         (2, 4): (2, 5),
@@ -99,18 +115,21 @@ def test_shifted_maps_of_whole_windows_have_four_groups():
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sizes", BATCHES)
 def test_the_table_of_clipped_windows_agrees(sizes: tuple[Size, ...], window, shifted):
+    check_table(Partition(sizes, window, shifted))
+
+
+def check_table(partition: Partition) -> None:
     groups = []
-    for first, stride, h, w in clipped_windows(sizes, window, shifted, CPU).tolist():
+    for first, stride, h, w in clipped_windows(partition, CPU).tolist():
         rows = torch.arange(h)[:, None] * stride + torch.arange(w)
         groups.append((first + rows).reshape(1, -1))
-    total = sum(map(prod, sizes))
-    expected = torch.block_diag(*(may_attend(size, window, shifted) for size in sizes)).bool()
-    assert torch.equal(attending(groups, total), expected)
+    total = sum(map(prod, partition.sizes))
+    assert torch.equal(attending(groups, total), expected_of(partition))
 
 
 def test_parts_of_heads_come_apart():
     tokens = torch.arange(12 * 6 * 2).view(12, 6, 2)  # a map of 3x4, q, k and v of 2 heads
-    (tile,) = tiles(((3, 4),), (8, 8), False, 100)
+    (tile,) = tiles(Partition(((3, 4),), (8, 8), False), 100)
     (group,) = tile.groups
     parts = group.windows(tokens, parts=3)
     assert parts.shape == (3, 1, 1, 1, 2, 3, 4, 2)
@@ -122,4 +141,4 @@ def test_parts_of_heads_come_apart():
 def test_caches_are_bounded_and_survive_inference_mode():
     assert tiles.cache_info().maxsize and clipped_windows.cache_info().maxsize
     with torch.inference_mode():
-        assert not clipped_windows(((11, 5),), (3, 3), True, CPU).is_inference()
+        assert not clipped_windows(Partition(((11, 5),), (3, 3), True), CPU).is_inference()

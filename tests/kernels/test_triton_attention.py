@@ -78,7 +78,7 @@ def segments(length: int, window: int, shifted: bool) -> Tensor:
 
 def reference(qkv: Tensor, scale: Tensor, table: Tensor, partition: Partition) -> Tensor:
     """Attend to every token of the image, except across clipped windows."""
-    (sizes, window, shifted), results = partition, []
+    (sizes, window, shifted, _), results = partition, []
     for own, (height, width) in zip(qkv.split([prod(size) for size in sizes]), sizes):
         row, column = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
         row_segment = segments(height, window[0], shifted)[row]
@@ -299,7 +299,8 @@ def test_operators_pass_opcheck(window, size):
     *given, _ = inputs(window, (size,))
     leaves = [x.requires_grad_() for x in given]
     torch.library.opcheck(
-        torch.ops.swinv2.triton_window_attention.default, (*leaves, [*size], [*window], True)
+        torch.ops.swinv2.triton_window_attention.default,
+        (*leaves, [*size], [*window], True, False),
     )
 
 

@@ -40,6 +40,7 @@ PARTITIONS = [
     Partition(((10, 8), (10, 8), (5, 3)), (7, 3), True),
     Partition(((13, 8), (1, 7)), (9, 7), True),  # more than one block of queries
     Partition(((1, 1), (1, 7)), (8, 8), True),
+    Partition(((3, 7), (5, 6)), (4, 4), True, square_small_maps=True),
 ]
 
 
@@ -200,7 +201,7 @@ def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
     parameters, bias = leaves[:-3], leaves[-3:]
     x = pictures(3 * 5 + 2, 32).to(DEVICE)
     leaves = [each.requires_grad_() for each in (x, *leaves)]
-    geometry = [3, 5, 1, 2], [2, 2], True, [2, 2]
+    geometry = [3, 5, 1, 2], [2, 2], True, False, [2, 2]
     drop_path = [torch.ones(17, 1, device=DEVICE)] * 2 if save_activations else []
     torch.library.opcheck(
         torch.ops.swinv2.triton_block.default,

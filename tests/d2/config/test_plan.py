@@ -91,6 +91,7 @@ VALUES = {
     "optimizer.weight_decay": 0.011,
     "optimizer.weight_decay_norm": 0.012,
     "optimizer.weight_decay_bias": 0.013,
+    "optimizer.weight_decay_embed": 0.014,
     "optimizer.bias_lr_factor": 2.5,
     "optimizer.backbone_lr_factor": 0.5,
     "optimizer.layer_decay": 0.75,
