@@ -78,7 +78,10 @@ def class_names(path: Path | None, num_classes: int) -> list[str]:
     if path is not None:
         names = path.read_text(encoding="utf-8").splitlines()
         if len(names) != num_classes:
-            raise ValueError(f"{path} has {len(names)} lines, the model {num_classes} classes")
+            raise ValueError(
+                f"{path} has another number of lines ({len(names)}) than the model has classes "
+                f"({num_classes})"
+            )
         return names
     imagenet = Swin_V2_T_Weights.IMAGENET1K_V1.meta["categories"]
     if len(imagenet) == num_classes:

@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> None:
 
 def summarize(annotation_file: Path) -> str:
     """Count the content of one split, in three lines; crowds are not objects of their class."""
+    from swinv2_backbone.d2.data.validation.report import counted
+
     coco = json.loads(annotation_file.read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
     objects = [a for a in coco["annotations"] if not a["iscrowd"]]
@@ -45,10 +47,11 @@ def summarize(annotation_file: Path) -> str:
     crowds = len(coco["annotations"]) - len(objects)
     return "\n".join(
         [
-            f"{annotation_file}: {len(coco['images'])} images, {empty} of them empty",
-            f"  {len(objects)} objects: "
+            f"{annotation_file}: {counted(len(coco['images']), 'image')}, {empty} of them empty",
+            f"  {counted(len(objects), 'object')}: "
             + ", ".join(f"{classes[name]} {name}" for name in names.values()),
-            f"  {polygons} as polygons, {len(objects) - polygons} as RLE; {crowds} crowds (RLE)",
+            f"  {polygons} as polygons, {len(objects) - polygons} as RLE; "
+            f"{counted(crowds, 'crowd')} (RLE)",
         ]
     )
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.data.datasets.ade20k import prepare
 
     prepared = prepare(args.root, workers=args.workers, overwrite=args.overwrite)
-    print(f"{prepared.made} label files made, {prepared.kept} kept")
+    print(f"label files: {prepared.made} made, {prepared.kept} kept")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -64,7 +64,7 @@ def read_bands(
     if not np.isfinite(found).all():
         count = int((~np.isfinite(found).all(axis=2)).sum())
         raise UnsupportedImageError(
-            f"{name}: {count} pixels are NaN or infinite, as pixels without data often are: "
+            f"{name}: NaN or infinity in pixels ({count}), as pixels without data often have: "
             "replace them by a number, such as the mean of their band"
         )
     return found
@@ -171,7 +171,8 @@ def _refusal(stored: TiffBands | np.ndarray, bands: int | None) -> str:
     """Return why an image cannot be read as ``bands`` bands, or ""."""
     found: tuple[int, ...]
     if isinstance(stored, TiffBands):
-        dtype, found, words = stored.first.dtype, (stored.bands,), f"{stored.bands} bands"
+        dtype, found = stored.first.dtype, (stored.bands,)
+        words = f"{stored.bands} band{'s' * (stored.bands != 1)}"
     else:
         dtype, words = stored.dtype, f"an array of shape {stored.shape}"
         found = (stored.shape[0], stored.shape[2]) if stored.ndim == 3 else (1,)

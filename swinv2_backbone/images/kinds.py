@@ -129,8 +129,9 @@ def described(passed_over: Iterable[Path]) -> list[str]:
         groups.setdefault(_kind(path), []).append(path.name)
     lines = []
     for (name, remedy), names in sorted(groups.items(), key=lambda item: -len(item[1])):
+        count = f" ({len(names)})" if len(names) > 1 else ""
         shown = ", ".join(names[:EXAMPLES]) + (", ..." if len(names) > EXAMPLES else "")
-        lines.append(f"{len(names):8}  {name}: {shown}" + (f" -> {remedy}" if remedy else ""))
+        lines.append(f"  {name}{count}: {shown}" + (f" -> {remedy}" if remedy else ""))
     return lines
 
 
@@ -141,7 +142,7 @@ def _kind(path: Path) -> tuple[str, str]:
     if path.name.startswith("."):
         return "hidden files", ""
     if kind := kind_named(path):
-        return f"files of {path.suffix.lower()} ({kind.name})", kind.remedy
+        return f"files of {path.suffix.lower()}, {kind.name}", kind.remedy
     return (f"files of {path.suffix.lower()}" if path.suffix else "files without a suffix"), ""
 
 

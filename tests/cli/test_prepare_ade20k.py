@@ -31,13 +31,13 @@ def test_the_tool_finds_the_datasets_folder_and_counts(root, capsys, monkeypatch
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root.parent))
     run("--workers", 2)
     printed = capsys.readouterr()
-    assert printed.out == "6 label files made, 0 kept\n"
+    assert printed.out == "label files: 6 made, 0 kept\n"
     assert "6/6" in printed.err  # the progress bar
 
 
 @pytest.mark.parametrize(
     ("args", "counts"),
-    [([], "0 label files made, 6 kept\n"), (["--overwrite"], "6 label files made, 0 kept\n")],
+    [([], "label files: 0 made, 6 kept\n"), (["--overwrite"], "label files: 6 made, 0 kept\n")],
 )
 def test_the_tool_keeps_or_overwrites(root, capsys, args, counts):
     prepare(root)

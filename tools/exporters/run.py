@@ -194,8 +194,8 @@ def read(path: Path, images: Path, simple: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {"format": converted.format}
     for key in ("errors", "repaired", "notes"):
         found = getattr(report, key, {})
-        result[key] = [f"{finding.count} {fault.name}" for fault, finding in found.items()]
-    result["left_out"] = [f"{one.count} {what}" for what, one in converted.left_out.items()]
+        result[key] = [f"{fault.name} ({finding.count})" for fault, finding in found.items()]
+    result["left_out"] = [f"{what} ({one.count})" for what, one in converted.left_out.items()]
     return result if report.errors else result | asdict(compare(content, simple))
 
 

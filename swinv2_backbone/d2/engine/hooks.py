@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from swinv2_backbone.checkpoints.durable import remove_partials, write_text
+from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate
@@ -180,7 +181,7 @@ class EndOfData(HookBase):
         except OSError as error:  # do not hide an exception that ended training
             logger.error(str(error))
         logger.warning(
-            f"{len(broken)} images could not be read and were skipped; {path} lists them"
+            f"skipped: {counted(len(broken), 'image')} that could not be read; {path} lists all"
         )
 
 

@@ -30,6 +30,7 @@ from swinv2_backbone.d2.data.datasets.selected import (
     check_same_classes,
     warn_of_images_in_both,
 )
+from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.rehearsal import shorten
 from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
 
@@ -189,8 +190,8 @@ def class_faults(
                         f"or give {plan.key('data.class_names')} their names"
                     )
                 yield (
-                    f"{plan.key(option)} is {plan[option]}, but {dataset} has {len(names)} classes "
-                    f"({', '.join(names[:10])}{more}); {remedy}"
+                    f"{plan.key(option)} is {plan[option]}, but {dataset} has "
+                    f"{counted(len(names), 'class')} ({', '.join(names[:10])}{more}); {remedy}"
                 )
 
 

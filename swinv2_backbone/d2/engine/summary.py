@@ -13,6 +13,7 @@ from torch import nn
 from swinv2_backbone import backbone as core
 from swinv2_backbone.checkpoints.pretrained_window import describe
 from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.advice import advice
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2
@@ -53,9 +54,10 @@ class Objects(NamedTuple):
 
     def __str__(self) -> str:
         if not self.counts:
-            return f"{self.images} images"
+            return counted(self.images, "image")
         empty = sum(not count for count in self.counts)
-        return f"{self.images} images ({empty} without objects), {sum(self.counts)} objects"
+        images, objects = counted(self.images, "image"), counted(sum(self.counts), "object")
+        return f"{images} ({empty} without objects), {objects}"
 
 
 def count_objects(name: str) -> Objects:
@@ -126,7 +128,9 @@ def _own_size(backbone: core.SwinV2) -> str:
 
 
 def _windows(backbone: core.SwinV2, trained: tuple | None) -> str:
-    rule = "" if backbone.small_map_rule == "per_axis" else f"; {backbone.small_map_rule} small maps"
+    rule = (
+        "" if backbone.small_map_rule == "per_axis" else f"; {backbone.small_map_rule} small maps"
+    )
     text = f"{describe(backbone.window_sizes)} (per stage, tokens){rule}"
     if trained is None or trained[: len(backbone.layers)] == backbone.window_sizes:
         return text

@@ -110,8 +110,8 @@ def test_words_tell_the_extent():
     some = overlap_warning(pairs, "test", "train", 20, 30)
     assert some.startswith("7 of the 20 images of the test set test are also in")
     assert some.endswith("t/4 (is a/4), ...")
-    assert "All 7 images" in overlap_warning(pairs, "test", "train", 7, 30)
-    assert "test is the training set train: their 7" in overlap_warning(
+    assert "All images (7)" in overlap_warning(pairs, "test", "train", 7, 30)
+    assert "test is the training set train: both have the same 7" in overlap_warning(
         pairs, "test", "train", 7, 7
     )
     assert overlap_warning([], "test", "train", 7, 7) == ""

@@ -40,9 +40,9 @@ def test_the_share_of_crowds_is_told_in_all_by_class_and_by_form():
     assert not found.errors
     assert found.notes[CROWDS].count == 4
     assert found.notes[CROWDS].examples == [
-        "in all 4 of 200 (2.0%: 1 polygons, 3 RLE)",
-        "date 1 of 10 (10.0%: 1 polygons)",
-        "fig 3 of 150 (2.0%: 3 RLE)",
+        "in all 4 of 200 (2.0%: 1 as polygons, 3 as RLE)",
+        "date 1 of 10 (10.0%: 1 as polygons)",
+        "fig 3 of 150 (2.0%: 3 as RLE)",
     ]
     assert "DATASETS.CUSTOM.CROWDS objects" in str(found)
     assert str(report((1, 0, 9, RLE))) == "some.json: no faults"

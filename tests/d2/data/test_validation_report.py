@@ -22,14 +22,14 @@ def test_a_report_shows_counts_examples_and_remedies():
     report.note(Fault("figs with stalks", "keep them if you like"), "12 of 80 figs", count=12)
     assert str(report).splitlines() == [
         "some.json cannot be used:",
-        "       7  worms in figs: fig 0, fig 1, fig 2, fig 3, fig 4, ...",
-        "          -> wash them",
+        "  worms in figs (7): fig 0, fig 1, fig 2, fig 3, fig 4, ...",
+        "    -> wash them",
         "some.json, faults that can be repaired in a copy:",
-        "       1  dust on dates: date 1",
-        "          -> wiped off",
+        "  dust on dates: date 1",
+        "    -> wiped off",
         "some.json, for your information:",
-        "      12  figs with stalks: 12 of 80 figs",
-        "          -> keep them if you like",
+        "  figs with stalks (12): 12 of 80 figs",
+        "    -> keep them if you like",
     ]
     with pytest.raises(ValueError, match="worms in figs"):
         report.raise_errors()

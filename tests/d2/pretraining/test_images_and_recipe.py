@@ -33,7 +33,7 @@ def test_images_are_found_in_all_folders_whatever_their_case(folder, tmp_path, c
         (tmp_path / name).touch()
     found = [str(Path(file).relative_to(tmp_path)) for file in find_images(tmp_path)]
     assert found == ["a/b/c.png", *(f"elsewhere/{n}.png" for n in (0, 2, 4, 6, 8)), "z.JPG"]
-    assert "1  files of .txt: notes.txt" in caplog.text
+    assert "files of .txt: notes.txt" in caplog.text
 
 
 def test_an_image_becomes_a_square_with_a_mask(folder):

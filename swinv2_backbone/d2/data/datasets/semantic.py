@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.datasets.catalog import claim, require_free
 from swinv2_backbone.d2.data.validation.label_values import shares
+from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.data.validation.semantic import check_semantic
 
 
@@ -51,7 +52,9 @@ def register_semantic(
     report.raise_errors()
     if comm.is_main_process():
         log = logging.getLogger(__name__)
-        log.info(f"{len(records)} label images in {labels}; pixels: {shares(pixels, names)}")
+        log.info(
+            f"{counted(len(records), 'label image')} in {labels}; pixels: {shares(pixels, names)}"
+        )
         if report.notes:
             log.warning(str(report))
     claim(name, *source)

@@ -72,11 +72,7 @@ class Converted:
         """Return the notes and counts for the user, one a line; "" if there are none."""
         lines = list(self.notes)
         for title, findings in (("kept", self.kept), ("left out", self.left_out)):
-            for what, finding in findings.items():
-                more = ", ..." if finding.count > len(finding.examples) else ""
-                lines.append(
-                    f"{title}: {finding.count} {what}: {', '.join(finding.examples)}{more}"
-                )
+            lines += [f"{title}: {finding.under(what)}" for what, finding in findings.items()]
         return "\n".join(lines)
 
 

@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from swinv2_backbone.d2.data.validation.report import counted
+
 FOLDER = "folder"
 COPY = re.compile(r"\.rf\.[0-9a-zA-Z]{16,}")  # Roboflow's mark of an augmented copy
 
@@ -47,8 +49,8 @@ def split_dataset(
             chosen.update(groups[key])
     if not chosen or len(chosen) == len(content["images"]):
         raise ValueError(
-            f"{len(content['images'])} images in {len(groups)} groups cannot be divided with a "
-            f"share of {share}"
+            f"{counted(len(content['images']), 'image')} in {counted(len(groups), 'group')} cannot "
+            f"be divided with a share of {share}"
         )
     return _part(content, lambda key: key not in chosen), _part(content, lambda key: key in chosen)
 

@@ -23,6 +23,7 @@ from PIL import Image
 from swinv2_backbone.d2.data.loading.bands import BANDS, as_picture
 from swinv2_backbone.d2.data.loading.draws import DrawnImages
 from swinv2_backbone.d2.data.loading.loader import TrainLoader
+from swinv2_backbone.d2.data.validation.report import counted
 
 COUNT, COLUMNS = 9, 3
 SIDE = 420  # pixels of the longer side of each image in the picture
@@ -81,7 +82,7 @@ def _cell(record: dict, names: Names) -> np.ndarray:
     if "sem_seg" in record:
         words += _paint_regions(canvas, record["sem_seg"].numpy(), names)
     if "instances" in record:
-        words.append(f"{len(record['instances'])} objects")
+        words.append(counted(len(record["instances"]), "object"))
         _paint_objects(canvas, record["instances"], names)
     caption = np.full((LINE, canvas.shape[1], 3), 255, np.uint8)
     _write(caption, ", ".join(words), (3, 14), BLACK)

@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.data.build import print_instances_class_histogram
 
 from swinv2_backbone.d2.data.storage.records import Records
+from swinv2_backbone.d2.data.validation.report import counted
 
 
 def get_records(
@@ -38,8 +39,8 @@ def get_records(
     if filter_empty:
         kept = records.select(records.object_counts() > 0)
         logging.getLogger(__name__).info(
-            f"{len(records) - len(kept)} images have no objects and are left out; "
-            f"{len(kept)} images remain"
+            f"left out: {counted(len(records) - len(kept), 'image')} without objects; left: "
+            f"{counted(len(kept), 'image')}"
         )
         records = kept
     if not len(records):

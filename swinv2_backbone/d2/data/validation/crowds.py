@@ -16,7 +16,7 @@ from swinv2_backbone.d2.data.validation.report import Fault, Report
 
 CROWD_MODES = ("check", "ignore", "objects")
 UNMASKED, POLYGONS, RLE = range(3)  # forms of a mask
-FORMS = ("without mask", "polygons", "RLE")
+FORMS = ("without mask", "as polygons", "as RLE")
 
 # In COCO, about 1 % of the annotations of a class are crowds, and all of these are RLE. A set is
 # stopped where a class has at least MOST crowds, and so many that at most one in a million classes

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swinv2_backbone.d2.data.validation.report import Fault, Report
+from swinv2_backbone.d2.data.validation.report import Fault, Report, counted
 
 SMOOTHED = 32  # more unknown values than this come from smoothing
 NOTHING_LABELED = Fault("no pixel with a class", "check the labels and the ignore value")
@@ -108,7 +108,7 @@ def _single_class(
 ) -> tuple[Fault, str]:
     """Return the fault of labels with one class, and its example."""
     ignored = pixels[ignore_value]
-    example = f"{pixels[value]} pixels of {value} ({names[value]}), {ignored} ignored"
+    example = f"{counted(pixels[value], 'pixel')} of {value} ({names[value]}), {ignored} ignored"
     if value or not ignored:
         return ONE_CLASS, example
     fault = Fault(
@@ -181,7 +181,8 @@ def _unknown_values(
             "them again, without interpolation"
         )
     return Fault(
-        f"label images with values beyond the {num_classes} classes, {_few(unknown)}", remedy
+        f"label images with values beyond the {counted(num_classes, 'class')}, {_few(unknown)}",
+        remedy,
     )
 
 

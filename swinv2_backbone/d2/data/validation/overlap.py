@@ -13,7 +13,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import NamedTuple
 
 from swinv2_backbone.d2.data.storage.digests import KnownDigest
-from swinv2_backbone.d2.data.validation.report import EXAMPLES, for_each
+from swinv2_backbone.d2.data.validation.report import EXAMPLES, counted, for_each
 
 SAMPLE = 4096  # bytes read in the middle of a file
 BLOCK = 1 << 20  # bytes read at once for a digest
@@ -82,12 +82,12 @@ def overlap_warning(
         )
     if len({other for _, other in pairs}) == num_train:
         return (
-            f"The test set {test} is the training set {train}: their {num_test} images are the "
-            "same. Its metrics will show how well the model remembers them, not how it works on "
-            "new images."
+            f"The test set {test} is the training set {train}: both have the same "
+            f"{counted(num_test, 'image')}. Its metrics will show how well the model remembers "
+            "them, not how it works on new images."
         )
     return (
-        f"All {num_test} images of the test set {test} are also in the training set {train}. Its "
+        f"All images ({num_test}) of the test set {test} are also in the training set {train}. Its "
         "metrics will show how well the model remembers them, not how it works on new images."
     )
 

@@ -42,6 +42,11 @@ class Finding:
     examples: list[str] = field(default_factory=list)
     more: bool = False  # places that are not among the examples
 
+    def under(self, name: str) -> str:
+        """Return "NAME (COUNT): EXAMPLES"; a single example needs no count."""
+        count = f" ({self.count})" if self.count > 1 else ""
+        return f"{name}{count}: {', '.join(self.examples)}{', ...' if self.more else ''}"
+
     def add(self, example: str, count: int = 1) -> None:
         self.count += count
         if len(self.examples) < EXAMPLES:
@@ -100,10 +105,15 @@ class Report:
 def _lines(findings: dict[Fault, Finding]) -> list[str]:
     lines = []
     for fault, finding in findings.items():
-        more = ", ..." if finding.more else ""
-        lines.append(f"{finding.count:8}  {fault.name}: {', '.join(finding.examples)}{more}")
-        lines.append(f"{'':8}  -> {fault.remedy}")
+        lines += [f"  {finding.under(fault.name)}", f"    -> {fault.remedy}"]
     return lines
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 class" or "3 classes"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith(("s", "x")) else f"{number} {noun}s"
 
 
 def for_each(

@@ -123,12 +123,12 @@ def _images(dataset: str, predictions: list[dict], metadata: Metadata) -> list[S
     absent = [record["file_name"] for record in records if record["file_name"] not in segments]
     unknown = sorted(set(segments) - {record["file_name"] for record in records})
     for wrong, words in (
-        (absent, "images of the dataset have no prediction"),
-        (unknown, "predicted images are not in the dataset"),
+        (absent, "images without a prediction in the dataset"),
+        (unknown, "predicted images that are not in the dataset"),
     ):
         if wrong:
             raise ValueError(
-                f"{len(wrong)} {words} {dataset!r}, the first: {wrong[0]}; the predictions "
+                f"{words} {dataset!r} ({len(wrong)}), the first: {wrong[0]}; the predictions "
                 "are of another dataset or folder: evaluate again (tools/train_net.py --eval-only)"
             )
     index = metadata.get("stuff_dataset_id_to_contiguous_id")

@@ -32,7 +32,7 @@ def test_groups_of_cityscapes_are_left_out_and_unknown_classes_refused(tmp_path)
     values[:5], values[10:15] = 2, 2001
     Image.fromarray(values).save(path / "empty.png")
     converted = convert(Source(path, images))
-    assert "left out: 1 values below 1000" in converted.report()
+    assert "left out: values below 1000, which are no single objects" in converted.report()
     assert len(converted.content["annotations"]) == 7
     values[20:25] = 3001
     Image.fromarray(values).save(path / "empty.png")
@@ -46,7 +46,9 @@ def test_endings_of_masks_are_no_part_of_the_name_and_unlabeled_images_are_told(
     (path / "empty.png").unlink()
     converted = convert(Source(path, images))
     assert image_names(converted.content) == ["a.png", "b.png"]
-    assert "left out: 1 images without a picture of object numbers: empty.png" in converted.report()
+    assert (
+        "left out: images without a picture of object numbers: empty.png" in converted.report()
+    )
 
 
 def test_the_folder_of_images_must_be_another(tmp_path):
@@ -81,13 +83,13 @@ def test_stuff_is_left_out_and_crowds_are_kept(tmp_path):
     converted = convert(edited(tmp_path, change))
     assert masks_of(converted.content) == true_masks()
     assert [one["iscrowd"] for one in converted.content["annotations"]] == [1, 0, 0, 0, 0, 0]
-    assert "left out: 3 segments of stuff" in converted.report()
+    assert "left out: segments of stuff (3)" in converted.report()
 
 
 def test_images_without_segments_are_left_out(tmp_path):
     converted = convert(edited(tmp_path, lambda content: content["annotations"].pop()))
     assert image_names(converted.content) == ["a.png", "b.png"]
-    assert "left out: 1 images without segments" in converted.report()
+    assert "left out: images without segments" in converted.report()
 
 
 def test_unknown_categories_and_missing_pngs_are_refused(tmp_path):

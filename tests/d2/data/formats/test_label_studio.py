@@ -36,13 +36,13 @@ def read(tmp_path: Path, *tasks: dict):
 def test_rectangles_are_in_percent(tmp_path):
     converted = read(tmp_path, task(region("rectangle", BOX)))
     assert boxes_of(converted.content) == [("a.png", "fig", (16, 12, 32, 24))]
-    assert "kept: 1 objects with a box and no mask" in converted.report()
+    assert "kept: objects with a box and no mask" in converted.report()
 
 
 def test_a_rotated_rectangle_turns_about_its_upper_left_corner(tmp_path):
     converted = read(tmp_path, task(region("rectangle", BOX | {"rotation": 90})))
     assert boxes_of(converted.content) == [("a.png", "fig", (-8, 12, 24, 32))]
-    assert "kept: 1 rotated rectangles" in converted.report()
+    assert "kept: rotated rectangles, read as the box around them" in converted.report()
 
 
 def test_polygons_are_kept_as_they_are(tmp_path):
@@ -95,15 +95,18 @@ def test_one_annotation_of_an_image_is_taken_and_the_others_are_counted(tmp_path
     skipped = {"result": [], "was_cancelled": True}
     converted = read(tmp_path, task(annotations=[skipped, *annotations]))
     assert boxes_of(converted.content)[0][2][2] == pytest.approx(12.8)
-    assert "left out: 1 annotations that were skipped: task 7" in converted.report()
-    assert "left out: 1 further annotations of one image" in converted.report()
+    assert "left out: annotations that were skipped: task 7" in converted.report()
+    assert "left out: further annotations of one image" in converted.report()
 
 
 def test_tasks_without_annotations_have_no_objects_and_are_told(tmp_path):
     converted = read(tmp_path, task(annotations=[]))
     (image,) = converted.content["images"]
     assert (image["height"], image["width"]) == SIZE
-    assert "kept: 1 tasks without an annotation" in converted.report()
+    assert (
+        "kept: tasks without an annotation, read as images without objects"
+        in converted.report()
+    )
 
 
 def test_other_regions_are_left_out_and_counted(tmp_path):

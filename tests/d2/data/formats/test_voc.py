@@ -47,9 +47,9 @@ def test_difficult_objects_are_kept_and_objects_without_numbers_and_parts_left_o
     converted = convert(Source(path))
     assert len(converted.content["annotations"]) == 5
     report = converted.report()
-    assert "kept: 1 objects marked as difficult" in report
-    assert "left out: 1 parts of objects" in report
-    assert "left out: 1 objects without a <bndbox> of four numbers: object 1 in a.xml" in report
+    assert "kept: objects marked as difficult, kept as any other" in report
+    assert "left out: parts of objects (<part>)" in report
+    assert "left out: objects without a <bndbox> of four numbers: object 1 in a.xml" in report
 
 
 def test_polygons_of_roboflow_are_masks(tmp_path):
@@ -142,7 +142,10 @@ def test_borders_and_unlisted_images_belong_to_nothing(tmp_path):
     converted = convert(Source(path))
     assert masks_of(converted.content) == true_masks()
     assert image_names(converted.content) == ["a.png", "b.png"]
-    assert "left out: 1 images without a picture of their objects" in converted.report()
+    assert (
+        "left out: images without a picture of their objects, which may show unlabeled ones"
+        in converted.report()
+    )
 
 
 def test_the_classes_without_a_map_are_vocs(tmp_path):

@@ -72,7 +72,10 @@ def test_classes_txt_names_the_classes_of_a_folder_of_labels(yolo):
 
 def test_an_image_without_labels_has_no_objects_and_is_told(yolo):
     converted = convert(Source(yolo, None, "train"))
-    assert "kept: 1 images without a file of labels" in converted.report()
+    assert (
+        "kept: images without a file of labels, read as images without objects"
+        in converted.report()
+    )
     assert "empty.png" in converted.report()
 
 
@@ -82,7 +85,7 @@ def test_labels_without_an_image_are_told(yolo):
     (labels / "readme.txt").write_text("These are the labels of our photographs.\n")
     converted = convert(Source(yolo, None, "train"))
     report = converted.report()
-    assert "1 files of labels without an image" in report and "lost.txt" in report
+    assert "files of labels without an image" in report and "lost.txt" in report
     assert "readme.txt" not in report and boxes_of(converted.content) == true_boxes()
 
 
@@ -123,7 +126,7 @@ def test_keypoints_are_left_out_and_counted(yolo):
     label(yolo, "1 0.5 0.5 0.25 0.5 0.1 0.1 2 0.2 0.2 2")
     converted = convert(Source(yolo))
     assert converted.content["annotations"][0]["bbox"] == [24, 12, 16, 24]
-    assert "left out: 1 keypoints" in converted.report()
+    assert "left out: keypoints" in converted.report()
 
 
 @pytest.mark.parametrize("text", ["a: [", "train: images/train", "names: 5", "names: {a: b}"])

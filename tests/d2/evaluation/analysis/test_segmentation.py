@@ -103,7 +103,7 @@ def test_category_ids_of_a_segmentation_become_classes(registered, tmp_path):
     [
         ([[0, 1, 0]], "shape"),
         ([[0, 2]], "value 2"),
-        (None, "1 images of the dataset have no prediction"),
+        (None, r"images without a prediction in the dataset .* \(1\)"),
     ],
 )
 def test_a_segmentation_that_does_not_fit_is_refused(registered, tmp_path, predicted, words):
