@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError
+from swinv2_backbone.d2.config.sections import OPTIONS
 
 RECORDED = (
     "optimizer.",
@@ -59,12 +60,27 @@ class RunOptions:
         """
         before = self.options if self.before is None else self.before
         names = [*self.options, *(name for name in before if name not in self.options)]
-        pairs = {name: (before.get(name, ABSENT), self.options.get(name, ABSENT)) for name in names}
+        pairs = {
+            name: (before[name] if name in before else self._absent(name), self._now(name))
+            for name in names
+            if name in OPTIONS
+        }
         changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         found = [f"{self.plan.key(name)} {old} -> {new}" for name, (old, new) in changed.items()]
         if not any(name.startswith("optimizer.") for name in changed):
             found += [f"{key} {_range(old)} -> {_range(new)}" for key, (old, new) in groups.items()]
         return found
+
+    def _absent(self, name: str) -> Any:
+        """Return the earlier value of an option that the checkpoint lacks.
+
+        It had no effect then, or did not exist: if it has its default now, nothing has changed.
+        """
+        default = OPTIONS[name].default_in(self.plan.dialect)
+        return default if self.options[name] == default and not _is_switch(name) else _off(name)
+
+    def _now(self, name: str) -> Any:
+        return self.options[name] if name in self.options else _off(name)
 
     def _other_types(self, state: dict[str, Any]) -> Iterator[str]:
         plan = self.plan
@@ -95,6 +111,15 @@ def update_rates(scheduler: Any, optimizer: torch.optim.Optimizer) -> None:
     if isinstance(scheduler, LRMultiplier):  # others cannot compute a rate without a step
         for group, rate in zip(groups, scheduler.get_lr()):
             group["lr"] = rate
+
+
+def _is_switch(name: str) -> bool:
+    return name.endswith(".enabled")
+
+
+def _off(name: str) -> Any:
+    """Return the value of an option without effect."""
+    return False if _is_switch(name) else ABSENT
 
 
 def _range(values: list) -> str:

@@ -202,6 +202,19 @@ def test_clipping_and_averaging_are_those_of_the_config_and_told(interrupted, tm
     assert "gradients clipped at 0.1" in caplog.text
 
 
+def test_options_that_the_checkpoint_lacks_are_told_only_if_they_change_something(tmp_path):
+    """An older version had no such option, or the option had no effect."""
+    options = training_of(build("yacs", tmp_path)).options
+    before = {k: v for k, v in options.state_dict().items() if not k.startswith("clipping.")}
+    del before["optimizer.weight_decay_embed"], before["optimizer.layer_decay"]
+    options.options["optimizer.layer_decay"] = 0.5
+    options.load_state_dict(before | {"optimizer.of_another_version": 1})
+    changes = options.changes({})
+    assert "SOLVER.LAYER_DECAY none -> 0.5" in changes
+    assert "SOLVER.CLIP_GRADIENTS.ENABLED False -> True" in changes
+    assert not [one for one in changes if "EMBED" in one or "VERSION" in one]
+
+
 def test_a_setting_that_is_no_option_is_taken_and_told(interrupted, tmp_path, caplog):
     caplog.set_level("INFO")
     shutil.copytree(interrupted["lazy"], tmp_path / "run")
