@@ -33,8 +33,8 @@ def split_dataset(
         The training part and the test part.
 
     Raises:
-        ValueError: the share is not in (0, 1), the expression is invalid or does not match a name,
-            or one part would be empty.
+        ValueError: the share is not in (0, 1), the expression is invalid or finds no group in a
+            name, or one part would be empty.
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of a split must be between 0 and 1, got {share}")
@@ -48,10 +48,7 @@ def split_dataset(
         if abs(len(chosen) + len(groups[key]) - wanted) < abs(len(chosen) - wanted):
             chosen.update(groups[key])
     if not chosen or len(chosen) == len(content["images"]):
-        raise ValueError(
-            f"{counted(len(content['images']), 'image')} in {counted(len(groups), 'group')} cannot "
-            f"be divided with a share of {share}"
-        )
+        raise ValueError(_indivisible(groups, share))
     return _part(content, lambda key: key not in chosen), _part(content, lambda key: key in chosen)
 
 
@@ -72,12 +69,25 @@ def _grouping(group_by: str) -> Callable[[str], str]:
         raise ValueError(f"the group {group_by!r} is no regular expression: {error}") from error
 
     def group(name: str) -> str:
-        found = pattern.search(name)
+        found = pattern.search(COPY.sub("", name))
         if found is None:
             raise ValueError(f"the file name {name!r} does not match the group {group_by!r}")
-        return found[1] if pattern.groups else found[0]
+        if not (key := found[1] if pattern.groups else found[0]):
+            raise ValueError(f"the group {group_by!r} finds nothing in the file name {name!r}")
+        return key
 
     return group
+
+
+def _indivisible(groups: dict[str, list], share: float) -> str:
+    """Explain why no choice of groups comes near a share of the images."""
+    sizes = [len(ids) for ids in groups.values()]
+    images, each = counted(sum(sizes), "image"), counted(len(groups), "group")
+    why = f"the smallest has {min(sizes)}" if len(groups) > 1 else "which cannot be in both parts"
+    return (
+        f"a share of {share} of {images} in {each} ({why}) would leave one part empty: choose "
+        "another share or smaller groups (--split, --group-by)"
+    )
 
 
 def _part(content: dict, wanted: Callable[[object], bool]) -> dict:

@@ -62,6 +62,19 @@ def test_augmented_copies_of_roboflow_stay_with_their_image():
     train, test = split_dataset({"images": images, "annotations": [], "categories": []}, 0.3)
     sources = [{name.split("_")[0] for name in names(part)} for part in (train, test)]
     assert not sources[0] & sources[1] and len(sources[1]) == 3
+    content = {"images": images, "annotations": [], "categories": []}
+    assert split_dataset(content, 0.3, group_by=".*")[1] == test  # the whole name
+
+
+def test_a_film_larger_than_the_share_is_in_one_part_whole():
+    images = [*film("long", 60, 0), *IMAGES]
+    images = [one | {"id": number} for number, one in enumerate(images)]
+    content = {"images": images, "annotations": [], "categories": []}
+    for seed in range(20):
+        train, test = split_dataset(content, 0.25, seed=seed, group_by="folder")
+        films = [{name.split("/")[0] for name in names(part)} for part in (train, test)]
+        assert not films[0] & films[1] and len(names(test)) in (40, 60)
+        assert films[1] == {"long"} if "long" in films[1] else len(films[1]) == 8
 
 
 def test_objects_are_counted_by_class():
@@ -72,7 +85,11 @@ def test_objects_are_counted_by_class():
     ("options", "words"),
     [
         ({"share": 1.0}, "between 0 and 1"),
-        ({"share": 0.001}, "cannot be divided"),
+        ({"share": 0.001}, "100 images in 100 groups .the smallest has 1. would leave one part"),
+        ({"share": 0.01, "group_by": "folder"}, "100 images in 20 groups .the smallest has 5."),
+        ({"share": 0.2, "group_by": "^film"}, "100 images in 1 group .which cannot be in both"),
+        ({"share": 0.2, "group_by": "^(film1)?"}, "finds nothing in the file name 'film0/"),
+        ({"share": 0.2, "group_by": r"\d*$"}, "finds nothing in the file name 'film0/"),
         ({"share": 0.2, "group_by": "["}, "no regular expression"),
         ({"share": 0.2, "group_by": "clip"}, "'film0/film0_000.jpg' does not match"),
     ],
