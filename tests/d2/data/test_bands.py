@@ -80,8 +80,14 @@ def test_another_number_of_bands_is_refused_with_both_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path: np.save(path, np.full((4, 5, N), np.nan)), r"NaN or infinity in pixels \(20\)"),
-        (lambda path: np.save(path, np.full((4, 5, N), 1e300)), r"NaN or infinity in pixels \(20\)"),
+        (
+            lambda path: np.save(path, np.full((4, 5, N), np.nan)),
+            r"infinity in pixels \(20\)",
+        ),
+        (
+            lambda path: np.save(path, np.full((4, 5, N), 1e300)),
+            r"infinity in pixels \(20\)",
+        ),
         (lambda path: np.save(path, np.zeros((4, 5, N, 2))), r"shape \(4, 5, 9, 2\): an image is"),
         (lambda path: np.save(path, np.zeros((0, 5, N))), r"shape \(0, 5, 9\)"),
         (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "damaged"),

@@ -129,18 +129,22 @@ def test_categories_whose_ids_are_no_numbers_are_named(tmp_path):
     assert report.errors[categories.TEXT_ID].examples == ["'x1' (nut)"]
 
 
-@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 2.0**100, 1.5, True], ids=repr)
+@pytest.mark.parametrize(
+    "number", [1 << 63, (1 << 64) - 1, -(1 << 63) - 1, 2.0**63, 2.0**100, 1.5, True], ids=repr
+)
 def test_ids_that_no_column_can_hold_are_named(tmp_path, number):
     save(tmp_path, "a.png", "b.png")
     entries = [IMAGES[0] | {"id": number}, IMAGES[1]]
     _, report = checked(tmp_path, [OBJECT | {"image_id": number}, OTHER], entries)
     assert report.errors[images.NO_NUMBER].examples == [f"{number!r:.40} (a.png)"]
+    assert not report.repaired
     if number is not True:
         nut = {"id": number, "name": "nut"}
         _, report = checked(
             tmp_path, [OBJECT | {"category_id": number}], categories=[*CATEGORIES, nut]
         )
         assert report.errors[categories.TEXT_ID].examples == [f"{number!r:.40} (nut)"]
+        assert len(report.errors) == 1  # not also an unknown category
 
 
 def test_a_file_named_in_two_ways_is_listed_twice(tmp_path):
@@ -148,6 +152,21 @@ def test_a_file_named_in_two_ways_is_listed_twice(tmp_path):
     again = IMAGES[0] | {"id": 9, "file_name": "./a.png"}
     _, report = checked(tmp_path, images=[*IMAGES, again])
     assert report.errors[images.FILE_TWICE].examples == ["a.png"]
+
+
+@pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1, 2.0**64], ids=repr)
+def test_annotation_ids_that_no_column_can_hold_are_replaced(mend, number):
+    """orjson reads integers up to 2^64 - 1, larger ones as floats."""
+    largest = (1 << 63) - 1
+    content, _ = mend(annotations=[OBJECT | {"id": number}, OTHER | {"id": largest}])
+    assert [one["id"] for one in content["annotations"]] == [0, largest]
+
+
+def test_an_id_of_nineteen_digits_may_be_a_text(mend):
+    number = 1_700_000_000_000_000_000  # a time in nanoseconds
+    entries = [IMAGES[0] | {"id": str(number)}, IMAGES[1]]
+    content, _ = mend(annotations=[OBJECT | {"image_id": number}, OTHER], images=entries)
+    assert [one["image_id"] for one in content["annotations"]] == [number, IMAGES[1]["id"]]
 
 
 def test_the_largest_ids_are_kept(mend):

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from swinv2_backbone.d2.data.validation.annotations import UNKNOWN_IMAGE, AnnotationChecker
-from swinv2_backbone.d2.data.validation.categories import check_categories
+from swinv2_backbone.d2.data.validation.annotations import (
+    UNKNOWN_CATEGORY,
+    UNKNOWN_IMAGE,
+    AnnotationChecker,
+)
+from swinv2_backbone.d2.data.validation.categories import TEXT_ID, check_categories
 from swinv2_backbone.d2.data.validation.checked import CheckedAnnotations
 from swinv2_backbone.d2.data.validation.crowds import check_crowds
 from swinv2_backbone.d2.data.validation.forms import check_forms
-from swinv2_backbone.d2.data.validation.images import check_images
+from swinv2_backbone.d2.data.validation.images import NO_NUMBER, check_images
 from swinv2_backbone.d2.data.validation.report import Fault, Report
 from swinv2_backbone.d2.data.validation.source import InMemory, Source, used_categories
 
@@ -110,6 +114,7 @@ def check_source(
     check_crowds(report, columns.category, columns.iscrowd, columns.form, names, mode=crowds)
     check_forms(report, columns, masks=masks)
     _check_number(checked)
+    _drop_consequences(report)
     checked.drop_copies()
     # pycocotools treats an object with id 0 as one that was not detected.
     checked.number(lowest=1 if for_evaluation else 0)
@@ -127,6 +132,15 @@ def _check_number(checked: CheckedAnnotations) -> None:
     if not learns and (not total or not report.errors):
         kept = sum(map(len, checked.parts))
         report.error(NOTHING_TO_LEARN, f"{kept} of {total} are usable")
+
+
+def _drop_consequences(report: Report) -> None:
+    """Drop the findings that annotations refer to an entry whose invalid id is a finding itself."""
+    if TEXT_ID in report.errors:
+        report.errors.pop(UNKNOWN_CATEGORY, None)
+    if NO_NUMBER in report.errors:
+        report.errors.pop(LOST_IMAGES, None)
+        report.repaired.pop(UNKNOWN_IMAGE, None)
 
 
 def _consecutive(images: Mapping) -> bool:

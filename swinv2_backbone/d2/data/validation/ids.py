@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ NEW_ID = Fault("annotation ids that are missing, duplicate or invalid", "replace
 COPY = Fault("exact copies of an annotation (all but the id)", "dropped")
 ID_TYPE = Fault("ids that are texts or floats where the others are whole numbers", "made numbers")
 LIMIT = 1 << 63  # NumPy's int64; a larger number is read as a float, which is not exact
-WHOLE = re.compile(r"\s*-?\d{1,18}(\.0*)?\s*", re.ASCII)
+WHOLE = re.compile(r"\s*-?\d{1,19}(\.0*)?\s*", re.ASCII)
 
 Id = int | str
 
@@ -109,18 +110,21 @@ def new_ids(
         places: places of the annotations.
         ids: ids by place.
         report: takes the repairs.
-        lowest: least valid id.
+        lowest: least valid id. The largest is that of int64.
     """
-    seen: set[object] = set()
+    seen: set[int] = set()
     replaced = []
     for place in places:
         number = ids[place]
-        if isinstance(number, int) and number >= lowest and number not in seen:
+        if isinstance(number, int) and lowest <= number < LIMIT and number not in seen:
             seen.add(number)
         else:
             replaced.append(place)
-    following = max(seen, default=0) + 1  # type: ignore[type-var, operator]  # all are integers
-    result = dict(zip(replaced, range(following, following + len(replaced))))
+    following = max(seen, default=0) + 1
+    if following + len(replaced) > LIMIT:
+        following = lowest
+    free = (number for number in count(following) if number not in seen)
+    result = dict(zip(replaced, free))
     for place, number in result.items():
         report.repair(NEW_ID, f"{ids[place]!r:.20} (now {number})")
     return result
