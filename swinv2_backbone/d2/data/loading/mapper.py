@@ -16,6 +16,15 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 
 from swinv2_backbone.d2.data.loading.bands import BANDS, bands_of, read_pixels
 from swinv2_backbone.d2.data.loading.images import read_labels
+from swinv2_backbone.d2.data.loading.mask_targets import (
+    INSTANCE,
+    PANOPTIC,
+    SEMANTIC,
+    instance_targets,
+    panoptic_targets,
+    require_field,
+    semantic_targets,
+)
 from swinv2_backbone.d2.data.loading.resizing import BandsInput
 
 
@@ -28,6 +37,10 @@ class DatasetMapper(data.DatasetMapper):
     Args:
         image_format: "RGB", "BGR" or "BANDS"; see :func:`read_bands`.
         bands: the number of bands that images must have in the format "BANDS"; None: any.
+        mask_targets: "instance", "semantic" or "panoptic" for a mask classification model, such as
+            Mask2Former: ``instances`` then has a mask for each object, class or segment (see
+            :mod:`swinv2_backbone.d2.data.loading.mask_targets`). "none": Detectron2's targets.
+        ignore_value: label that is no class, for "semantic".
     """
 
     @configurable
@@ -44,6 +57,8 @@ class DatasetMapper(data.DatasetMapper):
         precomputed_proposal_topk: int | None = None,
         recompute_boxes: bool = False,
         bands: int | None = None,
+        mask_targets: str = "none",
+        ignore_value: int = 255,
     ):
         super().__init__(
             is_train,
@@ -56,7 +71,14 @@ class DatasetMapper(data.DatasetMapper):
             precomputed_proposal_topk=precomputed_proposal_topk,
             recompute_boxes=recompute_boxes,
         )
+        if mask_targets == INSTANCE and not use_instance_mask:
+            raise ValueError(
+                "mask targets of objects (INPUT.MASK_TARGETS instance) need their masks: set "
+                "MODEL.MASK_ON True (use_instance_mask=True of DatasetMapper)"
+            )
         self.bands = bands
+        self.mask_targets = mask_targets if is_train else "none"
+        self.ignore_value = ignore_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
@@ -67,6 +89,8 @@ class DatasetMapper(data.DatasetMapper):
             # A cropped mask may have a smaller box than the cropped box.
             "recompute_boxes": cropped and cfg.MODEL.MASK_ON,
             "bands": bands_of(cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN),
+            "mask_targets": cfg.INPUT.MASK_TARGETS,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
 
     def __call__(self, record: dict) -> dict:
@@ -79,8 +103,11 @@ class DatasetMapper(data.DatasetMapper):
         Raises:
             OSError: the image cannot be read.
             detectron2.data.detection_utils.SizeMismatchError: its size differs from the record's.
+            ValueError: the record lacks what the mask targets are made from.
         """
         record = copy.deepcopy(record)
+        if self.mask_targets != "none":
+            require_field(record, self.mask_targets)
         image = read_pixels(record["file_name"], self.image_format, self.bands)
         detection_utils.check_image_size(record, image)
         labels = record.pop("sem_seg_file_name", None)
@@ -95,11 +122,21 @@ class DatasetMapper(data.DatasetMapper):
             detection_utils.transform_proposals(
                 record, size, transforms, proposal_topk=self.proposal_topk
             )
-        if not self.is_train:
+        if not self.is_train or self.mask_targets in (SEMANTIC, PANOPTIC):
             record.pop("annotations", None)
         elif "annotations" in record:
             self._transform_annotations(record, transforms, size)
+        if self.mask_targets != "none":
+            record["instances"] = self._mask_targets(record, transforms)
         return record
+
+    def _mask_targets(self, record: dict, transforms: T.TransformList) -> Instances:
+        if self.mask_targets == SEMANTIC:
+            return semantic_targets(record["sem_seg"], self.ignore_value)
+        if self.mask_targets == PANOPTIC:
+            colors = read_pixels(record.pop("pan_seg_file_name"), "RGB", None)
+            return panoptic_targets(transforms.apply_segmentation(colors), record["segments_info"])
+        return instance_targets(record["instances"])
 
     def _transform_annotations(
         self, record: dict, transforms: T.TransformList, size: tuple[int, int]
@@ -159,7 +196,7 @@ def _sizing(cfg: CfgNode, resize: T.Augmentation) -> list[T.Augmentation]:
         ]
     if not node.CROP.ENABLED:
         return [resize]
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor" or node.MASK_TARGETS == SEMANTIC:
         ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         crop = T.RandomCrop_CategoryAreaConstraint(
             node.CROP.TYPE, node.CROP.SIZE, node.CROP.SINGLE_CATEGORY_MAX_AREA, ignored
