@@ -44,6 +44,7 @@ _LAZY = {
     "find_images": "swinv2_backbone.d2.pretraining.masked",
     "generate_demo_dataset": "swinv2_backbone.d2.demo.dataset",
     "get_records": "swinv2_backbone.d2.data.loading.selection",
+    "group_options": "swinv2_backbone.d2.solver.optimizer",
     "launch": "swinv2_backbone.d2.engine.launch",
     "load_config": "swinv2_backbone.d2.config.yacs",
     "load_lazy_config": "swinv2_backbone.d2.config.lazy",
@@ -59,6 +60,7 @@ _LAZY = {
     "register_custom_datasets": "swinv2_backbone.d2.data.datasets.custom",
     "register_demo_panoptic": "swinv2_backbone.d2.demo.panoptic",
     "register_semantic": "swinv2_backbone.d2.data.datasets.semantic",
+    "train_loader_from_config": "swinv2_backbone.d2.data.loading.from_config",
 }
 
 __all__ = [

@@ -114,7 +114,7 @@ def test_a_projects_model_predicts_from_the_output_folder(trained, dataset, tmp_
         tool("predict").main([*given, *weights])
     tool("predict").main([*given, "--import", PROJECT, *weights])
     found = json.loads((tmp_path / "drawn" / "detections.json").read_text())
-    assert "1 files drawn" in capsys.readouterr().out and found
+    assert "1 file drawn" in capsys.readouterr().out and found
 
 
 def test_an_analysis_takes_the_import(trained, tmp_path):

@@ -9,14 +9,12 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.utils import comm
 
 from swinv2_backbone.d2.config import bands
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.sections import OPTIONS
-from swinv2_backbone.d2.modeling.build import OF_A_PROJECT
 
 Rule = Callable[[TrainingPlan], Iterator[str]]
 AUGMENTED = ("GeneralizedRCNN", "SemanticSegmentor")  # architectures with test-time augmentation
@@ -84,20 +82,6 @@ def _optimizer(plan: TrainingPlan) -> Iterator[str]:
     if plan.dialect is Dialect.YACS and plan.optimizer.name not in ("ADAMW", "SGD"):
         key, got = plan.key("optimizer.name"), plan.optimizer.name
         yield f"{key} must be one of ADAMW, SGD, got {got!r}"
-
-
-def _registered(plan: TrainingPlan) -> Iterator[str]:
-    if plan.dialect is Dialect.LAZY:
-        return
-    chosen = {
-        "MODEL.META_ARCHITECTURE": (plan.model.architecture, META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": (plan.config.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
-    }
-    for key, (name, registry) in chosen.items():
-        if name not in registry:
-            near = difflib.get_close_matches(name, [each for each, _ in registry], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield f"{key} {name!r} is not registered{hint} {OF_A_PROJECT}"
 
 
 def _device(plan: TrainingPlan) -> Iterator[str]:
@@ -242,7 +226,6 @@ def _several_processes(plan: TrainingPlan) -> Iterator[str]:
 RULES: list[tuple[Sequence[str], Rule]] = [
     (bands.OPTIONS, bands.check_bands),
     (["optimizer.name"], _optimizer),
-    (["model.architecture"], _registered),
     (["precision.device", "precision.amp", "precision.amp_dtype"], _device),
     (["step.accumulate", "step.batch_size"], _accumulation),
     (["step.sharding", "step.ema", "precision.amp", "precision.amp_dtype"], _sharding),

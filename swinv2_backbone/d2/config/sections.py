@@ -156,6 +156,9 @@ class Optimizer:
     weight_decay_bias: float | None = option(0.0, "SOLVER.WEIGHT_DECAY_BIAS",
         "optimizer.params.weight_decay_bias", optional(not_negative),
         "Weight decay of biases; None (YAML only): the same as for weights.")
+    weight_decay_embed: float = option(0.0, "SOLVER.WEIGHT_DECAY_EMBED",
+        "optimizer.params.weight_decay_embed", not_negative,
+        "Weight decay of embeddings (`nn.Embedding`), such as the queries of a decoder.")
     bias_lr_factor: float = option(1.0, "SOLVER.BIAS_LR_FACTOR", "optimizer.params.bias_lr_factor",
         positive,
         "Multiplier for the learning rate of biases.")

@@ -11,6 +11,7 @@ from detectron2.config.compat import guess_version
 from yaml import YAMLError
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.foreign import adopt, ignored_keys
 from swinv2_backbone.d2.config.imports import absent_imports, add_project
 from swinv2_backbone.d2.config.options import Dialect, plain
 from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
@@ -34,6 +35,8 @@ CLASS_COUNTS = {
     },
     "GeneralizedRCNN": {"things": "MODEL.ROI_HEADS.NUM_CLASSES"},
 }
+# Meta-architectures of Mask2Former and MaskDINO, with one number of classes for every task.
+MASK_CLASSIFIERS = ("MaskFormer", "MaskDINO")
 PROPOSALS = {  # meta-architecture -> the key of its number of proposals
     "PanopticFPN": "MODEL.RPN.POST_NMS_TOPK_TEST",
     "GeneralizedRCNN": "MODEL.RPN.POST_NMS_TOPK_TEST",
@@ -106,6 +109,13 @@ def load_config(
     cfg[RECORD] = imports
     validate(plan_from_yacs(cfg, unreadable=faults))
     return cfg
+
+
+def keys_without_effect(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys of other projects that our trainer does not read, with their values."""
+    known = get_cfg()
+    add_swinv2_config(known)
+    return ignored_keys(cfg, known)
 
 
 def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[str]:
@@ -197,8 +207,12 @@ def plan_from_yacs(
     if "SWINV2" not in cfg.MODEL or "CUSTOM" not in cfg.DATASETS:
         raise ConfigError(["the config lacks keys of this trainer: start from load_config()"])
     config = Dialect.YACS.copy(cfg)
+    unreadable = [*unreadable, *adopt(config)]
     kind, ours = kind_of(cfg.MODEL.META_ARCHITECTURE), "swinv2" in cfg.MODEL.BACKBONE.NAME
     places = {"things": "", "stuff": "", **CLASS_COUNTS.get(kind, {})}
+    if cfg.MODEL.META_ARCHITECTURE in MASK_CLASSIFIERS and cfg.INPUT.MASK_TARGETS != "none":
+        counted = "things" if cfg.INPUT.MASK_TARGETS == "instance" else "stuff"
+        places[counted] = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
     places["backbone"] = "MODEL.SWINV2" if ours else ""
     places["proposals"] = PROPOSALS.get(kind, "")
     values = {}

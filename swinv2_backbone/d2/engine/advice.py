@@ -1,4 +1,4 @@
-"""Warnings about limits and sizes of a run that do not suit its data."""
+"""Warnings about limits and sizes that do not suit the data, and about keys without effect."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from swinv2_backbone.d2.config.lazy_parts import resizes
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.config.yacs import keys_without_effect
 
 LIMITS = ("evaluation.detections_per_image", "evaluation.proposals_per_image")
 ROOM = 1.2  # detections per object, because some are wrong
@@ -21,7 +22,15 @@ def advice(plan: TrainingPlan, objects: Mapping[str, Sequence[int]]) -> list[str
         objects: the number of objects in each image, by the names of the datasets of the run.
     """
     dense = [text for name, counts in objects.items() for text in _dense(plan, name, counts)]
-    return [*dense, *_augmented_sizes(plan), *_test_size(plan)]
+    return [*_foreign_keys(plan), *dense, *_augmented_sizes(plan), *_test_size(plan)]
+
+
+def _foreign_keys(plan: TrainingPlan) -> Iterator[str]:
+    """Name the keys of another project that only its own trainer and mappers read."""
+    ignored = keys_without_effect(plan.config) if plan.dialect is Dialect.YACS else {}
+    if ignored:
+        listed = ", ".join(f"{key} {value!r}" for key, value in ignored.items())
+        yield f"this trainer does not read these keys of another project (its model may): {listed}"
 
 
 def _dense(plan: TrainingPlan, name: str, counts: Sequence[int]) -> Iterator[str]:

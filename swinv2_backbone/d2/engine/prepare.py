@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,10 +31,12 @@ from swinv2_backbone.d2.data.datasets.selected import (
     check_datasets,
     check_same_classes,
     warn_of_images_in_both,
+    warn_of_other_counts,
 )
 from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.rehearsal import shorten
 from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
+from swinv2_backbone.d2.modeling.build import OF_A_PROJECT
 
 CLASSES = {"model.thing_classes": "thing_classes", "model.stuff_classes": "stuff_classes"}
 METRICS = ("evaluation.best_metric", "evaluation.early_stopping_metric")
@@ -52,6 +56,8 @@ def prepare(
     Raises:
         ValueError: the plan cannot work; the message has the remedy.
     """
+    if faults := list(_unregistered(plan)):
+        raise ConfigError(faults)
     plan = register_datasets(plan, ("test",) if eval_only else ("train", "test"))
     if faults := list(_missing(plan, eval_only, resume, rehearse)):
         raise ConfigError(faults)
@@ -68,8 +74,24 @@ def prepare(
     if comm.is_main_process():
         cache = cache_folder(plan.data.cache or "", plan.run.output_dir)
         warn_of_images_in_both(trained, tested, cache)
+        warn_of_other_counts(trained, tested)
     check_source(plan.run.weights)
     return shorten(plan) if rehearse else plan
+
+
+def _unregistered(plan: TrainingPlan) -> Iterator[str]:
+    """Report models that are in no registry; a LazyConfig names its classes instead."""
+    if plan.dialect is Dialect.LAZY:
+        return
+    chosen = {
+        "MODEL.META_ARCHITECTURE": (plan.model.architecture, META_ARCH_REGISTRY),
+        "MODEL.BACKBONE.NAME": (plan.config.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+    }
+    for key, (name, registry) in chosen.items():
+        if name not in registry:
+            near = difflib.get_close_matches(name, [each for each, _ in registry], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield f"{key} {name!r} is not registered{hint} {OF_A_PROJECT}"
 
 
 def register_datasets(plan: TrainingPlan, splits: Sequence[str]) -> TrainingPlan:

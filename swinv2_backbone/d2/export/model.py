@@ -64,8 +64,8 @@ def load_model(
         ValueError, OSError: no weights are given, or they do not fit the model.
     """
     if Path(config_file).suffix == ".py":
-        on_cpu = ("train.device=cpu", "train.amp.enabled=false")
-        cfg = load_lazy_config(config_file, [*opts, *on_cpu], imports)
+        opts = [*opts, "train.device=cpu", "train.amp.enabled=false"]
+        cfg = load_lazy_config(config_file, opts, imports)
         weights, key = weights or cfg.train.init_checkpoint, "train.init_checkpoint"
         plan = plan_from_lazy(cfg)
         model, stem = factories_of(plan).model(), plan.run.stem

@@ -3,6 +3,7 @@
 from swinv2_backbone.d2.solver.clipping import CLIPPING, clip_gradients, gradient_norm
 from swinv2_backbone.d2.solver.optimizer import (
     build_optimizer,
+    group_options,
     learning_rate_scales,
     parameter_groups,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "build_optimizer",
     "clip_gradients",
     "gradient_norm",
+    "group_options",
     "learning_rate_scales",
     "parameter_groups",
 ]

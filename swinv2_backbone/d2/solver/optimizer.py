@@ -1,6 +1,7 @@
 """Parameter groups and the optimizer.
 
-Weight decay is 0 for norms, biases, ``logit_scale``, the position bias MLP and SimMIM's mask token.
+Weight decay is 0 for norms, biases and embeddings by default, and always for ``logit_scale``, the
+position bias MLP and SimMIM's mask token.
 (Detectron2's overrides compare only the last component of a name, so ``cpb_mlp`` would never
 match.)
 """
@@ -8,6 +9,7 @@ match.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -21,30 +23,47 @@ NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
 )
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 BIASES = ("bias", "q_bias", "v_bias")
 NEVER_DECAYED = ("logit_scale", "mask_token")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build AdamW or SGD over the groups of :func:`parameter_groups`, from ``cfg.SOLVER``."""
-    solver = cfg.SOLVER
-    decay = solver.WEIGHT_DECAY
-    groups = parameter_groups(
-        model,
-        lr=solver.BASE_LR,
-        weight_decay=decay,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        # In Detectron2, None means the same as for weights.
-        weight_decay_bias=decay if solver.WEIGHT_DECAY_BIAS is None else solver.WEIGHT_DECAY_BIAS,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        backbone_lr_factor=solver.BACKBONE_LR_FACTOR,
-        layer_decay=solver.LAYER_DECAY,
-    )
+    solver, groups = cfg.SOLVER, parameter_groups(model, **group_options(cfg))
     if solver.OPTIMIZER == "SGD":
         return torch.optim.SGD(
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
     return torch.optim.AdamW(groups, lr=solver.BASE_LR)
+
+
+def group_options(cfg: CfgNode) -> dict[str, Any]:
+    """Read the arguments of :func:`parameter_groups` from ``cfg.SOLVER``, also of another project.
+
+    ``BACKBONE_MULTIPLIER`` means the same as ``BACKBONE_LR_FACTOR``.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    solver = cfg.SOLVER
+    factors = [solver.get(key, 1.0) for key in ("BACKBONE_LR_FACTOR", "BACKBONE_MULTIPLIER")]
+    factors = list({factor for factor in factors if factor != 1.0})
+    if len(factors) > 1:
+        raise ValueError(
+            f"SOLVER.BACKBONE_LR_FACTOR {solver.BACKBONE_LR_FACTOR} and "
+            f"SOLVER.BACKBONE_MULTIPLIER {solver.BACKBONE_MULTIPLIER} mean the same: set one to 1.0"
+        )
+    return {
+        "lr": solver.BASE_LR,
+        "weight_decay": solver.WEIGHT_DECAY,
+        "weight_decay_norm": solver.WEIGHT_DECAY_NORM,
+        "weight_decay_bias": solver.WEIGHT_DECAY_BIAS,
+        "weight_decay_embed": solver.get("WEIGHT_DECAY_EMBED", 0.0),
+        "bias_lr_factor": solver.BIAS_LR_FACTOR,
+        "backbone_lr_factor": factors[0] if factors else 1.0,
+        "layer_decay": solver.get("LAYER_DECAY", 1.0),
+    }
 
 
 def parameter_groups(
@@ -53,25 +72,44 @@ def parameter_groups(
     lr: float,
     weight_decay: float,
     weight_decay_norm: float = 0.0,
-    weight_decay_bias: float = 0.0,
+    weight_decay_bias: float | None = 0.0,
+    weight_decay_embed: float = 0.0,
     bias_lr_factor: float = 1.0,
     backbone_lr_factor: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict]:
-    """Group the trainable parameters by learning rate and weight decay.
+    """Group the trainable parameters of any model by learning rate and weight decay.
 
-    Each group also has the full ``names`` of its parameters, in the same order.
+    Weight decay is always 0 for ``logit_scale`` and the position bias MLP of a SwinV2.  Each group
+    also has the full ``names`` of its parameters, in the same order.  Any optimizer takes them::
+
+        torch.optim.AdamW(parameter_groups(model, lr=1e-4, weight_decay=0.05))
+        torch.optim.AdamW(parameter_groups(model, **group_options(cfg)))
 
     Args:
         lr: learning rate of the heads' weights.
         weight_decay: weight decay of weights.
         weight_decay_norm: weight decay of the parameters of norms.
-        weight_decay_bias: weight decay of biases.
+        weight_decay_bias: weight decay of biases; None: the same as for weights.
+        weight_decay_embed: weight decay of embeddings (``nn.Embedding``), such as queries.
         bias_lr_factor: multiplies the learning rate of biases.
-        backbone_lr_factor, layer_decay: see :func:`learning_rate_scales`.
+        backbone_lr_factor, layer_decay: of the SwinV2; see :func:`learning_rate_scales`.
+
+    Raises:
+        ValueError: one of the last two is given for a model without a SwinV2.
     """
     scales = learning_rate_scales(model, backbone_lr_factor, layer_decay)
-    decays = {"weight": weight_decay, "norm": weight_decay_norm, "bias": weight_decay_bias}
+    if not scales and (backbone_lr_factor, layer_decay) != (1.0, 1.0):
+        raise ValueError(
+            f"backbone_lr_factor {backbone_lr_factor} and layer_decay {layer_decay} scale the "
+            f"learning rate of a SwinV2, but the {type(model).__name__} has none: leave both 1.0"
+        )
+    decays = {
+        "weight": weight_decay,
+        "norm": weight_decay_norm,
+        "bias": weight_decay if weight_decay_bias is None else weight_decay_bias,
+        "embedding": weight_decay_embed,
+    }
     groups: dict[tuple[float, float], dict] = {}
     for name, module, parameter in _trainable(model):
         kind = _kind(name, module)
@@ -113,12 +151,14 @@ def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]
 
 
 def _kind(name: str, module: nn.Module) -> str:
-    """Return "weight", "norm", "bias", or "never decayed"."""
+    """Return "weight", "norm", "bias", "embedding", or "never decayed"."""
     *path, last = name.split(".")
     if last in NEVER_DECAYED or "cpb_mlp" in path:
         return "never decayed"
     if isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's own class
         return "norm"
+    if isinstance(module, EMBEDDINGS):
+        return "embedding"
     return "bias" if last in BIASES else "weight"
 
 

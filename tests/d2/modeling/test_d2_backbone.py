@@ -2,17 +2,21 @@
 
 import pytest
 import torch
+import yaml
 from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, build_backbone, build_model
+from detectron2.modeling.backbone import build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from oracle import randomize
 from scripts import ROOT
+from small_configs import yaml_config
 
 import swinv2_backbone.d2
 from swinv2_backbone.d2 import D2SwinV2, add_swinv2_config, feature_shapes
 from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.modeling import trainer_keys
 from swinv2_backbone.d2.modeling.backbone import true_sizes
 
 CONFIGS = ROOT / "configs"
@@ -65,6 +69,60 @@ def test_add_swinv2_config_adds_the_backbones_node_and_the_heads_to_a_plain_conf
     assert set(cfg.MODEL) - before == {"SWINV2", "UPERNET"}
 
 
+def test_add_swinv2_config_changes_no_key_that_a_config_has():
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "LION"
+    before = cfg.clone()
+    add_swinv2_config(cfg)
+    again = cfg.clone()
+    again.merge_from_other_cfg(before)
+    assert again == cfg
+
+
+@pytest.mark.parametrize("stem", ["mask_rcnn_swinv2_demo", "upernet_swinv2_tiny_ade20k"])
+def test_a_plain_detectron2_program_reads_what_the_tools_write(stem, tmp_path):
+    written = yaml_config(stem)
+    written.SOLVER.CHECKPOINTS_KEPT, written.SOLVER.TIME_LIMIT = 3, 60.0
+    written.DATASETS.CUSTOM.CLASSES = ["date", "fig"]
+    written.MODEL.SWINV2.WINDOW_SIZE = [16, 16, 16, 8]
+    (tmp_path / "config.yaml").write_text(written.dump())
+    cfg = get_cfg()
+    add_swinv2_config(cfg)
+    cfg.merge_from_file(str(tmp_path / "config.yaml"))
+    assert yaml.safe_load(cfg.dump()) == yaml.safe_load(written.dump())
+
+
+def test_keys_that_only_our_trainer_obeys_are_named_once(monkeypatch):
+    monkeypatch.setattr(trainer_keys, "_logged", set())
+    logged: list[str] = []
+    monkeypatch.setattr(trainer_keys.logger, "warning", logged.append)
+    cfg = small_config("build_swinv2_backbone")
+    cfg.SOLVER.EMA.ENABLED, cfg.TEST.BEST_METRIC = True, "bbox/AP"
+    swinv2_backbone.d2.build_model(cfg, build_backbone)
+    assert not logged  # our trainer, predictor and exports obey them
+    build_backbone(cfg)
+    build_backbone(cfg)
+    (text,) = logged
+    for words in ("SOLVER.OPTIMIZER 'ADAMW'", "SOLVER.EMA.ENABLED True", "BEST_METRIC 'bbox/AP'"):
+        assert words in text, words
+    assert text.count("SOLVER.") == 2  # the others have the effect of Detectron2's trainer
+
+
+def test_a_backbone_has_the_attributes_of_detectron2s_own():
+    ours = build("build_swinv2_backbone", "MODEL.SWINV2.OUT_FEATURES", "['res3', 'res5']")
+    cfg = get_cfg()
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res5"]
+    theirs = build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    for name in ("_out_features", "_out_feature_channels", "_out_feature_strides"):
+        assert type(getattr(ours, name)) is type(getattr(theirs, name)), name
+    assert ours._out_features == theirs._out_features
+    assert {name: ours._out_feature_strides[name] for name in ours._out_features} == {
+        name: theirs._out_feature_strides[name] for name in theirs._out_features
+    }
+    channels = {name: map.shape[1] for name, map in ours(torch.rand(1, 3, 32, 32)).items()}
+    assert {name: ours._out_feature_channels[name] for name in channels} == channels
+
+
 @pytest.mark.parametrize(
     ("name", "features", "strides"),
     [
@@ -101,6 +159,8 @@ def test_config_reaches_the_model():
         "build_swinv2_backbone",
         "MODEL.SWINV2.PRETRAINED_WINDOW_SIZES",
         "(8, 8, 8, 4)",
+        "MODEL.SWINV2.SMALL_MAP_RULE",
+        "square",
         "MODEL.SWINV2.DROP_PATH_RATE",
         "0.4",
         "MODEL.SWINV2.FROZEN_STAGES",
@@ -117,6 +177,7 @@ def test_config_reaches_the_model():
     model = backbone.swinv2
     assert model.window_sizes == ((4, 4),) * 4
     assert model.pretrained_window_sizes == ((8, 8), (8, 8), (8, 8), (4, 4))
+    assert model.small_map_rule == "square"
     assert model.layers[3].blocks[0].drop_path.rate == pytest.approx(0.4)
     assert not any(p.requires_grad for p in model.layers[0].parameters())
     assert all(block.activation_checkpointing for stage in model.layers for block in stage.blocks)

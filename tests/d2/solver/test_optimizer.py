@@ -2,11 +2,17 @@
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
 from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.solver.optimizer import build_optimizer, learning_rate_scales
+from swinv2_backbone.d2.solver.optimizer import (
+    build_optimizer,
+    group_options,
+    learning_rate_scales,
+    parameter_groups,
+)
 
 BASE = [
     "MODEL.DEVICE",
@@ -150,3 +156,46 @@ def test_frozen_parameters_are_left_out():
 @pytest.mark.parametrize(("name", "kind"), [("ADAMW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
 def test_optimizer_is_the_one_named(model, name, kind):
     assert type(build_optimizer(config("SOLVER.OPTIMIZER", name), model)) is kind
+
+
+class Decoder(nn.Module):
+    """A model of another project: queries, a norm and a layer, without a SwinV2."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.norm, self.layer = nn.Embedding(3, 4), nn.LayerNorm(4), nn.Linear(4, 4)
+
+
+def test_embeddings_have_a_weight_decay_of_their_own():
+    rates = dict(lr=1.0, weight_decay=0.05, weight_decay_norm=0.01, weight_decay_bias=None)
+    for decay in (0.0, 0.02):
+        groups = by_name(parameter_groups(Decoder(), **rates, weight_decay_embed=decay))
+        assert {name: group["weight_decay"] for name, group in groups.items()} == {
+            "queries.weight": decay,
+            "norm.weight": 0.01,
+            "norm.bias": 0.01,
+            "layer.weight": 0.05,
+            "layer.bias": 0.05,
+        }
+
+
+@pytest.mark.parametrize("option", [{"backbone_lr_factor": 0.1}, {"layer_decay": 0.9}])
+def test_a_backbone_factor_without_a_swinv2_is_refused(option):
+    with pytest.raises(ValueError, match="the Decoder has none"):
+        parameter_groups(Decoder(), lr=1.0, weight_decay=0.0, **option)
+
+
+def test_the_keys_of_another_projects_solver_are_understood(model):
+    cfg = get_cfg()  # without any key of ours
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = 0.01, 0.05
+    cfg.SOLVER.BACKBONE_MULTIPLIER, cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.1, 0.03
+    groups = by_name(parameter_groups(model, **group_options(cfg)))
+    for name, group in groups.items():
+        assert group["lr"] == pytest.approx(0.001 if ".bottom_up." in name else 0.01), name
+    assert groups["head.cls_score.bias"]["weight_decay"] == 0.05  # Detectron2: as for weights
+    assert group_options(cfg)["weight_decay_embed"] == 0.03
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 0.1  # as a config that our trainer wrote has both
+    assert group_options(cfg)["backbone_lr_factor"] == 0.1
+    cfg.SOLVER.BACKBONE_LR_FACTOR = 0.5
+    with pytest.raises(ValueError, match=r"BACKBONE_MULTIPLIER 0\.1 mean the same"):
+        group_options(cfg)

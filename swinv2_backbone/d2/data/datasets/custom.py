@@ -270,9 +270,10 @@ def _tested_classes(cfg: CfgNode) -> ClassNames | None:
         return ClassNames(source, names, of_model=False)
     for name in cfg.DATASETS.TEST[:1]:
         metadata = MetadataCatalog.get(name)
-        names = metadata.get("stuff_classes" if semantic else "thing_classes", ())
-        names = names or (() if kind else metadata.get("stuff_classes", ()))
-        return ClassNames(name, list(names)) if names else None
+        fields = ["stuff_classes" if semantic else "thing_classes"]
+        fields += [] if kind else ["stuff_classes"]  # another project's model may have either
+        found = [names for field in fields if (names := metadata.get(field))]
+        return ClassNames(name, list(found[0])) if found else None
     return None
 
 
