@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class SwinV2(nn.Module):
         strides: stride of each output in pixels, by name.
         pretrained_windows_assumed: True if ``pretrained_window_sizes`` was not given, so that a
             checkpoint that specifies them may set them.
+        pretrained_windows_stated: True if they are the user's statement, which a checkpoint that
+            does not specify them is loaded with.
 
     Raises:
         ValueError: an argument is out of range, or arguments differ in the number of stages.
@@ -87,6 +89,7 @@ class SwinV2(nn.Module):
         kernel = asked_for(kernel)
 
         self.pretrained_windows_assumed = pretrained_window_sizes is None
+        self.pretrained_windows_stated = pretrained_window_sizes is not None
         self.in_channels = in_channels
         self.embed_dim = embed_dim
         self.num_stages = len(depths)
@@ -185,27 +188,28 @@ class SwinV2(nn.Module):
         windows = window_per_stage(window_size, self.num_stages, "window_size")
         _check_small_maps(self.small_map_rule, windows)
         for stage, window in zip(self.layers, windows):
-            stage.window_size = window
+            _set_inside(stage, "window_size", window)
 
-    def set_pretrained_window_sizes(self, window_size: WindowSizes) -> None:
+    def set_pretrained_window_sizes(self, window_size: WindowSizes, *, stated: bool = True) -> None:
         """Set the windows the weights were trained with, which normalize the position bias.
 
         Args:
             window_size: one number, one per stage, or one (height, width) per stage.
+            stated: see ``pretrained_windows_stated``.
 
         Raises:
             ValueError: a window is smaller than 1, or the number of stages differs.
         """
         windows = window_per_stage(window_size, self.num_stages, "pretrained_window_sizes")
         for stage, window in zip(self.layers, windows):
-            for block in stage.blocks:
-                block.attn.cpb_mlp.pretrained_window = window
+            _set_inside(stage, "pretrained_window", window)
         self.pretrained_windows_assumed = False
+        self.pretrained_windows_stated = stated
 
     @property
     def window_sizes(self) -> tuple[Size, ...]:
         """The window (height, width) of each stage, in tokens."""
-        return tuple(stage.window_size for stage in self.layers)
+        return tuple(_get_inside(stage, "window_size") for stage in self.layers)
 
     @property
     def small_map_rule(self) -> str:
@@ -215,7 +219,7 @@ class SwinV2(nn.Module):
     @property
     def pretrained_window_sizes(self) -> tuple[Size, ...]:
         """The pretrained window (height, width) of the position bias of each stage."""
-        return tuple(stage.blocks[0].attn.cpb_mlp.pretrained_window for stage in self.layers)
+        return tuple(_get_inside(stage, "pretrained_window") for stage in self.layers)
 
     def train(self, mode: bool = True) -> SwinV2:
         super().train(mode)
@@ -265,6 +269,18 @@ class SwinV2(nn.Module):
             elif not (1 <= h <= height and 1 <= w <= width):
                 raise ValueError(f"image size ({h}, {w}) is not within (1, 1) .. {height, width}")
         return sizes
+
+
+def _set_inside(module: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute wherever a module or one inside has it, whatever wraps that one."""
+    for part in module.modules():
+        if name in vars(part):
+            setattr(part, name, value)
+
+
+def _get_inside(module: nn.Module, name: str) -> Any:
+    """Return an attribute of a module or of the first one inside that has it."""
+    return next(vars(part)[name] for part in module.modules() if name in vars(part))
 
 
 def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[Size, ...]:

@@ -63,10 +63,11 @@ class SwinV2Block(nn.Module):
 
     def forward(self, x: Tensor, partition: Partition) -> Tensor:
         """(T, C) -> (T, C)."""
-        kernel = self._choose(x, partition.window)
+        parameters = self.plain_parameters()
+        kernel = self._choose(x, partition.window, parameters)
         recompute = self.activation_checkpointing and self.training
-        if kernel in (Kernel.TILES, Kernel.TRITON):
-            x = self._by_kernel(kernel, x, partition, recompute)
+        if parameters is not None and kernel in (Kernel.TILES, Kernel.TRITON):
+            x = self._by_kernel(kernel, x, parameters, partition, recompute)
         elif recompute:
             x = checkpoint(self._by_modules, x, partition, ATTEND[kernel], use_reentrant=False)
         else:
@@ -79,44 +80,34 @@ class SwinV2Block(nn.Module):
         If they change, the block is computed by its modules.  Call this again after deliberately
         replacing the position bias, and only then.
         """
-        self._parts = Parts(self)
+        self._parts = Parts(self, any_dtype=PositionBias)
         self._plain_bias = type(self.attn.cpb_mlp) is PositionBias
 
-    def is_plain(self) -> bool:
-        """Return True if the inner modules are plain and as built, with parameters of one dtype."""
-        if not self._parts.are_plain(self):
-            return False
-        attn, mlp, norm1, norm2 = self.attn, self.mlp, self.norm1, self.norm2
-        dtype = attn.qkv.weight.dtype
-        others = attn.proj, mlp.fc1, mlp.fc2, norm1, norm2
-        return (
-            all(layer.weight.dtype is dtype for layer in others)
-            and norm1.eps == LAYER_NORM_EPS
-            and norm2.eps == LAYER_NORM_EPS
-        )
-
-    def kernel_parameters(self) -> BlockParameters:
-        """Collect the parameters up to ``norm3`` in forward order, for a kernel."""
-        attn, mlp, norm1, norm2 = self.attn, self.mlp, self.norm1, self.norm2
-        qkv, proj, fc1, fc2 = attn.qkv, attn.proj, mlp.fc1, mlp.fc2
+    def plain_parameters(self) -> BlockParameters | None:
+        """Return the parameters up to ``norm3`` in forward order, or None unless a kernel may
+        compute the block from them.
+        """
+        found = self._parts.parameters(self)
+        if found is None or self.norm1.eps != LAYER_NORM_EPS or self.norm2.eps != LAYER_NORM_EPS:
+            return None
         return BlockParameters(
-            qkv=qkv.weight,
-            q_bias=attn.q_bias,
-            v_bias=attn.v_bias,
-            logit_scale=attn.logit_scale,
-            proj=proj.weight,
-            proj_bias=proj.bias,
-            norm1=norm1.weight,
-            norm1_bias=norm1.bias,
-            fc1=fc1.weight,
-            fc1_bias=fc1.bias,
-            fc2=fc2.weight,
-            fc2_bias=fc2.bias,
-            norm2=norm2.weight,
-            norm2_bias=norm2.bias,
+            qkv=found["attn.qkv.weight"],
+            q_bias=found["attn.q_bias"],
+            v_bias=found["attn.v_bias"],
+            logit_scale=found["attn.logit_scale"],
+            proj=found["attn.proj.weight"],
+            proj_bias=found["attn.proj.bias"],
+            norm1=found["norm1.weight"],
+            norm1_bias=found["norm1.bias"],
+            fc1=found["mlp.fc1.weight"],
+            fc1_bias=found["mlp.fc1.bias"],
+            fc2=found["mlp.fc2.weight"],
+            fc2_bias=found["mlp.fc2.bias"],
+            norm2=found["norm2.weight"],
+            norm2_bias=found["norm2.bias"],
         )
 
-    def _choose(self, x: Tensor, window: Size) -> Kernel:
+    def _choose(self, x: Tensor, window: Size, parameters: BlockParameters | None) -> Kernel:
         if is_traced():
             return Kernel.REFERENCE
         # A graph cannot hold a cache.
@@ -127,14 +118,19 @@ class SwinV2Block(nn.Module):
             x.dtype,
             window,
             self.head_dim,
-            plain=self.is_plain(),
+            plain=parameters is not None,
             plain_bias=self._plain_bias,
         )
 
     def _by_kernel(
-        self, kernel: Kernel, x: Tensor, partition: Partition, recompute: bool
+        self,
+        kernel: Kernel,
+        x: Tensor,
+        parameters: BlockParameters,
+        partition: Partition,
+        recompute: bool,
     ) -> Tensor:
-        parameters, bias = self.kernel_parameters(), self.attn.cpb_mlp
+        bias = self.attn.cpb_mlp
         drop_path = self._drop_path_scales(x, partition.sizes)
         if kernel is Kernel.TILES:
             window = partition.window
@@ -145,10 +141,12 @@ class SwinV2Block(nn.Module):
         # Triton is optional.
         from swinv2_backbone.kernels.triton.block import fused_block
 
+        of_bias = bias.mlp_parameters()
+        assert of_bias is not None  # the whole block is plain
         return fused_block(
             x,
             parameters,
-            bias.mlp_parameters(),
+            of_bias,
             bias.pretrained_window,
             bias,
             drop_path,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,9 +75,7 @@ class PositionBias(nn.Sequential):
     """
 
     def __init__(self, num_heads: int, pretrained_window: Size):
-        super().__init__(
-            nn.Linear(2, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, num_heads, bias=False)
-        )
+        super().__init__(nn.Linear(2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_heads, bias=False))
         self.pretrained_window = pretrained_window
         self._cache: dict[Size, Tensor] = {}
         self._cached_for: tuple[Any, ...] = ()
@@ -87,16 +85,17 @@ class PositionBias(nn.Sequential):
         """Return the bias (nH, (2 Mh - 1) * (2 Mw - 1)) of every offset in a window, row by row."""
         if torch.compiler.is_compiling():  # a graph cannot hold a cache
             return self.table(window)
-        if self._may_cache():
-            return self._cached_table(window)
-        self._cache.clear()  # fused optimizers change weights without raising their version
-        return self.table(window)
+        plain = None if self._may_change() else self.mlp_parameters()
+        if plain is None or (torch.is_grad_enabled() and any(p.requires_grad for p in plain)):
+            self._cache.clear()  # fused optimizers change weights without raising their version
+            return self.table(window)
+        return self._cached_table(window, plain)
 
     def table(self, window: Size) -> Tensor:
         """Compute the result of :meth:`forward`."""
-        if not self._parts.are_plain(self):
-            return self._table_by_layers(window)
         parameters = self.mlp_parameters()
+        if parameters is None:
+            return self._table_by_layers(window)
         device = parameters.weight1.device
         # At least float32 whatever the model's dtype: half precision would round biases up to 16.
         dtype = accumulation_dtype(parameters.weight1.dtype)
@@ -106,19 +105,14 @@ class PositionBias(nn.Sequential):
         with torch.autocast(device.type, enabled=False):
             return bias_of_offsets(offsets, parameters).to(dtype)
 
-    def mlp_parameters(self) -> BiasParameters:
-        """Collect the parameters of the MLP."""
-        fc1, fc2 = cast(nn.Linear, self[0]), cast(nn.Linear, self[2])
-        return BiasParameters(fc1.weight, cast(Tensor, fc1.bias), fc2.weight)
+    def mlp_parameters(self) -> BiasParameters | None:
+        """Return the parameters of the MLP, or None if its layers must be called."""
+        found = self._parts.parameters(self)
+        return found and BiasParameters(found["0.weight"], found["0.bias"], found["2.weight"])
 
-    def _may_cache(self) -> bool:
-        if self.training or getattr(self, "_is_replica", False):  # a replica of DataParallel
-            return False
-        if not self._parts.are_plain(self):
-            return False
-        return not torch.is_grad_enabled() or not any(
-            p.requires_grad for p in self.mlp_parameters()
-        )
+    def _may_change(self) -> bool:
+        """Return True in training, and for a replica of DataParallel."""
+        return self.training or getattr(self, "_is_replica", False)
 
     def _table_by_layers(self, window: Size) -> Tensor:
         """Compute :meth:`table` by calling the layers, in the dtype of their weights."""
@@ -130,16 +124,13 @@ class PositionBias(nn.Sequential):
             biases = biases.to(accumulation_dtype(biases.dtype))
             return (16 * torch.sigmoid(biases)).t().contiguous()
 
-    def _cached_table(self, window: Size) -> Tensor:
+    def _cached_table(self, window: Size, parameters: BiasParameters) -> Tensor:
         # In-place changes of a weight (an optimizer, load_state_dict) raise its version; moving
         # the module or replacing a parameter changes its storage.
         # (Inference tensors have no version; a model loaded in inference mode must not change.)
         state = (
             self.pretrained_window,
-            *(
-                (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
-                for p in self.mlp_parameters()
-            ),
+            *((p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in parameters),
         )
         if state != self._cached_for:
             self._cache.clear()

@@ -95,9 +95,9 @@ def count_terms(model: nn.Module, images: torch.Tensor) -> dict[str, Counter[str
     return terms
 
 
-def _owner(outputs: list[Any]) -> str:
-    """Return the last name of the module in whose forward an operator runs."""
-    return outputs[0].node().scopeName().rpartition(".")[2]
+def _owners(outputs: list[Any]) -> list[str]:
+    """Return the names of the module in whose forward an operator runs, from the outermost one."""
+    return outputs[0].node().scopeName().split(".")
 
 
 def _convolution(inputs: list, outputs: list) -> Counter[str]:
@@ -105,12 +105,13 @@ def _convolution(inputs: list, outputs: list) -> Counter[str]:
 
 
 def _linear(inputs: list, outputs: list) -> Counter[str]:
-    term = {"qkv": "qkv", "cpb_mlp": "bias"}.get(_owner(outputs), "layers")
+    owners = _owners(outputs)
+    term = "qkv" if owners[-1] == "qkv" else "bias" if "cpb_mlp" in owners else "layers"
     return Counter({term: linear_flop_jit(inputs, outputs)})
 
 
 def _matmul(inputs: list, outputs: list) -> Counter[str]:
-    term = "products" if _owner(outputs) == "attn" else "layers"
+    term = "products" if _owners(outputs)[-1] == "attn" else "layers"
     return Counter({term: matmul_flop_jit(inputs, outputs)})
 
 
@@ -123,7 +124,7 @@ _HANDLES: dict[str, Handle] = {
     "aten::linear": _linear,
     "aten::matmul": _matmul,
     "aten::layer_norm": _elements("norms"),
-    "aten::relu_": _elements("bias"),  # there is no other ReLU
+    "aten::relu": _elements("bias"),  # there is no other ReLU
     "aten::mean": _elements("pooled"),
 }
 

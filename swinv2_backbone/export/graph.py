@@ -1,8 +1,8 @@
 """The exportable form of a model: one graph for every batch size, height and width.
 
-It shares the layers of the original model.  It replaces control flow in Python by tensor operations
-(geometry.py), and the position bias by a constant for the current windows and pretrained windows of
-the model.  It is for inference only.
+It calls the layers of the original model, with their hooks and adapters.  It replaces control flow
+in Python by tensor operations (geometry.py), and the position bias by a constant for the current
+windows and pretrained windows of the model.  It is for inference only.
 
 Legend: B images; T tokens of the whole batch, packed (see packing.py); C channels; nH heads; N
 tokens in a window.
@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swinv2_backbone.attention import attend_in_windows
+from swinv2_backbone.attention import WindowAttention, attend_in_windows
 from swinv2_backbone.backbone import FEATURES, SwinV2
 from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.export.geometry import graph_layout
-from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
+from swinv2_backbone.layers import PATCH_SIZE, DropPath, PatchEmbed, PatchMerging, cuts_patches
 from swinv2_backbone.packing import Size, shrink
 from swinv2_backbone.position_bias import offset_index
 from swinv2_backbone.windows import WindowLayout
@@ -44,7 +44,7 @@ class GraphBlock(nn.Module):
         with torch.no_grad():
             self.register_buffer("qkv_bias", attn.qkv_bias.clone())
             self.register_buffer("scale", attn.scale.clone())
-            self.register_buffer("table", attn.cpb_mlp.table(window))
+            self.register_buffer("table", attn.cpb_mlp(window).clone())
 
     def forward(self, x: Tensor, layout: WindowLayout, offsets: Tensor) -> Tensor:
         """(T, C) -> (T, C); ``offsets`` (N * N,): see position_bias.offset_index."""
@@ -85,11 +85,13 @@ class GraphBackbone(nn.Module):
     """Normalized images (B, C_in, H, W) -> name -> (B, C, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: a window has one token.
+        ValueError: a window has one token, or a part that the graph replaces has a hook or another
+            ``forward``.
     """
 
     def __init__(self, backbone: SwinV2):
         super().__init__()
+        _check_replaced_parts(backbone)
         if any(prod(window) == 1 for window in backbone.window_sizes):
             # Matrix products of one row would specialize the graph to more than one window.
             raise ValueError(
@@ -115,6 +117,7 @@ class GraphClassifier(nn.Module):
 
     def __init__(self, classifier: SwinV2Classifier):
         super().__init__()
+        check_replaced("the classifier", classifier, SwinV2Classifier)
         self.backbone = GraphBackbone(classifier.backbone)
         self.head = classifier.head
 
@@ -145,12 +148,44 @@ class FromPixels(nn.Module):
         return self.model((images - self.mean) / self.std)
 
 
+def check_replaced(name: str, module: nn.Module, kind: type[nn.Module]) -> None:
+    """Raise ValueError if a graph that replaces a module of class ``kind`` would change the result.
+
+    Backward hooks have no effect in inference.
+    """
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    if hooked or "forward" in module.__dict__ or type(module).forward is not kind.forward:
+        what = "it has a forward hook" if hooked else f"its forward is not that of {kind.__name__}"
+        raise ValueError(
+            f"{name} ({type(module).__name__}) cannot be exported, because {what}: undo that "
+            "change, or make it to the layers inside, which the exported graph calls"
+        )
+
+
+def _check_replaced_parts(backbone: SwinV2) -> None:
+    check_replaced("the backbone", backbone, SwinV2)
+    check_replaced("patch_embed", backbone.patch_embed, PatchEmbed)
+    for i, stage in enumerate(backbone.layers):
+        check_replaced(f"layers.{i}", stage, Stage)
+        if stage.downsample is not None:
+            check_replaced(f"layers.{i}.downsample", stage.downsample, PatchMerging)
+        for j, block in enumerate(stage.blocks):
+            name = f"layers.{i}.blocks.{j}"
+            check_replaced(name, block, SwinV2Block)
+            check_replaced(f"{name}.attn", block.attn, WindowAttention)
+            check_replaced(f"{name}.drop_path", block.drop_path, DropPath)
+
+
 def _embed(embed: PatchEmbed, images: Tensor) -> tuple[Tensor, Size]:
     """Compute ``PatchEmbed``; also return the size of the maps."""
     batch, channels, height, width = images.shape
     ((rows, columns),) = shrink([(height, width)], PATCH_SIZE)
     padding = (0, PATCH_SIZE * columns - width, 0, PATCH_SIZE * rows - height)
-    patches = F.pad(images, padding).view(batch, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
+    images = F.pad(images, padding)
+    if not cuts_patches(embed.proj):
+        maps = _copied(embed.proj(images).permute(0, 2, 3, 1))  # (B, h, w, C)
+        return embed.norm(maps.view(batch * rows * columns, maps.shape[3])), (rows, columns)
+    patches = images.view(batch, channels, rows, PATCH_SIZE, columns, PATCH_SIZE)
     patches = _copied(patches.permute(0, 2, 4, 1, 3, 5))  # (B, h, w, C_in, 4, 4)
     patches = patches.view(batch * rows * columns, channels * PATCH_SIZE**2)
     weight, bias = embed.proj.weight.flatten(1), embed.proj.bias

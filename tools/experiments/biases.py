@@ -27,7 +27,9 @@ class LinearBias(PositionBias):
 
     def table(self, window: Size) -> Tensor:
         """Return the bias of every offset, (nH, (2 Mh - 1) * (2 Mw - 1))."""
-        weight1, bias1, weight2 = self.mlp_parameters()
+        parameters = self.mlp_parameters()
+        assert parameters is not None
+        weight1, bias1, weight2 = parameters
         axes = (
             torch.arange(1 - length, length, device=weight1.device) / max(pretrained - 1, 1)
             for length, pretrained in zip(window, self.pretrained_window)
@@ -73,7 +75,8 @@ def set_bias(backbone: SwinV2, kind: str) -> None:
             block.mark_as_built()
     for module in backbone.modules():
         if isinstance(module, PositionBias):
-            weight1, bias1, weight2 = module.mlp_parameters()
-            nn.init.trunc_normal_(weight1, std=0.02)
-            nn.init.trunc_normal_(weight2, std=0.02)
-            nn.init.zeros_(bias1)
+            parameters = module.mlp_parameters()
+            assert parameters is not None
+            nn.init.trunc_normal_(parameters.weight1, std=0.02)
+            nn.init.trunc_normal_(parameters.weight2, std=0.02)
+            nn.init.zeros_(parameters.bias1)
