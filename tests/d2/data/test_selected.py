@@ -5,7 +5,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from swinv2_backbone.d2.config.rules import ConfigError
 from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
-from swinv2_backbone.d2.data.datasets.selected import check_datasets
+from swinv2_backbone.d2.data.datasets.selected import check_datasets, warn_of_other_counts
 from swinv2_backbone.d2.engine.prepare import class_faults
 
 NAMES = ("selected_one", "selected_other")
@@ -73,3 +73,12 @@ def test_training_and_test_must_have_the_same_classes_in_the_same_order(register
 def test_models_of_another_kind_are_not_judged(register):
     name = register(NAMES[0], thing_classes=["fig"])
     check(name, name, "MODEL.META_ARCHITECTURE", "OfMyOwn")
+
+
+@pytest.mark.parametrize("counts,told", [((1, 0), True), ((1, 1), False), ((None, 0), False)])
+def test_boxes_of_both_sets_that_count_pixels_differently_are_told(register, caplog, counts, told):
+    train, test = (register(name, first_pixel=one) for name, one in zip(NAMES, counts))
+    with caplog.at_level("WARNING", "swinv2_backbone"):
+        warn_of_other_counts([train], [test])
+    words = f"The boxes of {test} count pixels from 0, those of {train} from 1"
+    assert (words in caplog.text) == told == ("voc_from_zero for both" in caplog.text)

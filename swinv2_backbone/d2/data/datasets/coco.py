@@ -79,7 +79,7 @@ def register_coco(
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
     source = (str(json_file), str(images))
     require_free(name, *source)
-    json_file, images = coco_file_of(
+    json_file, images, first_pixel = coco_file_of(
         *source, name=name, format=format, for_evaluation=for_evaluation, output_dir=output_dir
     )
     found = checked_file(
@@ -105,6 +105,7 @@ def register_coco(
         json_file=found.json_file,
         image_root=images,
         image_files=records.files(),
+        first_pixel=first_pixel,
         thing_classes=[class_name for _, class_name in found.categories],
         thing_dataset_id_to_contiguous_id={
             key: row for row, (key, _) in enumerate(found.categories)

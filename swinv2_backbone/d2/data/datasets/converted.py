@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.utils import comm
 
@@ -25,6 +26,20 @@ from swinv2_backbone.d2.data.validation.source import Source as CocoSource
 MARK = "converted_from"
 
 
+class CocoFile(NamedTuple):
+    """A COCO file, and how it came about.
+
+    Attributes:
+        json_file: its path.
+        images: folder that its file names are relative to.
+        first_pixel: whether the boxes of its source were counted from 0 or 1; None in most formats.
+    """
+
+    json_file: str
+    images: str
+    first_pixel: int | None = None
+
+
 def coco_file_of(
     json_file: str,
     images: str,
@@ -33,8 +48,8 @@ def coco_file_of(
     format: str = AUTO,
     for_evaluation: bool = False,
     output_dir: str | None = None,
-) -> tuple[str, str]:
-    """Return the COCO file of a dataset, and the folder that its file names are relative to.
+) -> CocoFile:
+    """Return the COCO file of a dataset.
 
     Other formats are converted to ``output_dir/datasets/NAME_from_FORMAT.json``.
 
@@ -53,7 +68,7 @@ def coco_file_of(
     found = _format_of(source, format)
     if found in LOCATED:
         path, folder = LOCATED[found](source)
-        return str(path), str(folder)
+        return CocoFile(str(path), str(folder))
     if output_dir is None:
         raise ValueError(
             f"{json_file} is converted from the format {found} to a file of its own: give the "
@@ -66,7 +81,7 @@ def coco_file_of(
         logger = logging.getLogger(__name__)
         report = "".join(f"\n  {line}" for line in converted.report().splitlines())
         logger.info(f"{json_file} is read as {found}, and converted to {target}{report}")
-    return str(target), str(converted.images)
+    return CocoFile(str(target), str(converted.images), converted.first_pixel)
 
 
 def coco_source_of(

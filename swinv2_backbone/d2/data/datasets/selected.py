@@ -76,6 +76,19 @@ def warn_of_images_in_both(
     save_digests(digests, cache, before)
 
 
+def warn_of_other_counts(trained: Sequence[str], tested: Sequence[str]) -> None:
+    """Warn if boxes of test sets were counted from another pixel than those of training sets."""
+    firsts = {name: MetadataCatalog.get(name).get("first_pixel") for name in (*trained, *tested)}
+    for name in tested:
+        for other in trained:
+            if {firsts[name], firsts[other]} == {0, 1}:
+                logging.getLogger(__name__).warning(
+                    f"The boxes of {name} count pixels from {firsts[name]}, those of {other} from "
+                    f"{firsts[other]}, as far as boxes at the image's edge tell. If one tool wrote "
+                    "both, set FORMAT (format) voc_from_one or voc_from_zero for both"
+                )
+
+
 def _check_files(name: str) -> None:
     metadata = MetadataCatalog.get(name)
     if name.startswith("ade20k_sem_seg"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from swinv2_backbone.d2.data.formats.voc import read_voc, read_voc_from_one, rea
 from swinv2_backbone.d2.data.formats.voc_masks import read_voc_masks
 from swinv2_backbone.d2.data.formats.yolo import read_yolo
 from swinv2_backbone.d2.data.validation.report import Finding
+from swinv2_backbone.d2.data.validation.source import open_coco
 
 AUTO = "auto"
 
@@ -56,24 +56,22 @@ class Converted:
         content: lists of images, annotations and categories.
         images: folder that the file names are relative to.
         format: name of the format that was read.
-        notes: decisions of the reader, for the user.
-        kept: description -> entries that are kept, but not as the user may expect.
+        remarks: lines for the user: decisions of the reader, and counts of what is left out, or
+            kept in a way that may not be expected.
         left_out: description -> entries that are not in the content.
+        first_pixel: whether boxes were counted from 0 or 1, in a format that has both.
     """
 
     content: dict
     images: Path
     format: str
-    notes: list[str] = field(default_factory=list)
-    kept: dict[str, Finding] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     left_out: dict[str, Finding] = field(default_factory=dict)
+    first_pixel: int | None = None
 
     def report(self) -> str:
-        """Return the notes and counts for the user, one a line; "" if there are none."""
-        lines = list(self.notes)
-        for title, findings in (("kept", self.kept), ("left out", self.left_out)):
-            lines += [f"{title}: {finding.under(what)}" for what, finding in findings.items()]
-        return "\n".join(lines)
+        """Return the remarks, one a line; "" if there are none."""
+        return "\n".join(self.remarks)
 
 
 def format_of(path: Path, name: str = AUTO) -> str:
@@ -109,22 +107,14 @@ def convert(source: Source, format: str = AUTO) -> Converted:
     name = format_of(source.path, format)
     if name in LOCATED:
         file, images = LOCATED[name](source)
-        return Converted(_read_coco(file), images, name)
+        opened = open_coco(str(file))
+        lists = {key: opened[key] for key in opened.lists}
+        return Converted({**opened.values, **lists}, images, name)
     dataset = FORMATS[name].read(source)
-    return Converted(
-        dataset.content(), dataset.images, name, dataset.notes, dataset.kept, dataset.left_out
-    )
-
-
-def _read_coco(file: Path) -> dict:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = dataset.content()
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    parts = ("images", "annotations", "categories")
-    absent = [
-        p for p in parts if not isinstance(content, dict) or not isinstance(content.get(p), list)
-    ]
-    if absent:
-        raise ValueError(f"{file} is not COCO-format: no list of {', '.join(absent)}")
-    return content
+        raise ValueError(f"{source.path}: {error}") from error
+    return Converted(
+        content, dataset.images, name, dataset.report(), dataset.left_out, dataset.first_pixel
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from swinv2_backbone.d2.data.validation.masks import mask_area
-from swinv2_backbone.d2.data.validation.report import Finding
+from swinv2_backbone.d2.data.validation.report import Finding, counted
 
 NO_MASK = "objects with a box and no mask; a model with masks cannot learn from them"
 
@@ -62,6 +62,7 @@ class Dataset:
     Attributes:
         notes: sentences about decisions of the reader, for the user.
         left_out: description -> number and places of entries that are not in the content.
+        first_pixel: whether boxes were counted from 0 or 1, in a format that has both.
     """
 
     def __init__(self, images: Path, names: Sequence[str] | None = None):
@@ -70,6 +71,7 @@ class Dataset:
         self.notes: list[str] = []
         self.left_out: dict[str, Finding] = {}
         self.kept: dict[str, Finding] = {}
+        self.first_pixel: int | None = None
         self._images: list[dict[str, Any]] = []
         self._objects: list[tuple[str, dict[str, Any]]] = []
 
@@ -139,10 +141,15 @@ class Dataset:
         """Return the dataset in COCO's format, with categories and images from id 1.
 
         Raises:
-            ValueError: an object has a class that the format's list of classes lacks.
+            ValueError: an object has a class that the format's list of classes lacks, or there are
+                no classes.
         """
         found = sorted({name for name, _ in self._objects})
         names = found if self.names is None else self.names
+        if not names:
+            raise ValueError(
+                self._nothing() if self.names is None else "its list of classes is empty"
+            )
         ids = {name: number for number, name in enumerate(names, 1)}
         if unknown := [name for name in found if name not in ids]:
             raise ValueError(
@@ -157,6 +164,21 @@ class Dataset:
             ],
             "categories": [{"id": number, "name": name} for name, number in ids.items()],
         }
+
+    def report(self) -> list[str]:
+        """Return the notes and counts for the user, as lines."""
+        lines = [f"kept: {finding.under(what)}" for what, finding in self.kept.items()]
+        lines += [f"left out: {finding.under(what)}" for what, finding in self.left_out.items()]
+        return [*self.notes, *lines]
+
+    def _nothing(self) -> str:
+        """Explain why there are no classes."""
+        lines = "".join(f"\n  {line}" for line in self.report())
+        return (
+            f"no object was read in {counted(len(self._images), 'image')}, and this format names "
+            "its classes in the objects alone: check that the annotations were exported, and are "
+            f"not all of a kind that is left out{lines}"
+        )
 
     def _add(self, image: dict, name: str, values: dict[str, Any]) -> None:
         self._objects.append((name, {"image_id": image["id"], "iscrowd": 0} | values))

@@ -50,6 +50,11 @@ class Pictures:
             found[PurePosixPath(file).stem].append(file)
         return found
 
+    def __contains__(self, name: str) -> bool:
+        """Return True if a file has this name, with or without its extension."""
+        bare = PurePosixPath(name).name
+        return bare in self._by_name or bare in self._by_stem
+
     def find(self, name: str) -> str | None:
         """Return the file that an annotation tool calls ``name``, relative to the folder.
 

@@ -6,8 +6,10 @@ tools write corners from 0 instead: xmin 0, xmax 10. Both look alike, except at 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
@@ -48,14 +50,15 @@ def read_voc_from_zero(source: Source) -> Dataset:
 def _read(source: Source, first: int | None) -> Dataset:
     pictures = Pictures(source.images or _image_folder(source.path))
     dataset = Dataset(pictures.root)
-    files = _files(source, pictures, dataset)
-    parsed = [(file, read_xml(file)) for file in files]
-    entries = [(file, root, list(_objects(file, root, dataset))) for file, root in parsed]
-    if first is None:
-        first = _first_pixel([one for *_, objects in entries for one in objects], dataset)
-    for file, root, objects in entries:
+    parsed = {file: read_xml(file) for file in _files(source, pictures, dataset)}
+    if first is None:  # of all lists, so that training and test set are read alike
+        others = [] if source.path.is_file() else _xml_files(_folder(source.path))
+        unread = _readable(file for file in others if file not in parsed)
+        first = _first_pixel(chain(parsed.values(), unread), dataset)
+    dataset.first_pixel = first
+    for file, root in parsed.items():
         image = dataset.add_image(*_image(file, root, pictures))
-        for one in objects:
+        for one in _objects(file, root, dataset):
             left, top, right, bottom = one.corners
             box = [left - first, top - first, right - left + first, bottom - top + first]
             if one.polygon:
@@ -70,10 +73,14 @@ def _files(source: Source, pictures: Pictures, dataset: Dataset) -> list[Path]:
     """Return the XML files of the subset; listed images without one are added without objects."""
     if source.path.is_file():
         return [source.path]
-    folder = source.path / "Annotations" if (source.path / "Annotations").is_dir() else source.path
-    names = listed_names(source, ("Main", "Layout", ""))
+    folder = _folder(source.path)
+    names = listed_names(
+        source,
+        ("Main", "Layout", ""),
+        lambda name: (folder / f"{name}.xml").is_file() or name in pictures,
+    )
     if names is None:
-        files = sorted(file for file in visible_files(folder) if file.suffix == ".xml")
+        files = _xml_files(folder)
     else:
         files = [folder / f"{name}.xml" for name in names if (folder / f"{name}.xml").is_file()]
         for name in sorted({*names} - {file.stem for file in files}):
@@ -85,6 +92,22 @@ def _files(source: Source, pictures: Pictures, dataset: Dataset) -> list[Path]:
     if not files:
         raise ValueError(f"there are no .xml files in {folder}, or none that the list names")
     return files
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of the XML files."""
+    return path / "Annotations" if (path / "Annotations").is_dir() else path
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return sorted(file for file in visible_files(folder) if file.suffix == ".xml")
+
+
+def _readable(files: Iterable[Path]) -> Iterator[Element]:
+    """Yield the content of XML files; those that are broken are another list's fault."""
+    for file in files:
+        with contextlib.suppress(ValueError):
+            yield read_xml(file)
 
 
 def _image_folder(path: Path) -> Path:
@@ -113,7 +136,7 @@ def _objects(file: Path, root: Element, dataset: Dataset) -> Iterator[VocObject]
     """Yield the objects of a file; what is left out or changed in meaning is counted."""
     for number, element in enumerate(root.iter("object")):
         name, place = text_of(element, "name"), f"object {number} in {file.name}"
-        corners = tuple(_number(text_of(element, f"bndbox/{corner}")) for corner in CORNERS)
+        corners = _corners(element)
         if not name:
             raise ValueError(f"{file}: object {number} has no <name>")
         if not all(map(math.isfinite, corners)):
@@ -124,6 +147,11 @@ def _objects(file: Path, root: Element, dataset: Dataset) -> Iterator[VocObject]
         for _ in element.iter("part"):
             dataset.leave_out("parts of objects (<part>)", place)
         yield VocObject(name, corners, _polygon(element))
+
+
+def _corners(element: Element) -> tuple[float, ...]:
+    """Return the corners of an object as written; NaN for what is no number."""
+    return tuple(_number(text_of(element, f"bndbox/{corner}")) for corner in CORNERS)
 
 
 def _polygon(element: Element) -> list[float]:
@@ -138,10 +166,11 @@ def _polygon(element: Element) -> list[float]:
     return points if len(points) >= 6 and all(map(math.isfinite, points)) else []
 
 
-def _first_pixel(objects: list[VocObject], dataset: Dataset) -> int:
+def _first_pixel(roots: Iterable[Element], dataset: Dataset) -> int:
     """Return 0 if more boxes start at 0 than at 1, else 1; in VOC's own count, none starts at 0."""
-    zero = sum(min(one.corners[:2]) < 0.5 for one in objects)
-    one = sum(0.5 <= min(one.corners[:2]) < 1.5 for one in objects)
+    starts = [min(_corners(element)[:2]) for root in roots for element in root.iter("object")]
+    zero = sum(start < 0.5 for start in starts)
+    one = sum(0.5 <= start < 1.5 for start in starts)
     first = 0 if zero > one else 1
     name = "voc_from_one" if first == 0 else "voc_from_zero"
     dataset.notes.append(

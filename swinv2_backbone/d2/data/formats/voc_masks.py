@@ -50,7 +50,11 @@ def read_voc_masks(source: Source) -> Dataset:
     dataset = Dataset(pictures.root, list(dict.fromkeys(names)))
     if not (root / "labelmap.txt").is_file():
         dataset.notes.append("the classes are VOC's own 20, because there is no labelmap.txt")
-    listed = listed_names(source, ("Segmentation",))
+    listed = listed_names(
+        source,
+        ("Segmentation",),
+        lambda name: (root / OBJECTS / f"{name}.png").is_file() or name in pictures,
+    )
     for name in listed or [Path(file).stem for file in pictures.files]:
         file = root / OBJECTS / f"{name}.png"
         found = pictures.find(name)

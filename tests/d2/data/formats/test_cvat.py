@@ -11,6 +11,7 @@ from scenes import decoded, forms, scene
 from swinv2_backbone.d2.data.formats import Source, convert
 
 SIZE = (scene.HEIGHT, scene.WIDTH)
+BOX = '<box label="fig" xtl="1" ytl="1" xbr="3" ybr="3"/>'
 
 
 @pytest.fixture
@@ -67,8 +68,8 @@ def test_groups_join_masks_and_polygons_but_no_boxes(folder):
 
 def test_shapes_without_an_area_are_left_out_and_counted(folder):
     names = ("polyline", "points", "cuboid", "skeleton", "tag")
-    converted = read(folder, "".join(f'<{name} label="fig"/>' for name in names))
-    assert converted.content["annotations"] == []
+    converted = read(folder, BOX + "".join(f'<{name} label="fig"/>' for name in names))
+    assert len(converted.content["annotations"]) == 1
     for name in names:
         assert f"left out: shapes of the type {name}" in converted.report()
 
@@ -76,11 +77,10 @@ def test_shapes_without_an_area_are_left_out_and_counted(folder):
 def test_labels_of_the_project_are_the_classes_even_without_objects(folder):
     labels = "".join(f"<label><name>{name}</name></label>" for name in ("plum", "fig"))
     meta = f"<meta><project><labels>{labels}</labels></project></meta>"
-    box = '<box label="fig" xtl="1" ytl="1" xbr="3" ybr="3"/>'
-    content = read(folder, box, meta).content
+    content = read(folder, BOX, meta).content
     assert [one["name"] for one in content["categories"]] == ["plum", "fig"]
     with pytest.raises(ValueError, match="'date' are not in the list of classes: plum, fig"):
-        read(folder, box.replace("fig", "date"), meta)
+        read(folder, BOX.replace("fig", "date"), meta)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_the_form_of_videos_is_refused_with_the_one_to_export(folder):
 
 
 def test_polygons_of_two_points_are_left_out(folder):
-    converted = read(folder, '<polygon label="fig" points="1,2;30,2" />')
-    assert not converted.content["annotations"]
+    converted = read(folder, BOX + '<polygon label="fig" points="1,2;30,2" />')
+    assert len(converted.content["annotations"]) == 1
     assert "left out: polygons of fewer than 3 points: fig in a.png" in converted.report()
 
 

@@ -11,12 +11,25 @@ from swinv2_backbone.d2.data.formats.dataset import Dataset
 
 
 def test_masks_without_a_pixel_are_left_out_and_counted():
-    dataset = Dataset(Path("images"))
+    dataset = Dataset(Path("images"), ["fig"])
     image = dataset.add_image("a.png", (8, 10))
     dataset.add_mask(image, "fig", np.zeros((8, 10), bool))
     assert dataset.content()["annotations"] == []
     (found,) = dataset.left_out.items()
     assert found[0] == "masks without a pixel" and found[1].examples == ["fig in a.png"]
+
+
+def test_the_cause_is_told_if_there_are_no_classes():
+    dataset = Dataset(Path("images"))
+    image = dataset.add_image("a.png", (8, 10))
+    dataset.add_mask(image, "fig", np.zeros((8, 10), bool))
+    with pytest.raises(ValueError) as error:
+        dataset.content()
+    words = "no object was read in 1 image, and this format names its classes in the objects alone"
+    assert words in str(error.value)
+    assert "\n  left out: masks without a pixel: fig in a.png" in str(error.value)
+    with pytest.raises(ValueError, match="its list of classes is empty"):
+        Dataset(Path("images"), []).content()
 
 
 def test_a_mask_of_another_size_is_refused():

@@ -46,9 +46,7 @@ def test_endings_of_masks_are_no_part_of_the_name_and_unlabeled_images_are_told(
     (path / "empty.png").unlink()
     converted = convert(Source(path, images))
     assert image_names(converted.content) == ["a.png", "b.png"]
-    assert (
-        "left out: images without a picture of object numbers: empty.png" in converted.report()
-    )
+    assert "left out: images without a picture of object numbers: empty.png" in converted.report()
 
 
 def test_the_folder_of_images_must_be_another(tmp_path):

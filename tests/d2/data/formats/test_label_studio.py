@@ -100,13 +100,21 @@ def test_one_annotation_of_an_image_is_taken_and_the_others_are_counted(tmp_path
 
 
 def test_tasks_without_annotations_have_no_objects_and_are_told(tmp_path):
-    converted = read(tmp_path, task(annotations=[]))
-    (image,) = converted.content["images"]
+    with_fig = task(region("rectangle", BOX), image="b.png")
+    converted = read(tmp_path, task(annotations=[]), with_fig)
+    image = converted.content["images"][0]
     assert (image["height"], image["width"]) == SIZE
-    assert (
-        "kept: tasks without an annotation, read as images without objects"
-        in converted.report()
-    )
+    assert "kept: tasks without an annotation, read as images without objects" in converted.report()
+
+
+def test_a_project_without_any_object_is_refused_with_the_cause(tmp_path):
+    cancelled = {"was_cancelled": True, "result": []}
+    with pytest.raises(ValueError) as error:
+        read(tmp_path, task(annotations=[]), task(annotations=[cancelled], image="b.png"))
+    words = str(error.value)
+    assert "export.json: no object was read in 2 images" in words
+    assert "kept: tasks without an annotation" in words
+    assert "left out: annotations that were skipped: task 7" in words
 
 
 def test_other_regions_are_left_out_and_counted(tmp_path):
@@ -114,8 +122,8 @@ def test_other_regions_are_left_out_and_counted(tmp_path):
     choice = {"id": "c", "type": "choices", "value": {"choices": ["good"]}}
     nameless = {"id": "n", "type": "rectangle", "value": BOX} | COMMON
     line = region("polygon", {"points": [[1, 1], [2, 2]]}, "l")
-    converted = read(tmp_path, task(point, choice, nameless, line))
-    assert converted.content["annotations"] == []
+    converted = read(tmp_path, task(point, choice, nameless, line, region("rectangle", BOX, "b")))
+    assert len(converted.content["annotations"]) == 1
     for words in ("of the type keypoint", "of the type choices", "without a label", "3 points"):
         assert words in converted.report()
 

@@ -35,6 +35,9 @@ def polygon(*points: tuple[float, float], **more) -> dict:
     return {"shape_type": "polygon", "points": points} | more
 
 
+TRIANGLE = polygon((1, 1), (5, 1), (5, 5))
+
+
 def test_a_rectangle_is_a_box_whatever_its_corners(folder):
     shape = {"shape_type": "rectangle", "points": [[30.5, 20], [10, 5.25]]}
     converted = read(folder, shape)
@@ -55,10 +58,9 @@ def test_a_circle_is_a_mask_of_the_pixels_whose_center_is_inside(folder):
 def test_shapes_without_an_area_are_left_out_and_counted(folder):
     kinds = ("line", "point", "linestrip", "points")
     shapes = [{"shape_type": kind, "points": [[1, 1], [5, 5]]} for kind in kinds]
-    converted = read(
-        folder, *shapes, polygon((1, 1), (5, 5)), {"shape_type": "cube", "points": [[1, 1]]}
-    )
-    assert converted.content["annotations"] == []
+    cube = {"shape_type": "cube", "points": [[1, 1]]}
+    converted = read(folder, *shapes, polygon((1, 1), (5, 5)), cube, TRIANGLE)
+    assert len(converted.content["annotations"]) == 1
     for kind in kinds:
         assert f"left out: shapes of the type {kind}, which have no area" in converted.report()
     assert "left out: polygons of fewer than 3 points" in converted.report()
@@ -95,7 +97,7 @@ def test_rotated_rectangles_become_the_box_around_them(folder):
 
 @pytest.mark.parametrize("stated", ["..\\labels\\a.png", "a.png", "C:\\Users\\me\\a.png", ""])
 def test_the_image_is_found_from_any_systems_path(folder, stated):
-    assert image_names(read(folder, imagePath=stated).content) == ["a.png"]
+    assert image_names(read(folder, TRIANGLE, imagePath=stated).content) == ["a.png"]
 
 
 def test_labels_beside_the_folder_of_images(tmp_path):
@@ -110,7 +112,7 @@ def test_labels_beside_the_folder_of_images(tmp_path):
 
 
 def test_the_size_is_read_from_the_image_if_it_is_not_stated(folder):
-    converted = read(folder, imageHeight=None, imageWidth=None)
+    converted = read(folder, TRIANGLE, imageHeight=None, imageWidth=None)
     (image,) = converted.content["images"]
     assert (image["height"], image["width"]) == SIZE
 

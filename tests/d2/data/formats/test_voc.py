@@ -188,6 +188,34 @@ def test_hidden_files_of_macos_are_no_annotations(tmp_path):
     assert convert(Source(path)).content == expected
 
 
+def test_both_lists_of_a_folder_count_pixels_alike(tmp_path):
+    """Only b.png has a box at the edge."""
+    path, _ = forms.voc(tmp_path, 0)
+    lists = path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n")
+    (path / "Annotations" / "empty.xml").write_text("broken, but in no list")
+    found = [convert(Source(path, None, subset)) for subset in ("train", "val")]
+    assert [one.first_pixel for one in found] == [0, 0]
+    assert sorted(boxes_of(found[0].content) + boxes_of(found[1].content)) == true_boxes()
+    assert convert(Source(path, None, "train"), "voc_from_one").first_pixel == 1
+
+
+def test_a_number_at_the_end_of_a_listed_name_is_no_column_if_the_file_has_it(tmp_path):
+    path, images = forms.voc(tmp_path)
+    for old, new in (("a", "photo 12"), ("b", "photo b")):
+        for file in (path / "Annotations" / f"{old}.xml", images / f"{old}.png"):
+            file.rename(file.with_stem(new))
+    lists = path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "my_train.txt").write_text("photo 12\nphoto b 1\nempty  -1\n")
+    expected = ["empty.png", "photo 12.png", "photo b.png"]
+    assert image_names(convert(Source(path, None, "my_train")).content) == expected
+    (path / "Annotations" / "photo 12.xml").unlink()  # the image tells
+    assert image_names(convert(Source(path, None, "my_train")).content) == expected
+
+
 def test_listed_names_may_have_spaces(tmp_path):
     path, images = forms.voc(tmp_path, 1)
     for file in (path / "Annotations" / "a.xml", images / "a.png"):
