@@ -37,18 +37,22 @@ def graph_layout(
     their slots, and the rest are empty.
     """
     (mh, mw), (height, width) = window, size
-    # The distances between windows, in rows and in columns.
-    down, right = (_least(mh, size),) * 2 if square_small_maps else window
-    window_rows, window_columns = (height + down - 1) // down, (width + right - 1) // right
-    slots = torch.arange(batch * window_rows * window_columns * mh * mw, device=device)
-    tokens = torch.arange(batch * height * width, device=device)
+    window_rows, window_columns = (height + mh - 1) // mh, (width + mw - 1) // mw
+    number = batch * window_rows * window_columns
     # Sizes as tensors, because ONNX cannot take the remainder of a tensor by a symbol.
     h, w, nh, nw, dh, dw = (
         torch.scalar_tensor(n, dtype=torch.int64, device=device)
-        for n in (height, width, window_rows, window_columns, down, right)
+        for n in (height, width, window_rows, window_columns, mh, mw)
     )
-    fits_h, fits_w = (torch.minimum(h, w),) * 2 if square_small_maps else (h, w)
-    shift_h, shift_w = _shift(fits_h, mh, shifted), _shift(fits_w, mw, shifted)
+    shift_h, shift_w = _shift(h, mh, shifted), _shift(w, mw, shifted)
+    if square_small_maps:  # dh and dw are the distances between windows
+        side = torch.minimum(h, w)
+        shift_h = shift_w = _shift(side, mh, shifted)
+        dh = dw = side.clamp(max=mh)
+        nh, nw = (h + dh - 1) // dh, (w + dw - 1) // dw
+        number = _number(batch * nh * nw)
+    slots = torch.arange(number * mh * mw, device=device)
+    tokens = torch.arange(batch * height * width, device=device)
 
     window_number, row, column = slots // (mh * mw), slots // mw % mh, slots % mw
     rows, row_regions = _roll(window_number // nw % nh * dh + row, nh * dh, shift_h)
@@ -70,12 +74,16 @@ def graph_layout(
     )
 
 
-def _least(window: int, size: Size) -> int:
-    """Return the least of the window and both lengths, which may be symbols or traced."""
-    if torch.jit.is_tracing():
-        lengths = torch.stack([torch.as_tensor(length) for length in size])
-        return cast(int, lengths.min().clamp(max=window))
-    return cast(int, torch.sym_min(window, torch.sym_min(*size)))
+def _number(count: Tensor) -> int:
+    """Return a number that a graph computes.
+
+    It is opaque to the tracer, which would take minutes to reason about its formula.
+    """
+    if torch.jit.is_tracing():  # the older tracer would take the number for a constant
+        return cast(int, count)
+    number = cast(int, count.item())
+    torch._check(number >= 1)
+    return number
 
 
 def _roll(slots: Tensor, padded: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
