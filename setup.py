@@ -22,6 +22,7 @@ setup(
     install_requires=["torch>=2.10", "numpy"],
     extras_require={
         "weights": ["safetensors", "tqdm"],  # for .safetensors files and a progress bar
+        "hub": ["huggingface_hub>=0.25", "safetensors"],  # for hf://org/name and push_to_hub
         # The dependencies of Detectron2, which tools/install_detectron2.py installs: it has no
         # release on PyPI under its own name.
         "d2": [
@@ -58,6 +59,7 @@ setup(
         # To export to ONNX and to run the result; torch-export and AOTInductor need PyTorch alone.
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "test": [
+            "huggingface_hub",
             "hypothesis",
             "mypy",
             "pytest",

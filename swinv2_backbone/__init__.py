@@ -14,8 +14,10 @@ if TYPE_CHECKING:
         Checkpoint,
         LoadReport,
         load_checkpoint,
+        push_to_hub,
         read_checkpoint,
         save_checkpoint,
+        save_pretrained,
     )
     from swinv2_backbone.classifier import SwinV2Classifier
     from swinv2_backbone.variants import VARIANTS, Variant
@@ -33,8 +35,10 @@ _MODULES = {
     "build_classifier": "build",
     "load_checkpoint": "checkpoints",
     "model_for": "build",
+    "push_to_hub": "checkpoints",
     "read_checkpoint": "checkpoints",
     "save_checkpoint": "checkpoints",
+    "save_pretrained": "checkpoints",
 }
 
 __all__ = [
@@ -48,8 +52,10 @@ __all__ = [
     "build_classifier",
     "load_checkpoint",
     "model_for",
+    "push_to_hub",
     "read_checkpoint",
     "save_checkpoint",
+    "save_pretrained",
 ]
 
 

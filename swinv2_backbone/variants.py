@@ -172,6 +172,10 @@ RELEASES: dict[str, Release] = {
 }
 
 
+# The normalization of all published weights: ImageNet's, in RGB and pixels from 0 to 255.
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
 def variant_name(name: str) -> str:
     """Return the key of ``VARIANTS`` for one of its keys or a seed name.
 

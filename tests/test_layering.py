@@ -51,7 +51,7 @@ PLUGIN_FLOORS = (
 CORE_NEEDS = {"torch", "numpy", "swinv2_backbone", *sys.stdlib_module_names}
 PLUGIN_ONLY = {"detectron2", "fvcore"}
 OPTIONAL = {
-    "checkpoints": {"safetensors"},
+    "checkpoints": {"huggingface_hub", "safetensors"},
     "kernels": {"triton"},
     "export": {"onnx", "onnxruntime"},
     "images": {"PIL", "imagecodecs", "pillow_heif", "tifffile"},

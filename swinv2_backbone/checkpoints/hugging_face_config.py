@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -12,8 +13,11 @@ from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.layers import PATCH_SIZE
 
 
-def hugging_face_config(model: nn.Module) -> dict[str, Any]:
+def hugging_face_config(model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, Any]:
     """Return the config.json of a backbone or a classifier.
+
+    Args:
+        class_names: the names of the classes; default: ``LABEL_0``, ``LABEL_1``, ...
 
     Raises:
         ValueError: Hugging Face's model does not support the windows of this model.
@@ -22,14 +26,15 @@ def hugging_face_config(model: nn.Module) -> dict[str, Any]:
     size = built_architecture(backbone)
     windows, pretrained = backbone.window_sizes, backbone.pretrained_window_sizes
     side = windows[-1][0] * PATCH_SIZE * 2 ** (len(windows) - 1)  # the last map is one window
-    # Hugging Face has one square window, which shrinks to the map.
+    # Hugging Face has one square window, which shrinks to the map, and attends padding.
     maps = [side // PATCH_SIZE // 2**i for i in range(len(windows))]
     possible = tuple((min(windows[0][0], m),) * 2 for m in maps)
     square = all(h == w for h, w in (*windows, *pretrained))
-    if windows != possible or not square:
+    if windows != possible or not square or any(m % w for m, (w, _) in zip(maps, windows)):
         raise ValueError(
-            f"Hugging Face's SwinV2 has one square window for all stages, not {windows} with the "
-            f"pretrained windows {pretrained}: set another window first"
+            f"Hugging Face's SwinV2 has one square window for all stages, of which the maps of "
+            f"{side} pixels are multiples, not {windows} with the pretrained windows {pretrained}: "
+            "set another window first"
         )
     config = {
         "model_type": "swinv2",
@@ -50,13 +55,14 @@ def hugging_face_config(model: nn.Module) -> dict[str, Any]:
         "encoder_stride": 32,
     }
     if isinstance(model, SwinV2Classifier):
-        config |= _classifier_config(model.head.out_features)
+        classes = model.head.out_features
+        config |= _classifier_config(class_names or [f"LABEL_{i}" for i in range(classes)])
     return config
 
 
-def _classifier_config(classes: int) -> dict[str, Any]:
+def _classifier_config(names: Sequence[str]) -> dict[str, Any]:
     return {
         "architectures": ["Swinv2ForImageClassification"],
-        "id2label": {str(i): f"LABEL_{i}" for i in range(classes)},
-        "label2id": {f"LABEL_{i}": i for i in range(classes)},
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
     }
