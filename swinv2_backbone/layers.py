@@ -101,8 +101,10 @@ class PatchEmbed(nn.Module):
 
 def cuts_patches(proj: nn.Module) -> bool:
     """Return True for a plain convolution of patches that do not overlap, as a SwinV2 has it."""
-    return is_plain(proj, nn.Conv2d) and (
-        proj.kernel_size == proj.stride == (PATCH_SIZE, PATCH_SIZE)
+    return (
+        isinstance(proj, nn.Conv2d)
+        and is_plain(proj, nn.Conv2d)
+        and proj.kernel_size == proj.stride == (PATCH_SIZE, PATCH_SIZE)
         and proj.padding == (0, 0)
         and proj.dilation == (1, 1)
         and proj.groups == 1

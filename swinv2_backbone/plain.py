@@ -8,6 +8,7 @@ of its own.  Whatever in this package reads the parameters of a layer asks here 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,7 @@ class Record:
             parameters = module._parameters
             for name, path in present:
                 # The parameters of a DataParallel replica are attributes.
-                own = parameters[name] if name in parameters else module.__dict__.get(name)
+                own: Any = parameters[name] if name in parameters else module.__dict__.get(name)
                 if type(own) not in ORDINARY:
                     return None
                 if typed and own.dtype is not dtype:

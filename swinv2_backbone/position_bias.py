@@ -108,7 +108,9 @@ class PositionBias(nn.Sequential):
     def mlp_parameters(self) -> BiasParameters | None:
         """Return the parameters of the MLP, or None if its layers must be called."""
         found = self._parts.parameters(self)
-        return found and BiasParameters(found["0.weight"], found["0.bias"], found["2.weight"])
+        if found is None:
+            return None
+        return BiasParameters(found["0.weight"], found["0.bias"], found["2.weight"])
 
     def _may_change(self) -> bool:
         """Return True in training, and for a replica of DataParallel."""
