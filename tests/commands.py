@@ -7,11 +7,13 @@ import os
 import re
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from documents import ROOT
+from project_stand_ins import stand_ins
 from small_configs import SMALL
 
 from swinv2_backbone.d2.config.lazy import load_lazy_config
@@ -75,17 +77,18 @@ def check(words: list[str]) -> None:
     elif words[0] != "export":
         args = parsed(*script_of(words))
         if getattr(args, "config_file", None):
-            check_config(args.config_file, args.opts)
+            check_config(args.config_file, args.opts, getattr(args, "imports", ()))
 
 
-def check_config(path: str, opts: list[str]) -> None:
+def check_config(path: str, opts: list[str], imports: Sequence[str] = ()) -> None:
     """Load a config with its changes, for the CPU."""
     if not Path(path).is_file():
         raise ValueError(f"{path} does not exist")
-    if path.endswith(".py"):
-        load_lazy_config(path, [LAZY_CPU, *opts])
-    else:
-        load_config(path, [*CPU, *opts])
+    with stand_ins():
+        if path.endswith(".py"):
+            load_lazy_config(path, [LAZY_CPU, *opts], imports)
+        else:
+            load_config(path, [*CPU, *opts], imports)
 
 
 def check_targets(names: list[str]) -> None:
