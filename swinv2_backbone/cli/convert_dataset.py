@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         parts = list(split_dataset(content, args.split, args.seed, args.group_by))
     for target, part in zip(targets, parts):
         _write({MARK: str(args.source)} | part, target)
-    print(_counts([target.name for target in targets], parts))
+    print(_counts([target.name for target in targets], parts, args.group_by))
     print(_settings(targets, str(converted.images), content))
 
 
@@ -126,13 +126,15 @@ def _write(content: dict, target: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _counts(names: list[str], parts: list[dict]) -> str:
-    """Return a table of images and objects per class, with a column per file."""
-    from swinv2_backbone.d2.data.formats.split import counts_by_class
+def _counts(names: list[str], parts: list[dict], group_by: str) -> str:
+    """Return a table of images, groups and objects per class, with a column per file."""
+    from swinv2_backbone.d2.data.formats.split import counts_by_class, groups_of
 
     columns = [counts_by_class(part) for part in parts]
     rows = [("", *names)]
     rows += [("images", *(str(len(part["images"])) for part in parts))]
+    if group_by:
+        rows += [("groups", *(str(len(groups_of(part, group_by))) for part in parts))]
     rows += [(name, *(str(column[name]) for column in columns)) for name in columns[0]]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(

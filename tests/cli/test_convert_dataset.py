@@ -46,6 +46,12 @@ def test_the_command_divides_the_images_and_counts_both_parts(labels, tmp_path, 
     assert counts == {"date": 3, "fig": 3}
 
 
+def test_the_command_counts_the_groups_that_it_keeps_together(labels, tmp_path, capsys):
+    run(labels, "--output", tmp_path / "a.json", "--split", "0.5", "--group-by", "[a-z]")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["groups", "1", "2"] in rows or ["groups", "2", "1"] in rows
+
+
 def test_only_earlier_outputs_are_replaced_and_only_on_request(labels, tmp_path):
     output = tmp_path / "fruit.json"
     run(labels, "--output", output)

@@ -194,9 +194,13 @@ def read(path: Path, images: Path, simple: bool = False) -> dict[str, Any]:
     result: dict[str, Any] = {"format": converted.format}
     for key in ("errors", "repaired", "notes"):
         found = getattr(report, key, {})
-        result[key] = [f"{fault.name} ({finding.count})" for fault, finding in found.items()]
-    result["left_out"] = [f"{what} ({one.count})" for what, one in converted.left_out.items()]
+        result[key] = [_tally(fault.name, finding.count) for fault, finding in found.items()]
+    result["left_out"] = [_tally(what, one.count) for what, one in converted.left_out.items()]
     return result if report.errors else result | asdict(compare(content, simple))
+
+
+def _tally(name: str, count: int) -> str:
+    return f"{name} ({count})" if count > 1 else name
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from swinv2_backbone.d2.data.validation.report import counted
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = ROOT / "docs" / "DATASETS.md"
@@ -63,8 +65,9 @@ def in_words(result: Result) -> str:
     if result["lost"]:
         words.append(f"{result['lost']} px differ")
     words += ["hole filled"] if result["filled"] else []
-    words += [f"{result['split']} object became two"] if result["split"] else []
-    words += [f"{3 - result['images']} image lost"] if result["images"] < 3 else []
+    split, lost = result["split"], 3 - result["images"]
+    words += [f"{counted(split, 'object')} became two"] if split else []
+    words += [f"{counted(lost, 'image')} lost"] if lost else []
     words += [f"repaired: {one}" for one in result.get("repaired", ())]
     words += [f"note: {one}" for one in result.get("notes", ())]
     words += [f"left out: {one}" for one in result.get("left_out", ())]

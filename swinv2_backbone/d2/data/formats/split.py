@@ -52,6 +52,11 @@ def split_dataset(
     return _part(content, lambda key: key not in chosen), _part(content, lambda key: key in chosen)
 
 
+def groups_of(content: dict, group_by: str = "") -> set[str]:
+    """Return the names of the groups that :func:`split_dataset` forms of COCO-format content."""
+    return {*map(_grouping(group_by), (image["file_name"] for image in content["images"]))}
+
+
 def counts_by_class(content: dict) -> dict[str, int]:
     """Return class name -> number of annotations, in the order of the categories."""
     counted = Counter(one["category_id"] for one in content["annotations"])
