@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+
+STEM_RULES = ("repeat", "mean", "zero")  # as in checkpoints.stem (a test compares)
 
 
 def new_parser(documentation: str | None) -> argparse.ArgumentParser:
@@ -23,6 +26,41 @@ def add_imports(parser: argparse._ActionsContainer) -> None:
         help="another project's code, which is imported before the config is read; FUNCTION(cfg) "
         "adds its keys; repeatable (docs/PROJECTS.md)",
     )
+
+
+def add_images(parser: argparse._ActionsContainer) -> None:
+    """Add the options of the images' channels or bands, and of weights for another number."""
+    add = parser.add_argument
+    add(
+        "--image-format",
+        choices=("RGB", "BANDS"),
+        default="RGB",
+        help="BANDS: all bands of TIFF files and NumPy arrays, as they are stored",
+    )
+    for option, what in (("--pixel-mean", "mean"), ("--pixel-std", "standard deviation")):
+        text = f"{what} of each channel or band, in the unit of the pixels; default: ImageNet's"
+        add(option, type=float, nargs="+", metavar="X", help=text)
+    add(
+        "--stem",
+        choices=STEM_RULES,
+        help="rule for weights of another number of bands (docs/CHECKPOINTS.md); default: refused",
+    )
+
+
+def pixel_numbers(args: argparse.Namespace) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the mean and the standard deviation of each channel or band.
+
+    Raises:
+        ValueError: they contradict each other or the format of the images, or are not given.
+    """
+    from swinv2_backbone.checkpoints.normalization import normalization
+
+    mean, std = args.pixel_mean, args.pixel_std
+    if args.image_format == "BANDS" and (mean is None or std is None):
+        raise ValueError(
+            "--image-format BANDS needs --pixel-mean and --pixel-std, one number for each band"
+        )
+    return normalization(3 if args.image_format == "RGB" else len(mean), mean, std)
 
 
 def add_config_changes(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Pre-train a SwinV2 on images without labels by SimMIM (arXiv 2111.09886): it learns to predict
-masked pixels.  Any folder of images works, including its subfolders.
+masked pixels.  Any folder of images works, including its subfolders; --image-format BANDS is for
+satellite images and others of any number of bands.
 
 tools/pretrain_simmim.py --images photos --output output/simmim --epochs 100 --num-gpus 8 \\
     --variant swinv2_base_window12_192 --batch-size 2048
@@ -15,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from swinv2_backbone.cli.arguments import new_parser
+from swinv2_backbone.cli.arguments import add_images, new_parser, pixel_numbers
 from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.variants import VARIANTS, Variant, variant_name
 
@@ -57,7 +58,7 @@ def setup(args: argparse.Namespace) -> Pretraining:
     for name in ("fvcore", "detectron2", "swinv2_backbone"):
         setup_logger(args.output, distributed_rank=comm.get_rank(), name=name)
     check_source(args.init)
-    files = find_images(args.images)
+    files = find_images(args.images, bands=args.image_format == "BANDS")
     recipe = read_recipe(args, len(files))
     seed_all_rng(args.seed + comm.get_rank())
     return Pretraining(
@@ -66,6 +67,7 @@ def setup(args: argparse.Namespace) -> Pretraining:
         args.output,
         recipe,
         init=args.init,
+        stem=args.stem,
         resume=args.resume,
         device=args.device,
     )
@@ -112,6 +114,7 @@ def build_backbone(args: argparse.Namespace) -> SwinV2:
         drop_path_rate=args.drop_path,
         activation_checkpointing=args.activation_checkpointing,
         extra_norm_every=variant.extra_norm_every,
+        in_channels=len(pixel_numbers(args)[0]),
     )
 
 
@@ -121,10 +124,14 @@ def read_recipe(args: argparse.Namespace, images: int) -> Recipe:
     iterations = args.iterations
     if iterations is None:
         iterations = math.ceil(args.epochs * images / max(args.batch_size, 1))
+    mean, std = pixel_numbers(args)
     return Recipe(
         iterations=iterations,
         batch_size=args.batch_size,
         image_size=args.image_size,
+        image_format=args.image_format,
+        pixel_mean=mean,
+        pixel_std=std,
         mask_patch=args.mask_patch,
         mask_ratio=args.mask_ratio,
         lr=args.lr,
@@ -147,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
     length = found.add_mutually_exclusive_group(required=True)
     length.add_argument("--iterations", type=int, metavar="N")
     length.add_argument("--epochs", type=float, metavar="N", help="passes over the images")
+    add_images(found)
     _add_model(add)
     _add_recipe(add)
     _add_processes(add)

@@ -128,6 +128,11 @@ def as_picture(pixels: np.ndarray, display_bands: Sequence[int] = ()) -> np.ndar
     return (255 * np.clip((chosen - low) / span, 0, 1)).round().astype(np.uint8)
 
 
+def has_bands(path: Path) -> bool:
+    """Return True for the name of a file that :func:`read_bands` may read."""
+    return path.suffix.lower() in BAND_SUFFIXES
+
+
 def bands_of(image_format: str, pixel_mean: Sequence[float]) -> int | None:
     """Return the number of bands that images must have; None for the formats RGB and BGR."""
     return len(pixel_mean) if image_format == BANDS else None

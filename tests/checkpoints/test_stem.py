@@ -12,6 +12,8 @@ from oracle import randomize
 from torch import Tensor
 
 from swinv2_backbone import SwinV2, load_checkpoint, save_checkpoint
+from swinv2_backbone.checkpoints.stem import STEM_RULES
+from swinv2_backbone.cli import arguments
 
 # What the file's channels see of the bands, written out: {(channels, bands, rule): {channel: ...}}
 SEEN = {
@@ -77,3 +79,7 @@ def test_a_rule_excuses_no_other_fault(tmp_path):
     state["patch_embed.proj.weight"] = torch.randn(32, 3, 8, 8)
     path = write(state, tmp_path / "patches_of_8.pth")
     refused(model_of(4, seed=1), path, "1 tensors of another shape", stem="repeat")
+
+
+def test_the_commands_offer_the_same_rules():
+    assert arguments.STEM_RULES == STEM_RULES

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
+from swinv2_backbone.checkpoints.normalization import normalization
 from swinv2_backbone.d2.data.loading.loader import MAX_BROKEN
+from swinv2_backbone.images.bands import BANDS
 from swinv2_backbone.simmim import MASK_PATCH, MASK_RATIO, check_masking
+from swinv2_backbone.variants import PIXEL_MEAN, PIXEL_STD
 
 # SimMIM, section 4.1.1 (100 epochs with a cosine), and the configs/swin_base__100ep of its code:
 LR, LR_BATCH = 8e-4, 2048  # learning rate at this batch size; it scales linearly
@@ -25,6 +29,9 @@ LEAST = {
     **dict.fromkeys(("num_workers", "seed", "max_nonfinite_steps"), 0),
 }
 AMP_DTYPES = ("bfloat16", "float16")
+FORMATS = ("RGB", BANDS)
+# The options of runs that were saved before there was a choice.
+BEFORE_BANDS = {"image_format": "RGB", "pixel_mean": PIXEL_MEAN, "pixel_std": PIXEL_STD}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,9 @@ class Recipe:
         iterations: steps of the optimizer.
         batch_size: images per step, over all processes.
         image_size: side of the square crops in pixels.
+        image_format: "RGB", or "BANDS" for all bands of TIFF files and NumPy arrays as they are
+            stored, see :func:`swinv2_backbone.d2.read_bands`.
+        pixel_mean, pixel_std: mean and standard deviation of each channel or band.
         mask_patch, mask_ratio: see :func:`swinv2_backbone.simmim.random_masks`.
         lr: highest learning rate; None: the paper's, 8e-4 at a batch size of 2048 and proportional
             to it.
@@ -54,6 +64,9 @@ class Recipe:
     iterations: int
     batch_size: int
     image_size: int = 192
+    image_format: str = "RGB"
+    pixel_mean: Sequence[float] = PIXEL_MEAN
+    pixel_std: Sequence[float] = PIXEL_STD
     mask_patch: int = MASK_PATCH
     mask_ratio: float = MASK_RATIO
     lr: float | None = None
@@ -68,6 +81,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_masking(self.image_size, self.mask_patch, self.mask_ratio)
+        if self.image_format not in FORMATS:
+            raise ValueError(
+                f"image_format must be one of {', '.join(FORMATS)}, got {self.image_format!r}"
+            )
+        channels = 3 if self.bands is None else self.bands
+        normalization(channels, self.pixel_mean, self.pixel_std)
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
@@ -84,6 +103,11 @@ class Recipe:
             raise ValueError(
                 f"amp_dtype must be one of {', '.join(AMP_DTYPES)}, got {self.amp_dtype!r}"
             )
+
+    @property
+    def bands(self) -> int | None:
+        """Number of bands of the images; None for RGB."""
+        return len(self.pixel_mean) if self.image_format == BANDS else None
 
     @property
     def highest_lr(self) -> float:
@@ -103,11 +127,12 @@ class Recipe:
         """Return the options that determine the weights; they must not change on resume."""
         free = ("lr", "warmup", "num_workers", "period", "max_broken", "max_nonfinite_steps")
         found = {key: value for key, value in dataclasses.asdict(self).items() if key not in free}
+        found |= {key: tuple(found[key]) for key in ("pixel_mean", "pixel_std")}
         return {**found, "lr": self.highest_lr, "warmup": self.warmup_iterations}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raise ValueError unless ``state`` comes from a run with the same options."""
-        own = self.state_dict()
+        own, state = self.state_dict(), {**BEFORE_BANDS, **state}
         other = [f"{key} {state.get(key)}, not {own[key]}" for key in own if state[key] != own[key]]
         if other:
             raise ValueError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import durable
+from swinv2_backbone.d2.data.loading.bands import as_picture
 from swinv2_backbone.d2.pretraining.masked import MaskedImages, read_center
 from swinv2_backbone.simmim import SimMIM, hidden_pixels, masked_l1
 
@@ -30,7 +31,7 @@ class FixedImages:
         seed: seed of the masks.
 
     Attributes:
-        images: (N, 3, S, S) uint8, RGB.
+        images: (N, C_in, S, S), uint8 in RGB or float32 of bands.
         masks: (N, S / 4, S / 4) bool.
 
     Raises:
@@ -45,7 +46,7 @@ class FixedImages:
         faults: list[str] = []
         for file in order:
             try:
-                read.append(read_center(file, mapper.image_size))
+                read.append(read_center(file, mapper.image_size, mapper.bands))
             except OSError as error:
                 faults.append(str(error))
             if len(read) == SHOWN:
@@ -68,7 +69,7 @@ def draw_reconstructions(
     Args:
         model: the model; it is in training mode afterwards.
         fixed: the images and their masks.
-        mean, std: (3, 1, 1), the normalization of the model's images.
+        mean, std: (C_in, 1, 1), the normalization of the model's images.
         path: the file to write.
 
     Returns:
@@ -85,14 +86,31 @@ def draw_reconstructions(
     finally:
         model.train()
     loss, hidden = float(masked_l1(found, images, masks)), hidden_pixels(fixed.masks)
-    filled = (found.float() * std + mean).round().clamp(0, 255).byte().cpu()
+    filled = (found.float() * std + mean).cpu()
+    if fixed.images.dtype == torch.uint8:
+        filled, masked = filled.round().clamp(0, 255).byte(), torch.tensor(GRAY, dtype=torch.uint8)
+    else:
+        masked = mean.cpu()
     columns = [
         fixed.images,
-        torch.where(hidden, torch.tensor(GRAY, dtype=torch.uint8), fixed.images),
+        torch.where(hidden, masked, fixed.images),
         torch.where(hidden, filled, fixed.images),
     ]
+    if fixed.images.dtype != torch.uint8:
+        columns = _as_pictures(columns)
     _write_png(path, np.concatenate([_column(pictures) for pictures in columns], axis=1))
     return loss
+
+
+def _as_pictures(columns: Sequence[Tensor]) -> list[Tensor]:
+    """Convert bands to RGB, (N, n, S, S) float32 -> (N, 3, S, S) uint8 each.
+
+    The columns are stretched together, so that equal pixels have equal colors.
+    """
+    rows = torch.cat(list(columns), dim=3).permute(0, 2, 3, 1)
+    pictures = [as_picture(row.numpy())[:, :, ::-1].copy() for row in rows]
+    drawn = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return list(drawn.chunk(len(columns), dim=3))
 
 
 def _column(pictures: Tensor) -> np.ndarray:

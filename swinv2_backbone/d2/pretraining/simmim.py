@@ -28,8 +28,8 @@ from swinv2_backbone.d2.pretraining.recipe import Recipe
 from swinv2_backbone.d2.pretraining.reconstruction import FixedImages, draw_reconstructions
 from swinv2_backbone.d2.solver.optimizer import parameter_groups
 from swinv2_backbone.simmim import SimMIM
+from swinv2_backbone.variants import PIXEL_MEAN, PIXEL_STD
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet, RGB in 0 ... 255
 CLIP_NORM = 5.0  # default of the Swin and SimMIM code
 FINAL = "model_final.pth"
 CHECKPOINTS_KEPT = 3  # in addition to the final one
@@ -41,10 +41,16 @@ class PretrainingModel(SimMIM):
     mean: Tensor  # buffers
     std: Tensor
 
-    def __init__(self, backbone: SwinV2):
+    def __init__(
+        self,
+        backbone: SwinV2,
+        pixel_mean: Sequence[float] = PIXEL_MEAN,
+        pixel_std: Sequence[float] = PIXEL_STD,
+    ):
         super().__init__(backbone)
-        for name, value in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        for name, numbers in (("mean", pixel_mean), ("std", pixel_std)):
+            value = torch.tensor(numbers, dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, value, persistent=False)
 
     # The training loop calls models with a batch of records; SimMIM takes tensors.
     def forward(self, batch: list[dict]) -> dict[str, Tensor]:  # type: ignore[override]
@@ -66,7 +72,8 @@ class Pretraining:
         files: images to train on, see :func:`swinv2_backbone.d2.pretraining.masked.find_images`.
         output: folder for checkpoints, logs and pictures.
         recipe: options of the run.
-        init: weights to start from, as :func:`swinv2_backbone.load_checkpoint` takes them.
+        init, stem: weights to start from, and the rule for weights of another number of bands, as
+            :func:`swinv2_backbone.load_checkpoint` takes them.
         resume: resume from the last checkpoint in ``output``, if there is one.
         device: "cuda" or "cpu"; default: a GPU if there is one.
 
@@ -82,20 +89,23 @@ class Pretraining:
         recipe: Recipe,
         *,
         init: str = "",
+        stem: str | None = None,
         resume: bool = False,
         device: str | None = None,
     ):
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.recipe, self.output = recipe, Path(output)
-        self.model = PretrainingModel(backbone)
+        _check_channels(backbone, recipe)
+        self.model = PretrainingModel(backbone, recipe.pixel_mean, recipe.pixel_std)
         _check(self.model, recipe, place)
-        mapper = MaskedImages(recipe.image_size, recipe.mask_patch, recipe.mask_ratio)
+        mapper = MaskedImages(recipe.image_size, recipe.mask_patch, recipe.mask_ratio, recipe.bands)
         self.fixed = FixedImages(files, mapper, recipe.seed)
         self.model.to(place).train()
         self.step = _build_step(self.model, files, mapper, recipe, self.output)
         self.checkpointer = Checkpointer(
             self.model,
             str(self.output),
+            stem=stem,
             recipe=recipe,
             images=SameImages(files),
             trainer=self.step,
@@ -153,7 +163,8 @@ class Pretraining:
         text = json.dumps({"images": images, **dataclasses.asdict(recipe)}, indent=2)
         write_text(self.output / "recipe.json", text + "\n")
         rows = {
-            "images": f"{images}, {recipe.image_size} px, {self.model.mean.device}",
+            "images": f"{images}, {recipe.image_size} px, {_channels(recipe)}, "
+            f"{self.model.mean.device}",
             "windows": f"{describe(backbone.window_sizes)} (per stage, tokens)",
             "pretrained": f"{describe(backbone.pretrained_window_sizes)} (windows, tokens)",
             "weights": self.checkpointer.report,
@@ -183,6 +194,20 @@ def pretrain(
         ``MODEL.WEIGHTS`` take.
     """
     return Pretraining(backbone, files, output, recipe, device=device).train()
+
+
+def _channels(recipe: Recipe) -> str:
+    return recipe.image_format if recipe.bands is None else f"{recipe.bands} bands"
+
+
+def _check_channels(backbone: SwinV2, recipe: Recipe) -> None:
+    """Raise ValueError if the backbone takes another number of channels than the images have."""
+    found, expected = backbone.in_channels, len(recipe.pixel_mean)
+    if found != expected:
+        raise ValueError(
+            f"the backbone takes {found} channels or bands, but pixel_mean has {expected} numbers: "
+            f"build it with in_channels={expected}"
+        )
 
 
 def _check(model: SimMIM, recipe: Recipe, device: torch.device) -> None:

@@ -24,6 +24,8 @@ from swinv2_backbone.d2 import (
 )
 from swinv2_backbone.d2.config.bands import number_of_bands
 from swinv2_backbone.d2.config.rules import ConfigError, validate
+from swinv2_backbone.d2.engine.training import load_for_evaluation
+from swinv2_backbone.d2.export.model import load_model
 
 N, SIDE, SEEN = 9, 64, 7
 MEAN = [1000.0 * (band + 1) for band in range(N)]
@@ -159,6 +161,31 @@ def test_its_file_for_other_programs_takes_nine_bands(detector, data, tmp_path, 
     assert "float32 (batch, 9, height, width), BANDS, as they are stored" in notes
 
 
+THREE = ["MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]", "MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]"]
+THREE += ["INPUT.DISPLAY_BANDS", "()"]
+LOADERS = {  # functions (config file, weights, overrides) -> model
+    "predict": lambda file, weights, opts: (
+        load_predictor(str(file), [*opts, "MODEL.WEIGHTS", str(weights)]).model
+    ),
+    "export": lambda file, weights, opts: load_model(str(file), str(weights), opts)[0],
+    "evaluate": lambda file, weights, opts: load_for_evaluation(
+        load_plan(str(file), [*opts, "MODEL.WEIGHTS", str(weights)]), resume=False
+    ),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_its_weights_go_into_a_model_of_three_bands_only_by_a_stated_rule(load, detector):
+    weights = detector / "model_final.pth"
+    file = detector / "config.yaml"
+    with pytest.raises(ValueError, match="of 9 channels or bands, .* for 3 .*MODEL.SWINV2.STEM"):
+        LOADERS[load](file, weights, THREE)
+    model = LOADERS[load](file, weights, [*THREE, "MODEL.SWINV2.STEM", "mean"])
+    name = "backbone.bottom_up.swinv2.patch_embed.proj.weight"
+    third = torch.load(weights, weights_only=True)["model"][name].sum(1, keepdim=True) / 3
+    assert torch.allclose(model.state_dict()[name], third.expand(-1, 3, -1, -1), atol=1e-6)
+
+
 def test_a_dataset_with_another_number_of_bands_stops_before_training(data, yaml, tmp_path):
     four = ["MODEL.PIXEL_MEAN", str(MEAN[:4]), "MODEL.PIXEL_STD", str([1.0] * 4)]
     opts = [*yaml, *four, "INPUT.DISPLAY_BANDS", "()", "OUTPUT_DIR", str(tmp_path)]
@@ -225,6 +252,10 @@ def test_a_lazy_config_trains_evaluates_and_predicts_on_bands(lazy, data, tmp_pa
     run("train_net", "--config-file", lazy, *TINY, f"train.output_dir={tmp_path}")
     assert json.loads((tmp_path / "inference" / "results.json").read_text())["bbox"]
     opts = [*TINY, f"train.init_checkpoint={tmp_path / 'model_final.pth'}"]
+    three = ["model.pixel_mean=[1,2,3]", "model.pixel_std=[1,1,1]", "train.display_bands=[]"]
+    three += ["model.backbone.bottom_up.in_channels=3", "train.stem=zero"]
+    assert load_predictor(str(lazy), [*opts, *three]).channels == 3
+    assert load_model(str(lazy), None, [*opts, *three])[0].pixel_mean.numel() == 3
     predictor = load_predictor(str(lazy), opts)
     pixels = predictor.read(data / "tiff" / "0.tif")
     assert pixels.shape == (SIDE, SIDE, N)
