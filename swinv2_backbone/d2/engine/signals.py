@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -22,7 +23,8 @@ class StopRequest:
     """A context manager that records the first of ``SIGNALS`` instead of ending the process.
 
     A second signal is handled as without this context manager, so that it ends the process at once.
-    Launched processes ignore a second signal, because their launcher handles it.
+    Launched processes ignore a second signal, because their launcher handles it. In a process that
+    a library forks, such as a worker of panopticapi, signals act as without this context manager.
 
     Args:
         launched: True if this is one of several processes.
@@ -32,7 +34,7 @@ class StopRequest:
     """
 
     def __init__(self, launched: bool = False):
-        self.signal, self.launched = 0, launched
+        self.signal, self.launched, self._process = 0, launched, os.getpid()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -44,6 +46,10 @@ class StopRequest:
         self._restore()
 
     def _record(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # its parent may wait for its end
+            self._restore()
+            os.kill(os.getpid(), number)
+            return
         if self.signal not in (0, TIME_IS_UP):
             return
         self.signal = number

@@ -131,6 +131,21 @@ def test_the_second_signal_acts_at_once():
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_process_that_a_library_forks_ends_by_a_signal():
+    """As the workers of panopticapi, for whose end its evaluation waits."""
+    with StopRequest() as request:
+        ready, started = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(started, b"1")
+            time.sleep(20)
+            os._exit(0)
+        os.read(ready, 1)  # a signal during the fork would be lost
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert not request.signal
+
+
 def test_a_signal_after_a_time_limit_takes_precedence():
     with StopRequest() as request:
         request.signal = TIME_IS_UP
