@@ -46,7 +46,7 @@ class SimMIM(nn.Module):
         (self.output,) = backbone.out_features
         self.stride = backbone.strides[self.output]
         self.backbone = backbone
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, backbone.patch_embed.proj.out_channels))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, backbone.embed_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         pixels = backbone.in_channels * self.stride**2  # of one token of the last map
         self.decoder = nn.Sequential(

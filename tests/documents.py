@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LANGUAGES = {"bash", "python", "yaml", "text", "{eval-rst}"}
-NEEDS = {"COCO", "ADE20K", "ImageNet", "GPU", "several machines", "network"}
+NEEDS = {"COCO", "ADE20K", "ImageNet", "GPU", "several machines", "network", "peft"}
 TAKES = ("takes minutes", "takes hours")
 
 FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.M)

@@ -35,7 +35,7 @@ def built_architecture(backbone: SwinV2) -> Architecture:
     """Return the size of a model; stages that are not built are left out."""
     blocks = [list(stage.blocks) for stage in backbone.layers]
     return Architecture(
-        backbone.patch_embed.proj.out_channels,
+        backbone.embed_dim,
         tuple(len(stage) for stage in blocks),
         tuple(len(stage[0].attn.logit_scale) for stage in blocks),
     )

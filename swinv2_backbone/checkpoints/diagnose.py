@@ -9,6 +9,7 @@ from swinv2_backbone.checkpoints.architecture import built_architecture
 from swinv2_backbone.checkpoints.match import Match
 from swinv2_backbone.checkpoints.report import some
 from swinv2_backbone.checkpoints.stem import STEM_SETTINGS
+from swinv2_backbone.checkpoints.target import BASE_LAYER
 
 
 def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
@@ -76,8 +77,10 @@ def _absence_problems(found: Match) -> list[str]:
             f"{some(found.missing)} {remedy}"
         )
     if found.unexpected:
+        adapted = any(f".{BASE_LAYER}." in key for key in found.unexpected)
+        merge = "; the file has adapters, which must be merged first" if adapted else ""
         problems.append(
-            f"{len(found.unexpected)} unexpected tensors: {some(found.unexpected)} {remedy}"
+            f"{len(found.unexpected)} unexpected tensors: {some(found.unexpected)} {remedy}{merge}"
         )
     return problems
 

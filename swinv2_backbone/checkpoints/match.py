@@ -77,7 +77,7 @@ def match_tensors(checkpoint: Checkpoint, target: Target) -> Match:
 
 def _match_backbone(found: Match) -> None:
     for ours, tensor in found.checkpoint.tensors.items():
-        name, key = found.target.prefix + ours, found.checkpoint.keys.get(ours, ours)
+        name, key = found.target.name_of(ours), found.checkpoint.keys.get(ours, ours)
         if name in found.target.state:
             found.use(name, key, tensor)
         elif reason := _why_not_built(found, ours):
@@ -157,7 +157,7 @@ def _may_be_new(found: Match, name: str) -> bool:
     target, tensors = found.target, found.checkpoint.tensors
     if target.is_head(name):
         return False
-    if not target.is_inside(name):
+    if not target.is_inside(name) or target.is_of_adapter(name):
         return True
     kind, output, *_ = name.removeprefix(target.prefix).split(".")
     last = list(target.backbone.channels)[-1] if _has_all_stages(found) else None

@@ -10,6 +10,9 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.classifier import SwinV2Classifier
 
 
+BASE_LAYER = "base_layer"  # the name of the adapted layer within an adapter, as in peft
+
+
 class Target(NamedTuple):
     """A model with one SwinV2 in it.
 
@@ -28,6 +31,20 @@ class Target(NamedTuple):
     def is_inside(self, name: str) -> bool:
         """Return True for the name of a tensor of the backbone."""
         return name.startswith(self.prefix)
+
+    def name_of(self, ours: str) -> str:
+        """Return the model's name of one of our names; an adapter keeps its layer as base_layer."""
+        name = self.prefix + ours
+        layer, _, last = name.rpartition(".")
+        kept = f"{layer}.{BASE_LAYER}.{last}"
+        return kept if name not in self.state and kept in self.state else name
+
+    def is_of_adapter(self, name: str) -> bool:
+        """Return True for the name of a tensor that an adapter adds to a layer."""
+        parts = name.split(".")
+        return BASE_LAYER not in parts and any(
+            ".".join([*parts[:i], BASE_LAYER, "weight"]) in self.state for i in range(len(parts))
+        )
 
     def is_head(self, name: str) -> bool:
         """Return True for the name of a tensor of the classifier head."""

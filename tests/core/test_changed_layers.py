@@ -71,6 +71,7 @@ def test_a_changed_layer_computes_as_with_its_effective_weights(change, name, ke
     assert largest_difference(actual[0], outcome(small_backbone())[0]) > 1e-4
 
 
+@pytest.mark.heavy
 def test_hooks_count_in_compiled_parts_that_were_called_before():
     model, images = small_backbone(), pictures(1, 3, 8, 12).double()
     bias, embed = model.get_submodule(f"{BLOCK}.attn.cpb_mlp"), model.patch_embed

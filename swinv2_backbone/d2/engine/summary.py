@@ -123,8 +123,7 @@ def _resolution(plan: TrainingPlan) -> str:
 
 def _own_size(backbone: core.SwinV2) -> str:
     depths = [len(stage.blocks) for stage in backbone.layers]
-    channels = backbone.patch_embed.proj.out_channels
-    return f"custom size: {channels} channels, depths {depths}"
+    return f"custom size: {backbone.embed_dim} channels, depths {depths}"
 
 
 def _windows(backbone: core.SwinV2, trained: tuple | None) -> str:

@@ -26,6 +26,7 @@ NORMS = (
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 BIASES = ("bias", "q_bias", "v_bias")
 NEVER_DECAYED = ("logit_scale", "mask_token")
+PARAMETRIZATIONS = "parametrizations"  # of torch.nn.utils.parametrize
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -141,18 +142,26 @@ def learning_rate_scales(model: nn.Module, factor: float, decay: float) -> dict[
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Yield each trainable parameter once, with its full name and its module."""
+    """Yield each trainable parameter once, with its full name and its module.
+
+    The module of a parametrized tensor is the one that has the parametrization.
+    """
     seen: set[nn.Parameter] = set()
-    for prefix, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for prefix, module in modules.items():
         for last, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                yield f"{prefix}.{last}" if prefix else last, module, parameter
+                owner = prefix.partition(f".{PARAMETRIZATIONS}.")[0]
+                yield f"{prefix}.{last}" if prefix else last, modules[owner], parameter
 
 
 def _kind(name: str, module: nn.Module) -> str:
     """Return "weight", "norm", "bias", "embedding", or "never decayed"."""
     *path, last = name.split(".")
+    if PARAMETRIZATIONS in path:  # layer.parametrizations.weight.original -> layer.weight
+        last = path[path.index(PARAMETRIZATIONS) + 1]
+    last = last.removesuffix("_orig")  # of torch.nn.utils.prune
     if last in NEVER_DECAYED or "cpb_mlp" in path:
         return "never decayed"
     if isinstance(module, NORMS) or type(module).__name__ == "LayerNorm":  # Detectron2's own class
