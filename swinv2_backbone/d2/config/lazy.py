@@ -25,6 +25,7 @@ from swinv2_backbone.d2.config.imports import import_modules
 from swinv2_backbone.d2.config.lazy_factories import lazy_factories
 from swinv2_backbone.d2.config.lazy_parts import (
     augmentation,
+    calls,
     clipping,
     detections_key,
     limits,
@@ -157,19 +158,6 @@ def _unknown_override(cfg: DictConfig, opt: str) -> list[str]:
             hint = f"; did you mean {near[0]}?" if near else ""
             return [f"{opt}: the config has no {part}{hint}"]
     return []
-
-
-def calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """Yield each LazyCall of a config, with its path."""
-    if OmegaConf.is_dict(node):
-        if "_target_" in node:
-            yield path, node
-        for key in node:
-            if not OmegaConf.is_interpolation(node, key):
-                yield from calls(node._get_node(key), f"{path}.{key}")
-    elif OmegaConf.is_list(node):
-        for index in range(len(node)):
-            yield from calls(node._get_node(index), f"{path}.{index}")
 
 
 def _unknown_arguments(cfg: DictConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +23,19 @@ def target_name(node: DictConfig) -> str:
     if isinstance(target, str):
         return target.rpartition(".")[2]
     return getattr(target, "__name__", type(target).__name__)  # a partial has no name
+
+
+def calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield each LazyCall of a config, with its path."""
+    if OmegaConf.is_dict(node):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_interpolation(node, key):
+                yield from calls(node._get_node(key), f"{path}.{key}")
+    elif OmegaConf.is_list(node):
+        for index in range(len(node)):
+            yield from calls(node._get_node(index), f"{path}.{index}")
 
 
 def schedule(config: DictConfig, faults: list[str]) -> dict[str, Any]:

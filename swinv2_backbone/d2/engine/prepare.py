@@ -36,6 +36,7 @@ from swinv2_backbone.d2.data.datasets.selected import (
 from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.rehearsal import shorten
 from swinv2_backbone.d2.evaluation.metrics import evaluation_faults
+from swinv2_backbone.d2.modeling.architectures import kind_of
 from swinv2_backbone.d2.modeling.build import OF_A_PROJECT
 
 CLASSES = {"model.thing_classes": "thing_classes", "model.stuff_classes": "stuff_classes"}
@@ -223,10 +224,11 @@ def _evaluation_faults(plan: TrainingPlan, tested: Sequence[str], eval_only: boo
     ours = node is None or (OmegaConf.is_dict(node) and target_name(node) == "build_evaluator")
     if tested and not ours:
         return  # a custom evaluator, with metrics of its own
+    masks = plan.model.masks or not kind_of(plan.model.architecture)  # of a project: unknown
     seen = []
     for name in METRICS:
         metric = "" if eval_only else plan[name]
-        for option, message in evaluation_faults(tested, metric, masks=plan.model.masks):
+        for option, message in evaluation_faults(tested, metric, masks=masks):
             option = name if option == METRICS[0] else option
             text = f"{plan.key(option)} {message}"
             if text not in seen:

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from detectron2.data import MetadataCatalog
 from small_configs import CONFIGS
 
 from swinv2_backbone.d2.config.lazy import load_lazy_config
 from swinv2_backbone.d2.config.rules import ConfigError
 from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
 from swinv2_backbone.d2.engine.advice import advice
-from swinv2_backbone.d2.engine.prepare import prepare
+from swinv2_backbone.d2.engine.prepare import _evaluation_faults, prepare
 from swinv2_backbone.d2.engine.trainer import load_plan
 from swinv2_backbone.d2.modeling.build import build_model
 
@@ -150,3 +151,14 @@ def test_keys_that_this_trainer_ignores_are_named():
     assert "does not read these keys" in text and "INPUT.SLOTS_MAPPER_NAME 'slots_lsj'" in text
     assert "MODEL." not in text and "SOLVER." not in text
     assert not advice(plan_from_yacs(load_config("", CPU)), {})
+
+
+def test_a_metric_of_masks_is_not_refused_for_a_model_of_another_project():
+    opts = ["TEST.BEST_METRIC", "segm/AP", "DATASETS.TEST", "('slots_metric',)"]
+    MetadataCatalog.get("slots_metric").set(evaluator_type="coco", json_file="a.json")
+    try:
+        plan = load_plan("", [*SLOTS, *opts], [PROJECT])
+        assert not list(_evaluation_faults(plan, plan.data.test, False))
+        assert list(_evaluation_faults(load_plan("", [*CPU, *opts]), plan.data.test, False))
+    finally:
+        MetadataCatalog.remove("slots_metric")

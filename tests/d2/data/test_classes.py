@@ -19,7 +19,12 @@ from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.classes import difference, match_categories
 from swinv2_backbone.d2.data.datasets.coco import register_coco
-from swinv2_backbone.d2.data.datasets.custom import class_names, register_custom_datasets
+from swinv2_backbone.d2.data.datasets.custom import (
+    ClassNames,
+    check_class_count,
+    class_names,
+    register_custom_datasets,
+)
 from swinv2_backbone.d2.data.datasets.selected import check_same_classes
 from swinv2_backbone.d2.data.validation.report import Report
 from swinv2_backbone.d2.engine.prepare import class_faults, register_datasets
@@ -313,3 +318,37 @@ def test_a_difference_is_described():
     assert words == (
         "'Apple', 'nut' not among them; did you mean 'apple' by 'Apple'?; 'apple', 'banana' missing"
     )
+
+
+# ---- A model of another project
+
+
+def foreign(*opts: str):
+    model = ["MODEL.META_ARCHITECTURE", "SlotDetector", "MODEL.DEVICE", "cpu"]
+    return load_config("", [*model, *opts], ["small_project:add_slots_config"])
+
+
+def test_the_number_of_classes_of_another_projects_model_is_only_warned_of(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("swinv2_backbone"), "propagate", True)
+    classes = ClassNames("my.json", ["a", "b", "c"])
+    check_class_count(foreign("MODEL.SLOTS.NUM_CLASSES", "3"), classes)
+    assert not caplog.messages
+    check_class_count(foreign("MODEL.SLOTS.NUM_CLASSES", "4"), classes)
+    assert "my.json has 3 classes, but no MODEL.*.NUM_CLASSES" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["thing_classes", "stuff_classes"])
+def test_another_projects_model_has_the_classes_of_its_test_set(kind):
+    MetadataCatalog.get("foreign_test").set(**{kind: ["a", "b"]})
+    try:
+        assert class_names(foreign("DATASETS.TEST", "('foreign_test',)")) == ["a", "b"]
+    finally:
+        MetadataCatalog.remove("foreign_test")
+
+
+def test_another_projects_model_may_learn_from_labels():
+    labels = ["DATASETS.CUSTOM.TRAIN.LABELS", "labels", "DATASETS.CUSTOM.NAMES", "names.txt"]
+    with pytest.raises(FileNotFoundError, match="names.txt"):
+        register_custom_datasets(foreign(*labels), ("TRAIN",))
+    with pytest.raises(ValueError, match="LABELS are for MODEL.META_ARCHITECTURE Semantic"):
+        register_custom_datasets(load_config("", ["MODEL.DEVICE", "cpu", *labels]), ("TRAIN",))
