@@ -12,12 +12,15 @@ from swinv2_backbone.block import Stage, SwinV2Block
 from swinv2_backbone.kernels.choose import asked_for
 from swinv2_backbone.layers import PATCH_SIZE, PatchEmbed, PatchMerging
 from swinv2_backbone.packing import Size, shrink, size_of, unpack
-
-FEATURES = ("res2", "res3", "res4", "res5")  # the outputs of the stages, as Detectron2 names them
-
-SMALL_MAP_RULES = ("per_axis", "square")
-
-WindowSizes = int | Sequence[int | Size]
+from swinv2_backbone.settings import (
+    FEATURES,
+    SMALL_MAP_RULES,
+    WindowSizes,
+    check_options,
+    check_small_maps,
+    check_stages,
+    window_per_stage,
+)
 
 
 class SwinV2(nn.Module):
@@ -77,15 +80,15 @@ class SwinV2(nn.Module):
     ):
         super().__init__()
         depths, num_heads = tuple(depths), tuple(num_heads)
-        widths = _check_stages(embed_dim, depths, num_heads)
+        widths = check_stages(embed_dim, depths, num_heads)
         windows = window_per_stage(window_size, len(depths), "window_size")
         pretrained = (
             windows
             if pretrained_window_sizes is None
             else window_per_stage(pretrained_window_sizes, len(depths), "pretrained_window_sizes")
         )
-        _check_small_maps(small_map_rule, windows)
-        _check_options(out_features, drop_path_rate, frozen_stages, len(depths))
+        check_small_maps(small_map_rule, windows)
+        check_options(out_features, drop_path_rate, frozen_stages, len(depths))
         kernel = asked_for(kernel)
 
         self.pretrained_windows_assumed = pretrained_window_sizes is None
@@ -186,7 +189,7 @@ class SwinV2(nn.Module):
                 it, or the number of stages differs.
         """
         windows = window_per_stage(window_size, self.num_stages, "window_size")
-        _check_small_maps(self.small_map_rule, windows)
+        check_small_maps(self.small_map_rule, windows)
         for stage, window in zip(self.layers, windows):
             _set_inside(stage, "window_size", window)
 
@@ -281,70 +284,3 @@ def _set_inside(module: nn.Module, name: str, value: Any) -> None:
 def _get_inside(module: nn.Module, name: str) -> Any:
     """Return an attribute of a module or of the first one inside that has it."""
     return next(vars(part)[name] for part in module.modules() if name in vars(part))
-
-
-def window_per_stage(windows: WindowSizes, stages: int, argument: str) -> tuple[Size, ...]:
-    """Return one (height, width) per stage from one number, one per stage, or one pair per stage.
-
-    Raises:
-        ValueError: the number of stages differs, or a window is not an integer of at least 1.
-    """
-    given = tuple(windows) if isinstance(windows, Sequence) else (windows,) * stages
-    if len(given) != stages:
-        raise ValueError(
-            f"{argument} must be one number or one per stage ({stages}), got {windows!r}"
-        )
-    pairs = []
-    for window in given:
-        pair = tuple(window) if isinstance(window, Sequence) else (window, window)
-        if len(pair) != 2 or not all(isinstance(m, int) and m >= 1 for m in pair):
-            raise ValueError(
-                f"{argument} must be integers >= 1 or pairs (height, width) of them, "
-                f"got {windows!r}"
-            )
-        pairs.append((pair[0], pair[1]))
-    return tuple(pairs)
-
-
-def _check_stages(embed_dim: int, depths: tuple[int, ...], num_heads: tuple[int, ...]) -> list[int]:
-    """Return the channels of each stage, or raise ValueError if the stages are impossible."""
-    if not 1 <= len(depths) <= len(FEATURES) or len(num_heads) != len(depths):
-        raise ValueError(
-            f"depths and num_heads need one entry for each of 1 to {len(FEATURES)} "
-            f"stages, got {depths} and {num_heads}"
-        )
-    if any(d < 1 for d in depths):
-        raise ValueError(f"every stage needs at least one block, got depths {depths}")
-    widths = [embed_dim * 2**stage for stage in range(len(depths))]
-    for width, heads in zip(widths, num_heads):
-        if heads < 1 or width < 1 or width % heads:
-            raise ValueError(
-                f"num_heads {num_heads} must divide the channels {tuple(widths)} of the stages"
-            )
-    return widths
-
-
-def _check_small_maps(rule: str, windows: tuple[Size, ...]) -> None:
-    if rule not in SMALL_MAP_RULES:
-        raise ValueError(
-            f"small_map_rule must be one of {', '.join(SMALL_MAP_RULES)}, got {rule!r}"
-        )
-    if rule == "square" and any(height != width for height, width in windows):
-        raise ValueError(
-            f"small_map_rule 'square' (MODEL.SWINV2.SMALL_MAP_RULE) needs square windows, got "
-            f"{windows}: choose square windows, or 'per_axis'"
-        )
-
-
-def _check_options(
-    out_features: Sequence[str], drop_path_rate: float, frozen_stages: int, stages: int
-) -> None:
-    allowed = FEATURES[:stages]
-    if not out_features or any(name not in allowed for name in out_features):
-        raise ValueError(
-            f"out_features must be some of {', '.join(allowed)}, got {tuple(out_features)}"
-        )
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate}")
-    if not -1 <= frozen_stages <= stages:
-        raise ValueError(f"frozen_stages must be in -1 .. {stages}, got {frozen_stages}")

@@ -24,6 +24,7 @@ FLOORS = (
     "layers",
     "block",
     "variants",
+    "settings",
     "backbone",
     "classifier",
     "simmim",
