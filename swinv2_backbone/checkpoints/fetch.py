@@ -1,4 +1,4 @@
-"""Fetching published weights once, by name, and checking the hash in their file names."""
+"""Fetching weights once, by name or address; the hash in a published file's name is checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ import torch
 from torch.hub import tqdm  # the package tqdm if installed, else a plain counter
 
 from swinv2_backbone.checkpoints.files import DIGESTS
+from swinv2_backbone.checkpoints.hub import HUB, fetch_from_hub, parse_hub_source
+from swinv2_backbone.checkpoints.satlas import SATLAS, URL
 from swinv2_backbone.variants import RELEASES, RELEASES_URL, variant_name
 
 SCHEME = "swinv2://"
+FETCHED = (SCHEME, HUB, "http://", "https://")  # beginnings of the sources that are downloaded
 TIMEOUT = 60  # seconds without data
 
 
@@ -27,17 +30,21 @@ def fetch(source: str | os.PathLike) -> Path:
     """Return the local path of a source; download it into the cache if it is not there.
 
     Args:
-        source: ``swinv2://NAME`` with a key of ``VARIANTS`` or a seed name; an address
-            (https:// ...); or a path, which is returned unchanged.
+        source: ``swinv2://NAME`` with a key of ``VARIANTS`` or ``SATLAS``, or a seed name; an
+            address (https:// ...); ``hf://org/name[@revision][/file]``, a repository of the Hugging
+            Face Hub; or a path, which is returned unchanged.
 
     Raises:
         ValueError: no weights of that name are published, or the file does not have the hash in
             its name.
-        ConnectionError: the file cannot be fetched.
+        OSError: the file cannot be fetched.
+        ImportError: a source of the Hub needs huggingface_hub.
     """
     source = os.fspath(source)
     if source.startswith(SCHEME):
         return download(published_url(source.removeprefix(SCHEME)), cache_folder())
+    if source.startswith(HUB):
+        return fetch_from_hub(source)
     if re.match(r"https?://", source):
         # One folder per address, because many files have the same name (model.safetensors).
         place = hashlib.sha256(source.encode()).hexdigest()[:8]
@@ -46,26 +53,33 @@ def fetch(source: str | os.PathLike) -> Path:
 
 
 def check_source(source: str) -> None:
-    """Check early that a name is published or a file exists.
+    """Check early that a name is published or a file exists, without the network.
 
-    An empty source and schemes other than ``swinv2://`` are not checked.
+    An empty source and schemes other than ``swinv2://`` and ``hf://`` are not checked.
 
     Raises:
-        ValueError: no weights of that name are published.
+        ValueError: no weights of that name are published, or a source of the Hub is malformed.
+        ImportError: a source of the Hub needs huggingface_hub.
         FileNotFoundError: the file or folder does not exist.
     """
     if source.startswith(SCHEME):
         published_url(source.removeprefix(SCHEME))
+    elif source.startswith(HUB):
+        parse_hub_source(source)
     elif source and "://" not in source and not os.path.exists(os.path.expanduser(source)):
         raise FileNotFoundError(f"no file {source!r}")
 
 
 def published_url(name: str) -> str:
-    """Return the address of the published weights of a variant.
+    """Return the address of the published weights of a variant, or of Satlas.
 
     Raises:
-        ValueError: the variant is unknown or not published.
+        ValueError: the name is unknown, or its weights are not published.
     """
+    if name in SATLAS:
+        return URL + SATLAS[name].path
+    if name.startswith("satlas"):
+        raise ValueError(f"no weights of {name} are published; there are: {', '.join(SATLAS)}")
     variant = variant_name(name)
     if variant not in RELEASES:
         raise ValueError(f"no weights of {variant} are published; there are: {', '.join(RELEASES)}")

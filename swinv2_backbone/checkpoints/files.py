@@ -1,4 +1,4 @@
-"""Reading and writing weight files, pickled (see ``pickled``) or .safetensors."""
+"""Reading and writing weight files: PyTorch's (see ``pickled``) or safetensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import digest_on_disk, durable
+from swinv2_backbone.checkpoints.file_kinds import Kind, kind_of
 from swinv2_backbone.checkpoints.pickled import read_pickled
+from swinv2_backbone.checkpoints.satlas import SATLAS
 from swinv2_backbone.variants import RELEASES
 
-PICKLED = (".pth", ".pt", ".bin")
+PICKLED = (".pth", ".pt", ".bin")  # suffixes to write; files to read may have any
 SAFETENSORS = ".safetensors"
 METADATA = "swinv2_backbone"  # the key of our notes in a file
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Face folder
@@ -24,7 +26,7 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Fac
 # Name of a published file -> first digits of its SHA-256.
 DIGESTS = {
     Path(release.path).name: Path(release.path).stem.rpartition("-")[2]
-    for release in RELEASES.values()
+    for release in (*RELEASES.values(), *SATLAS.values())
 }
 
 
@@ -45,21 +47,15 @@ def read_file(path: Path, extras: bool = True) -> Content:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is damaged, would run code, or is of an unknown kind.
+        ValueError: the file is damaged, would run code, or is of another program.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     _check_digest(path)
-    if path.suffix == SAFETENSORS:
+    if kind_of(path) is Kind.SAFETENSORS:
         return _read_safetensors(path)
-    if path.suffix in PICKLED:
-        value = read_pickled(path, extras)
-        return Content(value, _notes(value.get(METADATA) if isinstance(value, Mapping) else None))
-    raise ValueError(
-        f"{path}: weights are read from {', '.join((*PICKLED, SAFETENSORS))} files. "
-        "(A .pkl runs code when it is read: save it again, on a machine where you trust it, with "
-        "torch.save as a dict of tensors.)"
-    )
+    value = read_pickled(path, extras)
+    return Content(value, _notes(value.get(METADATA) if isinstance(value, Mapping) else None))
 
 
 def _notes(found: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading pickled weight files (.pth, .pt, .bin) without executing code from them.
+"""Reading PyTorch's files, which are pickled, without executing code from them.
 
 They are only read by torch's restricted unpickler.  Classes that benign training scripts store
 beside the weights (a config, numpy scalars) are replaced by inert stand-ins; any other class is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,34 @@ class Inert:
         pass
 
 
+class Recorded(Inert):
+    """A stand-in for an object whose attributes are settings of a training; see :func:`plain`."""
+
+    state: Mapping[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, Mapping):
+            self.state = state
+
+
 # Classes in benign files, beside tensors and plain data.  None of the named classes is ever called.
 BENIGN_CLASSES: list[Callable | tuple[Callable, str]] = [
+    (Recorded, "argparse.Namespace"),
+    (OrderedDict, "lightning_fabric.utilities.data.AttributeDict"),
+    (OrderedDict, "lightning.fabric.utilities.data.AttributeDict"),
+    (OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    (Recorded, "omegaconf.dictconfig.DictConfig"),
+    (Recorded, "omegaconf.listconfig.ListConfig"),
+    (Recorded, "omegaconf.nodes.AnyNode"),
+    (Inert, "omegaconf.base.ContainerMetadata"),
+    (Inert, "omegaconf.base.Metadata"),
+    (Inert, "collections.defaultdict"),
+    (Inert, "typing.Any"),
+    *((Inert, f"builtins.{name}") for name in ("int", "float", "bool", "str", "list", "dict")),
     (OrderedDict, "yacs.config.CfgNode"),
     (OrderedDict, "fvcore.common.config.CfgNode"),
     (OrderedDict, "detectron2.config.config.CfgNode"),
     (OrderedDict, "mmengine.config.config.ConfigDict"),
-    (Inert, "argparse.Namespace"),
     (Inert, "numpy._core.multiarray.scalar"),
     (Inert, "numpy.core.multiarray.scalar"),
     (Inert, "numpy._core.multiarray._reconstruct"),
@@ -51,7 +72,7 @@ BENIGN_CLASSES: list[Callable | tuple[Callable, str]] = [
 
 
 def read_pickled(path: Path, extras: bool) -> Any:
-    """Read a .pth, .pt or .bin file.
+    """Read a file of PyTorch's.
 
     Args:
         path: the file.
@@ -68,8 +89,12 @@ def read_pickled(path: Path, extras: bool) -> Any:
         )
     check_archive(path)
     try:
-        with torch.serialization.safe_globals(BENIGN_CLASSES if extras else []):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # A file, because torch.load reads a path that ends in .safetensors in another way.
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals(BENIGN_CLASSES if extras else []),
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is refused: it is not a plain weight file, and reading it might run code "
@@ -77,6 +102,23 @@ def read_pickled(path: Path, extras: bool) -> Any:
         ) from error
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return settings in dicts and lists; those of a Namespace or of OmegaConf as such too.
+
+    What has no settings, or is nested too deeply, becomes None.
+    """
+    if depth > 50:
+        return None
+    if isinstance(value, Recorded):
+        inner = {"_content", "_val"} & set(value.state)  # of OmegaConf's containers and leaves
+        return plain(value.state[inner.pop()] if inner else value.state, depth + 1)
+    if isinstance(value, Mapping):
+        return {key: plain(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one, depth + 1) for one in value]
+    return value if isinstance(value, str | int | float | bool) else None
 
 
 def check_archive(path: Path) -> None:

@@ -15,6 +15,7 @@ from publishers import PUBLISHERS, native_state
 from swinv2_backbone import VARIANTS, build_backbone, load_checkpoint
 from swinv2_backbone.checkpoints import fetch as download
 from swinv2_backbone.checkpoints import files
+from swinv2_backbone.checkpoints.satlas import SATLAS
 from swinv2_backbone.variants import RELEASES, RELEASES_URL
 
 TINY = "swinv2_tiny_window8_256"
@@ -102,6 +103,17 @@ def test_every_published_variant_has_an_address_by_both_names(name):
 def test_all_twelve_rows_are_there():
     assert len({release.path for release in RELEASES.values()}) == 12
     assert set(VARIANTS) - set(RELEASES) == {"swinv2_huge", "swinv2_giant"}
+
+
+def test_every_file_of_satlas_has_an_address_a_hash_and_a_variant():
+    assert len(SATLAS) == 14
+    for name, file in SATLAS.items():
+        url = download.published_url(name)
+        assert url.startswith("https://") and url.endswith(f"/{file.path}")
+        assert len(files.DIGESTS[file.path]) == 8 and file.path.startswith(name[len("satlas_") :])
+        assert len(file.bands) == len(file.mean) == len(file.std) and file.variant in VARIANTS
+    with pytest.raises(ValueError, match="no weights of satlas_x are published; there are: s"):
+        download.check_source("swinv2://satlas_x")
 
 
 @pytest.mark.parametrize("source", [f"swinv2://{TINY}", f"swinv2://{SEED}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import SMALL, TINY, assert_equal, published, small_classifier
+from omegaconf import OmegaConf
 from publishers import TRAINING_FILES, native_state, save
 from torch import Tensor
 
@@ -109,10 +111,30 @@ def test_benign_extras_need_no_unsafe_loading(publisher, tmp_path):
 def test_allowed_extras_do_nothing_even_with_a_hostile_state(tmp_path):
     """The accepted names are replaced by inert objects."""
     for stand_in, name in pickled.BENIGN_CLASSES:
-        assert stand_in in (pickled.Inert, OrderedDict), name
+        assert stand_in in (pickled.Inert, pickled.Recorded, OrderedDict), name
     inert = pickled.Inert("touch", Hostile)
     inert.__setstate__({"x": 1})
     assert vars(inert) == {}
+    recorded = pickled.Recorded("touch", Hostile)
+    for state in ("touch", {"__class__": Hostile, "x": 1}):
+        recorded.__setstate__(state)
+    assert type(recorded) is pickled.Recorded and recorded.state == {"__class__": Hostile, "x": 1}
+
+
+def test_settings_are_plain_data(tmp_path):
+    arguments = argparse.Namespace(
+        model="x", kwargs={"window": [12, 12]}, path=Path("x"), none=None
+    )
+    arguments.itself = arguments
+    torch.save({"args": arguments}, tmp_path / "x.pth")
+    found = pickled.plain(files.read_file(tmp_path / "x.pth").value)["args"]
+    assert found["kwargs"] == {"window": [12, 12]} and found["path"] is None
+    while found["itself"] is not None:  # it ends
+        found = found["itself"]
+    node = OmegaConf.create({"model": {"window_size": 12, "sizes": [256, 256], "rate": "${lr}"}})
+    torch.save({"hyper_parameters": node}, tmp_path / "y.pth")
+    found = pickled.plain(files.read_file(tmp_path / "y.pth").value)["hyper_parameters"]
+    assert found == {"model": {"window_size": 12, "sizes": [256, 256], "rate": "${lr}"}}
 
 
 def test_pickled_files_need_a_torch_without_known_vulnerabilities(state, tmp_path, monkeypatch):
@@ -187,14 +209,11 @@ def test_a_wrong_checksum_in_an_archive_is_named(state, tmp_path):
         read_checkpoint(path)
 
 
-def test_missing_and_unknown_files_are_named(tmp_path):
+def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.pth"):
         read_checkpoint(tmp_path / "nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"model.safetensors"):
         read_checkpoint(tmp_path)
-    (tmp_path / "x.h5").touch()
-    with pytest.raises(ValueError, match=r"x.h5: weights are read from .pth"):
-        read_checkpoint(tmp_path / "x.h5")
 
 
 # --- writing ---------------------------------------------------------------------------------
