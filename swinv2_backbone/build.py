@@ -11,7 +11,7 @@ from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
 from swinv2_backbone.checkpoints.stem import STEM, channels_of
 from swinv2_backbone.classifier import SwinV2Classifier
-from swinv2_backbone.variants import RELEASES, VARIANTS, variant_name
+from swinv2_backbone.variants import RELEASES, VARIANTS, Variant, variant_name
 
 PUBLISHED = "mmpretrain"  # stands for the file that mmpretrain publishes for a variant
 
@@ -68,9 +68,17 @@ def build_backbone(
         in_channels=in_channels,
         kernel=kernel,
     )
+    if pretrained_window_sizes is None and not has_windows_of(backbone, variant):
+        # Weights of this variant may have been trained further at these windows.
+        backbone.set_pretrained_window_sizes(variant.pretrained_window_sizes, stated=False)
     if weights is not None:
         load_checkpoint(backbone, _source(name, weights), stem=stem)
     return backbone
+
+
+def has_windows_of(backbone: SwinV2, variant: Variant) -> bool:
+    """Return True if all built stages have the variant's own windows."""
+    return all(window == (m, m) for window, m in zip(backbone.window_sizes, variant.window_sizes))
 
 
 def build_classifier(

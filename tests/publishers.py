@@ -466,7 +466,7 @@ def timm_training_file(state: State, name: str, image_size: int | None = None) -
         "state_dict": weights,
         "optimizer": optimizer_of(state).state_dict(),
         "version": 2,
-        "args": argparse.Namespace(model=name, lr=5e-4, mean=None, amp=True),
+        "args": argparse.Namespace(model=name, lr=5e-4, mean=None, amp=True, model_kwargs={}),
         "amp_scaler": SCALER,
         "state_dict_ema": OrderedDict(weights),
         "metric": 81.76,

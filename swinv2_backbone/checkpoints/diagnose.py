@@ -10,6 +10,7 @@ from swinv2_backbone.checkpoints.match import Match
 from swinv2_backbone.checkpoints.report import some
 from swinv2_backbone.checkpoints.stem import STEM_SETTINGS
 from swinv2_backbone.checkpoints.target import BASE_LAYER
+from swinv2_backbone.layers import PATCH_SIZE
 
 
 def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
@@ -20,7 +21,7 @@ def diagnose(found: Match, *, partial: bool, complete: bool) -> list[str]:
         partial: accept missing and unexpected tensors, and a different number of classes.
         complete: require every tensor of the model.
     """
-    problems = [*_size_problems(found)]
+    problems = [*_size_problems(found), *_design_problems(found)]
     if not partial:
         problems += _head_problems(found)
     problems += [*_channel_problems(found), *_shape_problems(found)]
@@ -38,6 +39,20 @@ def _size_problems(found: Match) -> list[str]:
     if theirs is None or ours == theirs.first(len(ours.depths)):
         return []
     return [f"the model is a SwinV2 of {ours}, the file of {theirs}"]
+
+
+def _design_problems(found: Match) -> list[str]:
+    """Compare what is the same in every SwinV2 here; other values have other shapes."""
+    tensors, problems = found.checkpoint.tensors, []
+    stem = tensors.get("patch_embed.proj.weight")
+    if stem is not None and stem.ndim == 4 and stem.shape[2:] != (PATCH_SIZE, PATCH_SIZE):
+        patch = tuple(stem.shape[2:])
+        problems.append(f"patch_size of the file is {patch}, of every SwinV2 here {PATCH_SIZE}")
+    fc1 = tensors.get("layers.0.blocks.0.mlp.fc1.weight")
+    if fc1 is not None and fc1.ndim == 2 and len(fc1) != 4 * fc1.shape[1]:
+        ratio = len(fc1) / fc1.shape[1]
+        problems.append(f"mlp_ratio of the file is {ratio:g}, of every SwinV2 here 4")
+    return problems
 
 
 def _head_problems(found: Match) -> list[str]:
@@ -59,8 +74,8 @@ def _channel_problems(found: Match) -> list[str]:
         return []
     return [
         f"the weights are for images of {theirs[0]} channels or bands, the model is for {ours[0]} "
-        f"(in_channels, MODEL.PIXEL_MEAN): state how they change, {STEM_SETTINGS}, or give no "
-        "weights to train from random ones"
+        "(in_channels, MODEL.PIXEL_MEAN, --pixel-mean): state how they change, "
+        f"{STEM_SETTINGS}, or give no weights to train from random ones"
     ]
 
 

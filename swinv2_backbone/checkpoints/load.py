@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from swinv2_backbone.checkpoints.diagnose import diagnose
 from swinv2_backbone.checkpoints.fetch import fetch
+from swinv2_backbone.checkpoints.layouts.native import NATIVE
 from swinv2_backbone.checkpoints.match import Match, match_tensors
+from swinv2_backbone.checkpoints.pretrained_sources import suggestion
 from swinv2_backbone.checkpoints.pretrained_window import (
     PretrainedWindows,
     apply_pretrained_windows,
@@ -36,8 +38,9 @@ def load_checkpoint(
 
     Args:
         model: a :class:`SwinV2`, a :class:`SwinV2Classifier`, or any module with one SwinV2 in it.
-        source: a file (.pth, .pt, .bin, .safetensors), the folder of a Hugging Face model, an
-            https:// address, or ``swinv2://NAME`` for a published variant.
+        source: a PyTorch or safetensors file, whatever its name is, the folder of a Hugging Face
+            model, an https:// address, ``swinv2://NAME`` for a published variant, or
+            ``hf://org/name[@revision][/file]``, a repository of the Hugging Face Hub.
         partial: load even if tensors are missing or unexpected, or the classifier has a different
             number of classes; the report and the log list them.
         prefix: the prefix of the backbone's names, for a file with several backbones.
@@ -78,7 +81,13 @@ def load_into(
     if problems:
         raise ValueError(f"{checkpoint.path} does not fit the model:\n  " + "\n  ".join(problems))
     backbone = found.target.backbone
-    windows = decide_pretrained_windows(backbone, checkpoint.pretrained_windows, checkpoint.path)
+    windows = decide_pretrained_windows(
+        backbone,
+        checkpoint.pretrained_windows,
+        checkpoint.path,
+        own=checkpoint.layout is NATIVE,
+        suggestion=suggestion(checkpoint.path, checkpoint.architecture),
+    )
     with torch.no_grad():
         for name, tensor in found.used.items():
             own = found.target.state[name]
@@ -102,7 +111,7 @@ def _sharded_like(target: Tensor, tensor: Tensor) -> Tensor:
 
 def _report(found: Match, windows: PretrainedWindows, stem: str | None) -> LoadReport:
     checkpoint, state = found.checkpoint, found.target.state
-    notes = []
+    notes = list(checkpoint.notes)
     if checkpoint.wrapper in ("model_ema", "state_dict_ema"):
         notes.append(f"the averaged weights of the file, {checkpoint.wrapper!r}")
     dtypes = {t.dtype for name, t in found.used.items() if t.dtype != state[name].dtype}

@@ -161,7 +161,7 @@ def _may_be_new(found: Match, name: str) -> bool:
         return True
     kind, output, *_ = name.removeprefix(target.prefix).split(".")
     last = list(target.backbone.channels)[-1] if _has_all_stages(found) else None
-    if kind != "norms" or output == last:
+    if kind != "norms" or (output == last and found.checkpoint.has_final_norm):
         return False
     # Weight and bias come together: a file with only one of the two is damaged.
     return not any(ours.startswith(f"norms.{output}.") for ours in tensors)

@@ -1,7 +1,9 @@
 """The sources of the pretrained windows in and beside a weight file.
 
-In order of preference: the table of offsets in the file; our own notes in it; the config.json
-beside it; a published name in the file name; the published variants of the same size.
+In order of preference: the table of offsets in the file; our own notes in it; the settings of the
+training in it; the config.json beside it.  A published name in the file name, or the sizes of a
+published model, are no source, as weights that were trained further at another window have them
+too; they only explain what may be missing.
 """
 
 from __future__ import annotations
@@ -16,12 +18,11 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.architecture import Architecture, architecture_of
+from swinv2_backbone.checkpoints.built_windows import LARGEST
 from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets
 from swinv2_backbone.variants import RELEASES, VARIANTS
-
-LARGEST = 4096  # side of a window, in tokens; a larger number is an error
 
 
 def from_tables(tables: Mapping[str, Tensor], stages: int) -> PretrainedWindows | None:
@@ -105,70 +106,53 @@ def _windows(given: Any, stages: int) -> tuple[Size, ...]:
     return tuple((h, w) for h, w in pairs)
 
 
-def from_config(folder: Path, layout: str, architecture: Architecture) -> PretrainedWindows | None:
-    """Read the config.json that Hugging Face and timm put beside their weights.
+def settings_beside(path: Path) -> Any:
+    """Return the config.json that Hugging Face and timm put beside their weights; None without one.
 
     Raises:
-        ValueError: it is damaged, or belongs to another model.
+        ValueError: it is damaged.
     """
-    path = folder / "config.json"
-    if layout not in ("Hugging Face", "timm") or not path.is_file():
+    config = path.with_name("config.json")
+    if not config.is_file() or not _is_of_its_config(path):
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        stated = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if layout == "timm":
-        return _of_variant(str(config.get("architecture")), architecture, f"{path.name} beside it")
-    if config.get("model_type") != "swinv2":
-        return None
-    return _from_hugging_face(path, config, architecture)
+        raise ValueError(f"{config} is not JSON: {error}") from error
+    if not isinstance(stated, dict):
+        raise ValueError(f"{config} has no settings, but {stated!r:.50}")
+    return stated
 
 
-def _from_hugging_face(
-    path: Path, config: dict[str, Any], architecture: Architecture
-) -> PretrainedWindows:
-    for key, own in architecture._asdict().items():
-        if config.get(key) not in (None, own, list(own) if isinstance(own, tuple) else own):
-            raise ValueError(f"{path} is of another model: {key} {config[key]}, not {own}")
-    stages, side = len(architecture.depths), config["image_size"]
-    side = side if isinstance(side, int) else side[0]
-    # Hugging Face shrinks its one window to the feature map at the model's image size.
-    maps = [side // config["patch_size"] // 2**i for i in range(stages)]
-    windows = _windows([min(config["window_size"], m) for m in maps], stages)
-    pretrained = [p or m for p, (m, _) in zip(config["pretrained_window_sizes"], windows)]
-    return PretrainedWindows(_windows(pretrained, stages), f"{path.name} beside it", windows)
+def _is_of_its_config(path: Path) -> bool:
+    """Return True if a config.json in the same folder is that of this file.
+
+    That is so for the names that Hugging Face and timm write, and for the only weights there.
+    """
+    if re.match(r"(pytorch_)?model(\.[\w-]+)?(-\d+-of-\d+)?\.(safetensors|bin)$", path.name):
+        return True
+    weights = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+    return not any(
+        other.suffix in weights and other.name != path.name for other in path.parent.iterdir()
+    )
 
 
-def from_name(path: Path, architecture: Architecture) -> PretrainedWindows | None:
-    """Look for a published name (timm's, Microsoft's or the seed's) in the file name."""
-    stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
-    names = {name: name for name in VARIANTS}
-    names |= {release.seed_name.replace("-", "_"): name for name, release in RELEASES.items()}
-    for published, variant in names.items():
-        if re.search(rf"(?<![a-z0-9]){re.escape(published)}(?![a-z0-9])", stem):
-            return _of_variant(variant, architecture, f"its name ({variant})")
-    return None
-
-
-def from_shapes(architecture: Architecture) -> PretrainedWindows | None:
-    """Return the pretrained windows of the variants of this size, if all of them agree."""
+def suggestion(path: Path, architecture: Architecture | None) -> str:
+    """Return the pretrained windows of the published models that a file may be, for a message."""
     fitting = [name for name in VARIANTS if architecture_of(name) == architecture]
-    found = {VARIANTS[name].pretrained_window_sizes for name in fitting}
-    if len(found) != 1:
-        return None
-    return PretrainedWindows(
-        tuple((p, p) for p in found.pop()), f"its shapes ({' or '.join(fitting)})"
-    )
-
-
-def _of_variant(name: str, architecture: Architecture, source: str) -> PretrainedWindows | None:
-    name = name.partition(".")[0]
-    if name not in VARIANTS or architecture_of(name) != architecture:
-        return None
-    variant = VARIANTS[name]
-    return PretrainedWindows(
-        tuple((p, p) for p in variant.pretrained_window_sizes),
-        source,
-        tuple((m, m) for m in variant.window_sizes),
-    )
+    stem = path.stem.lower().replace("patch4_", "").replace("-", "_")
+    names = {name: name for name in fitting}
+    names |= {
+        release.seed_name.replace("-", "_"): name
+        for name, release in RELEASES.items()
+        if name in fitting
+    }
+    named = [
+        variant
+        for published, variant in names.items()
+        if re.search(rf"(?<![a-z0-9]){re.escape(published)}(?![a-z0-9])", stem)
+    ]
+    windows: dict[tuple[int, ...], str] = {}
+    for name in named or fitting:
+        windows.setdefault(VARIANTS[name].pretrained_window_sizes, name)
+    return " or ".join(f"{list(sizes)} for {name}" for sizes, name in windows.items())

@@ -37,31 +37,47 @@ def describe(windows: tuple[Size, ...]) -> str:
 
 
 def decide_pretrained_windows(
-    backbone: SwinV2, found: PretrainedWindows | None, path: Path
+    backbone: SwinV2,
+    found: PretrainedWindows | None,
+    path: Path,
+    *,
+    own: bool = False,
+    suggestion: str = "",
 ) -> PretrainedWindows:
     """Return the pretrained windows for ``backbone`` with the weights of ``path``.
+
+    A file that does not specify them is loaded if the user did: by ``pretrained_window_sizes``, or
+    by a published name together with that variant's own windows.  With other windows, the name
+    leaves open if the weights were trained at the variant's windows or at these.
 
     Args:
         backbone: the model, built with or without pretrained windows.
         found: the pretrained windows of the file; None if it does not specify them.
         path: the file, for messages.
+        own: the file is in our layout, and so of a model that was built as this one is.
+        suggestion: pretrained windows that the file may have, for messages.
 
     Raises:
         ValueError: neither the file nor the model specifies them, or the two differ.
     """
     stages = len(backbone.layers)
-    configured = backbone.pretrained_window_sizes
-    if found is None and backbone.pretrained_windows_assumed:
+    configured, assumed = backbone.pretrained_window_sizes, backbone.pretrained_windows_assumed
+    if found is None and not (backbone.pretrained_windows_stated or own and not assumed):
+        asked = list(_setting(backbone.window_sizes))
         raise ValueError(
-            f"{path} does not specify the windows it was trained with, and neither does the model: "
-            "give pretrained_window_sizes (MODEL.SWINV2.PRETRAINED_WINDOW_SIZES), or build a "
-            "published variant by its name (MODEL.SWINV2.VARIANT)"
+            f"{path} does not specify the windows it was trained with, which its position bias "
+            "depends on: give them as pretrained_window_sizes "
+            "(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES), "
+            + (f"{suggestion} as published, or " if suggestion else "")
+            + f"{asked} if it was trained at the windows of this model.  (The name of a published "
+            "variant, MODEL.SWINV2.VARIANT, states them only together with the variant's own "
+            "windows, without MODEL.SWINV2.WINDOW_SIZE.)"
         )
     if found is None:
         return PretrainedWindows(configured, "the model; the file does not specify them")
-    if backbone.pretrained_windows_assumed or found.sizes[:stages] == configured:
+    if assumed or found.sizes[:stages] == configured:
         return found
-    setting = tuple(h if h == w else (h, w) for h, w in found.sizes)
+    setting = _setting(found.sizes)
     raise ValueError(
         f"{path}: the model has the pretrained windows {describe(configured)}, but the weights "
         f"were trained with {describe(found.sizes[:stages])} (from {found.source}): choose the "
@@ -70,6 +86,11 @@ def decide_pretrained_windows(
         "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the "
         "correct ones to a file.)"
     )
+
+
+def _setting(windows: tuple[Size, ...]) -> tuple[int | Size, ...]:
+    """Return windows as a user gives them."""
+    return tuple(h if h == w else (h, w) for h, w in windows)
 
 
 def apply_pretrained_windows(backbone: SwinV2, pretrained: PretrainedWindows) -> None:

@@ -14,19 +14,16 @@ from torch import Tensor
 from swinv2_backbone.backbone import FEATURES, SMALL_MAP_RULES
 from swinv2_backbone.checkpoints.architecture import Architecture
 from swinv2_backbone.checkpoints.files import IN_FOLDER, Content, read_file
+from swinv2_backbone.checkpoints.layouts.hugging_face import HUGGING_FACE
 from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
-from swinv2_backbone.checkpoints.layouts.native import NATIVE
-from swinv2_backbone.checkpoints.pretrained_sources import (
-    from_config,
-    from_metadata,
-    from_name,
-    from_shapes,
-    from_tables,
-)
+from swinv2_backbone.checkpoints.layouts.timm import FEATURES_ONLY
+from swinv2_backbone.checkpoints.pretrained_sources import from_metadata, from_tables
 from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
 from swinv2_backbone.checkpoints.recognize import Found, recognize, unwrap
+from swinv2_backbone.checkpoints.stated_settings import RULES, Build, settings_of, windows_of_builds
 
 TABLE = "relative_coords_table"
+NO_BIASES = "no biases of q and v in the file (qkv_bias=False): zeros, which compute the same"
 
 # Tensors that no model loads, by the last part of their names, each with the reason.
 DROPPED = {
@@ -54,6 +51,8 @@ class Checkpoint:
         architecture: the size of the backbone; None if tensors that determine it are missing.
         pretrained_windows: None if no source specifies them.
         small_map_rule: that of the saved model, from our notes (see :class:`SwinV2`), or None.
+        has_final_norm: False if the publisher's model has no norm after the last stage.
+        notes: remarks for the report.
         wrapper: the key of the state dict in the file; None if the file is the state dict.
     """
 
@@ -69,6 +68,8 @@ class Checkpoint:
     architecture: Architecture | None = None
     pretrained_windows: PretrainedWindows | None = None
     small_map_rule: str | None = None
+    has_final_norm: bool = True
+    notes: list[str] = field(default_factory=list)
     wrapper: str | None = None
 
 
@@ -98,7 +99,15 @@ def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkp
         raise ValueError(f"{path}: {error}") from error
     checkpoint.tensors = _with_final_norm(found.layout, found.layout.to_ours(checkpoint.tensors))
     checkpoint.architecture = _architecture(checkpoint.tensors)
-    checkpoint.pretrained_windows = _pretrained_windows(checkpoint, tables, content.metadata)
+    _add_absent_biases(checkpoint)
+    try:
+        settings = settings_of(path, found.layout, content.value)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    checkpoint.has_final_norm = _has_final_norm(found.layout, settings)
+    checkpoint.pretrained_windows = _pretrained_windows(
+        checkpoint, tables, content.metadata, settings
+    )
     checkpoint.small_map_rule = _small_map_rule(path, content.metadata)
     return checkpoint
 
@@ -176,6 +185,19 @@ def _with_final_norm(layout: Layout, tensors: Tensors) -> Tensors:
     return {name.replace("norms.res5", last): value for name, value in tensors.items()}
 
 
+def _add_absent_biases(checkpoint: Checkpoint) -> None:
+    """Add zeros for q's and v's biases to a model that was built without any (qkv_bias=False)."""
+    biases = ("attn.q_bias", "attn.v_bias", "attn.qkv.bias")
+    if any(name.endswith(biases) for name in checkpoint.tensors):
+        return
+    for name, weight in list(checkpoint.tensors.items()):
+        if name.endswith("attn.qkv.weight") and weight.ndim == 2:
+            for bias in ("q_bias", "v_bias"):
+                zeros = weight.new_zeros(weight.shape[1])
+                checkpoint.tensors[name.replace("qkv.weight", bias)] = zeros
+            checkpoint.notes = [NO_BIASES]
+
+
 def _architecture(tensors: Tensors) -> Architecture | None:
     """Return the size, or None if tensors that determine it are missing."""
     stages = _blocks_of_stages(tensors)
@@ -193,32 +215,34 @@ def _architecture(tensors: Tensors) -> Architecture | None:
 
 
 def _pretrained_windows(
-    checkpoint: Checkpoint, tables: Tensors, metadata: dict[str, Any]
+    checkpoint: Checkpoint,
+    tables: Tensors,
+    metadata: dict[str, Any],
+    settings: list[tuple[list[Build], str]],
 ) -> PretrainedWindows | None:
-    stages = len(_blocks_of_stages(checkpoint.tensors))
+    size, stages = checkpoint.architecture, len(_blocks_of_stages(checkpoint.tensors))
     try:
         found = from_tables(tables, stages) or from_metadata(metadata, stages)
-        return found or _published_windows(checkpoint)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        for builds, source in settings:
+            if found is None and size is not None:
+                rule = RULES[checkpoint.layout.name]
+                found = windows_of_builds(builds, size, rule, source)
+        return found
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise _unreadable(checkpoint.path, reason) from error
     except ValueError as error:
         raise _unreadable(checkpoint.path, str(error)) from error
 
 
-def _published_windows(checkpoint: Checkpoint) -> PretrainedWindows | None:
-    """Look for the pretrained windows beside a publisher's file, in its name and by its size.
-
-    A file of our own may have any pretrained windows, whatever its name and its size.
-    """
-    path, size = checkpoint.path, checkpoint.architecture
-    if size is None or checkpoint.layout is NATIVE:
-        return None
-    return (
-        from_config(path.parent, checkpoint.layout.name, size)
-        or from_name(path, size)
-        or from_shapes(size)
+def _has_final_norm(layout: Layout, settings: list[tuple[list[Build], str]]) -> bool:
+    """Return False for the publishers' models that have none: backbones, not classifiers."""
+    builds = [build for found, _ in settings for build in found]
+    backbone = any(
+        build.place or "Swinv2Backbone" in (build.settings.get("architectures") or ())
+        for build in builds
     )
+    return not (layout is FEATURES_ONLY or layout is HUGGING_FACE and backbone)
 
 
 def _small_map_rule(path: Path, metadata: dict[str, Any]) -> str | None:

@@ -13,16 +13,20 @@ from swinv2_backbone.checkpoints.layouts.layout import Layout
 from swinv2_backbone.checkpoints.layouts.microsoft import MICROSOFT, SIMMIM
 from swinv2_backbone.checkpoints.layouts.mmpretrain import MMPRETRAIN
 from swinv2_backbone.checkpoints.layouts.native import NATIVE
-from swinv2_backbone.checkpoints.layouts.timm import TIMM
+from swinv2_backbone.checkpoints.layouts.timm import FEATURES_ONLY, TIMM
 from swinv2_backbone.checkpoints.layouts.torchvision import TORCHVISION
 
-LAYOUTS = (NATIVE, TIMM, MICROSOFT, SIMMIM, HUGGING_FACE, MMPRETRAIN, TORCHVISION)
+LAYOUTS = (NATIVE, TIMM, MICROSOFT, SIMMIM, FEATURES_ONLY, HUGGING_FACE, MMPRETRAIN, TORCHVISION)
 
 # Keys of the state dict in a file.  Averaged weights are preferred.
 WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
+SWIN2SR = "Swin2SR, whose blocks are SwinV2's, but neither its stages nor its patches"
+
 # Other model families, by the pattern of a key that no SwinV2 has; the first match counts.
 FAMILIES = (
+    (r"(^|\.)swin2sr\.|stages\.0\.layers\.0\.attention\.self\.logit_scale$", SWIN2SR),
+    (r"residual_group\.blocks\.0\.attn\.logit_scale$", SWIN2SR),
     (r"attn\.meta_mlp\.fc1\.", "timm's swinv2_cr, an independent model"),
     (r"(^|\.)cls_token$", "a plain Vision Transformer, or a relative of it"),
     (r"attn\.(w_msa\.)?relative_position_bias_table$", "Swin Transformer V1, or a relative of it"),
@@ -58,20 +62,26 @@ class Found(NamedTuple):
 def unwrap(content: Any) -> tuple[Mapping[str, Any], str | None]:
     """Return the state dict in the content of a file, and its key there.
 
-    If there are several, return the first with a SwinV2, else the first.
+    If there are several, return the first with a SwinV2, else the first.  A key other than those of
+    ``WRAPPERS`` counts only if it is the only one with a SwinV2.
 
     Raises:
-        ValueError: there is no state dict.
+        ValueError: there is no state dict, or several under keys of the user's own.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"expected a state dict, got {type(content).__name__}")
     candidates: list[tuple[Any, str | None]] = [(content.get(key), key) for key in WRAPPERS]
     candidates.append((content, None))
-    states = [(state, key) for state, key in candidates if _has_tensors(state)]
+    own = [(state, str(key)) for key, state in content.items() if key not in WRAPPERS]
+    states = [(state, key) for state, key in [*candidates, *own] if _has_tensors(state)]
     if not states:
         names = ", ".join(map(str, list(content)[:5]))
         raise ValueError(f"no state dict: neither one of {WRAPPERS} nor a tensor; it has {names}")
-    return next((found for found in states if _prefixes(found[0])), states[0])
+    found = [(state, key) for state, key in states if _prefixes(state)]
+    keys = [key for _, key in found]
+    if len(found) > 1 and keys[0] not in (*WRAPPERS, None):
+        raise ValueError(f"{len(found)} state dicts with a SwinV2, {keys}: save the one to load")
+    return (found or states)[0]
 
 
 def _has_tensors(value: Any) -> bool:

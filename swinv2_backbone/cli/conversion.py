@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from swinv2_backbone.backbone import SwinV2, WindowSizes
-from swinv2_backbone.build import model_for
+from swinv2_backbone.build import has_windows_of, model_for
 from swinv2_backbone.checkpoints.architecture import architecture_of
 from swinv2_backbone.checkpoints.fetch import fetch
 from swinv2_backbone.checkpoints.load import load_into
@@ -27,6 +27,8 @@ def read_model(
     window_size: WindowSizes | None = None,
     pretrained_window_sizes: WindowSizes | None = None,
     prefix: str | None = None,
+    in_channels: int | None = None,
+    stem: str | None = None,
 ) -> tuple[Model, LoadReport]:
     """Return a model built for a checkpoint, with its weights, in eval mode.
 
@@ -36,6 +38,8 @@ def read_model(
         window_size: Default: the file's, then the variant's.
         pretrained_window_sizes: Default: the file's, then the variant's.
         prefix: Prefix of the backbone's names, for a file with several backbones.
+        in_channels: Channels or bands of the model; default: the file's.
+        stem: Rule for a file of another number, see :func:`swinv2_backbone.load_checkpoint`.
 
     Raises:
         ValueError: The checkpoint is not of the variant, or its pretrained windows are unknown.
@@ -50,13 +54,20 @@ def read_model(
         window_size = window_size or published.window_sizes
         pretrained_window_sizes = pretrained_window_sizes or published.pretrained_window_sizes
     if overridden and stated is not None:
-        # The user may know better than, for example, the name of a file.
+        # The user may know better than, for example, a config.json from elsewhere.
         window_size = window_size or stated.trained_windows
         checkpoint.pretrained_windows = None
     model = model_for(
-        checkpoint, window_size=window_size, pretrained_window_sizes=pretrained_window_sizes
+        checkpoint,
+        window_size=window_size,
+        pretrained_window_sizes=pretrained_window_sizes,
+        in_channels=in_channels,
     ).eval()
-    return model, load_into(model, checkpoint)
+    if variant is not None and not overridden:
+        backbone = _backbone(model)
+        own = has_windows_of(backbone, published)
+        backbone.set_pretrained_window_sizes(pretrained_window_sizes, stated=own)
+    return model, load_into(model, checkpoint, stem=stem)
 
 
 def compare_with_file(model: Model, target: Path, left: list[str]) -> int:

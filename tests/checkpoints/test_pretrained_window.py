@@ -30,8 +30,8 @@ from swinv2_backbone import (
     load_checkpoint,
     save_checkpoint,
 )
-from swinv2_backbone.checkpoints.architecture import Architecture
-from swinv2_backbone.checkpoints.pretrained_sources import from_shapes
+from swinv2_backbone.checkpoints.architecture import architecture_of
+from swinv2_backbone.checkpoints.pretrained_sources import settings_beside, suggestion
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +64,57 @@ def test_no_source_at_all_is_an_error_that_names_the_setting(tmp_path):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("swinv2_tiny_window16_256.ms_in1k.pth", (16, 16, 16, 8)),
-        ("swinv2_tiny_patch4_window8_256.pth", (8, 8, 8, 8)),
-        ("swinv2-tiny-w16_3rdparty_in1k-256px_20220803-0000.pth", (16, 16, 16, 8)),
-        ("my_swinv2_tiny_window8_256_finetuned.bin", (8, 8, 8, 8)),
+        (
+            "swinv2_tiny_window16_256.ms_in1k.pth",
+            r"\[16, 16, 16, 8\] for swinv2_tiny_w",
+        ),
+        (
+            "swinv2_tiny_patch4_window8_256.pth",
+            r"\[8, 8, 8, 8\] for swinv2_tiny_w",
+        ),
+        ("swinv2-tiny-w16_3rdparty_in1k-256px_0.pth", r"\[16, 16, 16, 8\] for swinv2_tiny_w"),
+        (
+            "swinv2_base_window8_256.pth",
+            r"\[8, 8, 8, 8\] for .* or \[16, 16, 16, 8\] for .*",
+        ),
     ],
 )
 @pytest.mark.heavy
-def test_the_name_of_the_file_is_a_source(file, expected, tmp_path):
+def test_the_name_of_the_file_is_a_suggestion_and_no_source(file, expected, tmp_path):
     path = silent_file(TINY, tmp_path, file)
-    model = own_size(TINY)
-    report = load_checkpoint(model, path)
-    assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
-    assert "its name" in report.pretrained_windows.source
+    refused(
+        own_size(TINY), path, f"{expected}.* as published, or .*8, 8, 8, 8.* if it was trained at"
+    )
+    model = own_size(TINY, pretrained_window_sizes=12)
+    load_checkpoint(model, path)  # the name does not overrule a setting
+    assert model.pretrained_window_sizes == ((12, 12),) * 4
 
 
-def test_the_name_of_another_size_is_no_source(tmp_path):
-    path = silent_file(TINY, tmp_path, "swinv2_base_window8_256.pth")
-    refused(own_size(TINY), path, "does not specify")
+@pytest.mark.heavy
+def test_the_name_of_a_variant_counts_only_with_its_own_windows(tmp_path):
+    path = silent_file(TINY, tmp_path)
+    for model in (build_backbone(TINY), build_backbone(TINY, window_size=(8, 8, 8, 8))):
+        report = load_checkpoint(model, path)
+        assert report.pretrained_windows.sizes == ((8, 8),) * 4
+        assert report.pretrained_windows.source == "the model; the file does not specify them"
+    refused(build_backbone(TINY, window_size=12), path, "does not specify the windows")
+    for pretrained in (8, 12):
+        model = build_backbone(TINY, window_size=12, pretrained_window_sizes=pretrained)
+        load_checkpoint(model, path)
+        assert model.pretrained_window_sizes == ((pretrained, pretrained),) * 4
+    # A file that specifies them needs no statement.
+    load_checkpoint(
+        build_backbone(TINY, window_size=12),
+        published(native_state(TINY), TINY, "mmpretrain", tmp_path),
+    )
 
 
-def test_shapes_are_a_source_where_all_variants_agree():
-    large = VARIANTS["swinv2_large_window12_192"]
-    found = from_shapes(Architecture(large.embed_dim, large.depths, large.num_heads))
-    assert found.sizes == ((12, 12), (12, 12), (12, 12), (6, 6))
-    base = VARIANTS["swinv2_base_window8_256"]
-    assert from_shapes(Architecture(base.embed_dim, base.depths, base.num_heads)) is None
+@pytest.mark.heavy
+def test_the_size_of_a_published_model_is_no_source(tmp_path):
+    """All published models of this size have the windows 12, 12, 12, 6; a user's need not."""
+    name = "swinv2_large_window12_192"
+    words = suggestion(tmp_path / "x.pth", architecture_of(name))
+    assert words == "[12, 12, 12, 6] for swinv2_large_window12_192"
 
 
 @pytest.mark.heavy
@@ -133,12 +158,37 @@ def test_hugging_faces_config_is_a_source(pretrained, expected, tmp_path):
 
 
 @pytest.mark.heavy
-def test_timms_config_is_a_source(tmp_path):
-    path = silent_file(TINY, tmp_path)
-    (tmp_path / "config.json").write_text('{"architecture": "swinv2_tiny_window16_256"}')
-    model = own_size(TINY)
-    load_checkpoint(model, path)
-    assert model.pretrained_window_sizes == ((16, 16), (16, 16), (16, 16), (8, 8))
+def test_timms_config_is_a_source_if_it_has_the_arguments(tmp_path):
+    path = silent_file(TINY, tmp_path, "pytorch_model.bin")
+    config = {"architecture": "swinv2_tiny_window16_256.ms_in1k", "pretrained_cfg": {}}
+    recorded = {"img_size": [256, 256], "in_chans": 3, "num_classes": 1000}
+    for arguments, expected in [
+        (None, None),  # published configs have no arguments, and so has that of a tuned model
+        ({"num_classes": 5}, None),
+        (recorded, (16, 16, 16, 8)),
+        (recorded | {"img_size": 512}, (16, 16, 16, 16)),
+        ({"window_size": 12}, (12, 12, 12, 8)),
+        ({"window_size": [12, 12, 6, 4]}, (12, 12, 6, 4)),
+        ({"window_size": 12, "pretrained_window_sizes": [0, 8, 8, 8]}, (12, 8, 8, 8)),
+    ]:
+        (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments}))
+        if expected is None:
+            refused(own_size(TINY), path, "does not specify")
+        else:
+            model = own_size(TINY)
+            load_checkpoint(model, path)
+            assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
+
+
+def test_a_config_of_other_weights_is_no_source(tmp_path):
+    """config.json belongs to model.safetensors, or to the only weights in the folder."""
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("model.safetensors", "tuned.safetensors"):
+        (tmp_path / name).touch()
+    assert settings_beside(tmp_path / "model.safetensors") == {}
+    assert settings_beside(tmp_path / "tuned.safetensors") is None
+    (tmp_path / "model.safetensors").unlink()
+    assert settings_beside(tmp_path / "tuned.safetensors") == {}
 
 
 def test_a_contradicting_setting_is_refused(state, tmp_path):
@@ -243,7 +293,6 @@ def test_notes_of_another_kind_are_no_source(notes, tmp_path):
         '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
         '"pretrained_window_sizes": [0, 0, 0, 0], "embed_dim": 999}',
         '{"model_type": "swinv2", "image_size": [], "window_size": 8}',
-        '{"model_type": "swinv2", "image_size": 256, "patch_size": 0, "window_size": 8}',
         '{"model_type": "swinv2", "image_size": 256, "patch_size": 4, "window_size": 8, '
         '"pretrained_window_sizes": [12, 12]}',
     ],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from swinv2_backbone import SwinV2, load_checkpoint, save_checkpoint
 from swinv2_backbone.checkpoints.stem import STEM_RULES
-from swinv2_backbone.cli import arguments
+from swinv2_backbone.cli import arguments, convert_checkpoint
 
 # What the file's channels see of the bands, written out: {(channels, bands, rule): {channel: ...}}
 SEEN = {
@@ -83,3 +83,18 @@ def test_a_rule_excuses_no_other_fault(tmp_path):
 
 def test_the_commands_offer_the_same_rules():
     assert arguments.STEM_RULES == STEM_RULES
+
+
+def test_the_converter_writes_a_file_for_other_bands(tmp_path):
+    before = model_of(3, seed=0)
+    path, target = file_of(before, tmp_path), tmp_path / "five.pth"
+    words = [str(path), str(target), "--in-channels", "5"]
+    with pytest.raises(SystemExit, match="of 3 channels or bands, the model is for 5"):
+        convert_checkpoint.main(words)
+    convert_checkpoint.main([*words, "--stem", "mean", "--check"])
+    after = model_of(5, seed=1)
+    assert load_checkpoint(after, target).complete
+    images = pictures(1, 5, 36, 29)
+    with torch.no_grad():
+        seen = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+        assert largest_difference(after(images), before(seen)) < 1e-5

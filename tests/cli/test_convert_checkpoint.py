@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import runpy
 import sys
 from contextlib import redirect_stdout
@@ -181,14 +182,18 @@ def test_files_that_do_not_state_their_windows_need_an_option(state, tmp_path):
     assert read_checkpoint(tmp_path / "x.pth").pretrained_windows.sizes[0] == (16, 16)
     wrong = convert(path, tmp_path / "y.pth", "--variant", "swinv2_base_window8_256")
     assert "has 128 channels" in wrong.error and "has 96 channels" in wrong.error
+    wrong = convert(path, tmp_path / "y.pth", "--variant", TINY, "--window-size", 12)
+    assert "PRETRAINED_WINDOW_SIZES" in wrong.error and "[8, 8, 8, 8] for" in wrong.error
     converted(path, tmp_path / "y.pth", "--pretrained-window-sizes", 8)
     assert read_checkpoint(tmp_path / "y.pth").pretrained_windows.sizes == ((8, 8),) * 4
 
 
 def test_wrong_pretrained_windows_are_overridden(state, tmp_path):
-    path = tmp_path / "swinv2_tiny_window8_256_renamed.pth"
+    path = tmp_path / "pytorch_model.bin"
     torch.save(PUBLISHERS["timm"](state, TINY), path)
-    assert read_checkpoint(path).pretrained_windows.sizes == ((8, 8),) * 4  # by its name
+    config = {"architecture": TINY, "model_args": {"window_size": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_checkpoint(path).pretrained_windows.sizes == ((8, 8),) * 4
     converted(path, tmp_path / "x.pth", "--pretrained-window-sizes", 16, 16, 16, 8, "--check")
     found = read_checkpoint(tmp_path / "x.pth").pretrained_windows
     assert found.sizes == ((16, 16), (16, 16), (16, 16), (8, 8))

@@ -1,5 +1,7 @@
 """timm since 0.9: Microsoft's names, but merging starts a stage, as in ours."""
 
+from dataclasses import replace
+
 from swinv2_backbone.checkpoints.layouts.layout import BLOCK, STEM, Layout
 
 TIMM = Layout(
@@ -10,5 +12,14 @@ TIMM = Layout(
     in_block=BLOCK,
     norms={"norms.res5": "norm"},
     head="head.fc",
-    small_map_rule="per_axis",
+)
+
+# Models built with features_only=True, which have no norm after the last stage, and no head; also
+# the encoders of segmentation_models_pytorch.
+FEATURES_ONLY = replace(
+    TIMM,
+    name="timm's features_only",
+    downsample="layers_{i}.downsample",
+    blocks="layers_{i}.blocks",
+    norms={},
 )
