@@ -163,7 +163,7 @@ def test_timms_config_is_a_source_if_it_has_the_arguments(tmp_path):
     config = {"architecture": "swinv2_tiny_window16_256.ms_in1k", "pretrained_cfg": {}}
     recorded = {"img_size": [256, 256], "in_chans": 3, "num_classes": 1000}
     for arguments, expected in [
-        (None, None),  # published configs have no arguments, and so has that of a tuned model
+        (None, None),  # older configs have no arguments, also of a model with another window
         ({"num_classes": 5}, None),
         (recorded, (16, 16, 16, 8)),
         (recorded | {"img_size": 512}, (16, 16, 16, 16)),
