@@ -7,6 +7,7 @@ no reader sees::
     <!-- takes minutes -->            (or hours) shortened by ``make test-slow``, or only checked
     <!-- slow -->                     run as it stands by ``make test-slow``
     <!-- file: configs/fruit.yaml --> the content of a file of the reader's, which is loaded
+    <!-- output -->                   what the Python before it prints, compared if that is run
 
 Without a mark it is run as it stands.  ``text`` is a block that is not for running.
 """
@@ -15,14 +16,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 LANGUAGES = {"bash", "python", "yaml", "text", "{eval-rst}"}
-NEEDS = {"COCO", "ADE20K", "ImageNet", "GPU", "several machines", "network", "peft"}
+PROJECTS = {"Mask2Former", "MaskDINO", "detrex", "mmpretrain"}
+NEEDS = {
+    "COCO",
+    "ADE20K",
+    "ImageNet",
+    "GPU",
+    "several machines",
+    "network",
+    "peft",
+    "account",
+    *PROJECTS,
+}
 TAKES = ("takes minutes", "takes hours")
 
 FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.M)
@@ -33,7 +45,10 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: ``mark`` is the kind, or "" if there is none, ``detail`` its words."""
+    """A fenced block: ``mark`` is the kind, or "" if there is none, ``detail`` its words.
+
+    ``output`` is what it prints, if the page shows it.
+    """
 
     page: Path
     line: int
@@ -41,6 +56,7 @@ class Block:
     text: str
     mark: str
     detail: str
+    output: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +77,8 @@ def blocks_of(page: Path) -> list[Block]:
         mark = MARK.search(text, 0, fence.start())
         kind, _, detail = mark[1].partition(": ") if mark else ("", "", "")
         line = text.count("\n", 0, fence.start()) + 1
+        if kind == "output":
+            found[-1] = replace(found[-1], output=fence[3])
         found.append(Block(page, line, fence[2].strip(), fence[3], kind, detail))
     return found
 

@@ -34,6 +34,8 @@ from reader import given, reader_folder
 
 from swinv2_backbone.variants import variant_name
 
+MARKS = ("", "slow", "needs", "file", "output", *TAKES)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 TRAINING = (
     "tools/train_net.py --config-file configs/mask_rcnn_swinv2_demo.yaml SOLVER.MAX_ITER 2 "
     "SOLVER.WARMUP_ITERS 1 MODEL.DEVICE cpu OUTPUT_DIR output"
@@ -98,7 +100,7 @@ def published(there, monkeypatch) -> Iterator[None]:
 def test_blocks_have_a_known_language_and_mark():
     for block in BLOCKS:
         assert block.language in LANGUAGES, f"{block.name}: no language"
-        assert block.mark in ("", "slow", "needs", "file", *TAKES), f"{block.name}: {block.mark!r}"
+        assert block.mark in MARKS, f"{block.name}: {block.mark!r}"
         if block.mark == "needs":
             assert set(block.details) <= NEEDS, f"{block.name}: {block.detail}"
 
@@ -164,8 +166,18 @@ def test_commands_run_with_replaced_downloads(block, published):
 
 
 @pytest.mark.parametrize("block", of("python", ""))
-def test_snippets_run(block, there):
+def test_snippets_run(block, there, capsys):
+    capsys.readouterr()
     exec(compile(block.text, block.name, "exec"), given(there))
+    if block.output is not None:
+        compare_output(capsys.readouterr().out, block.output)
+
+
+def compare_output(found: str, expected: str) -> None:
+    """Compare two texts: words exactly, numbers to 5 %, because they differ between processors."""
+    assert NUMBER.sub("#", found) == NUMBER.sub("#", expected), found
+    numbers = ([float(number) for number in NUMBER.findall(text)] for text in (found, expected))
+    assert next(numbers) == pytest.approx(next(numbers), rel=0.05), found
 
 
 @pytest.mark.slow
@@ -203,6 +215,15 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors_of(target), f"{page.name}: {link}"
+
+
+def test_quoted_lines_of_code_exist():
+    page = (ROOT / "docs/TRAPS.md").read_text()
+    quoted = re.findall(r"^Here, in `([\w/.]+)`:\s+`([^`]+)`", page, re.M)
+    assert len(quoted) == len(re.findall(r"^## ", page, re.M))
+    for file, line in quoted:
+        line = " ".join(line.split())  # the page may break it
+        assert line in (ROOT / "swinv2_backbone" / file).read_text(), f"{file}: {line}"
 
 
 def test_every_page_is_in_the_list_of_pages():
