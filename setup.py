@@ -39,6 +39,7 @@ setup(
             "pillow>=9.1",
             "pycocotools>=2.0.2",
             "safetensors",
+            "scipy",  # assigns predicted masks to objects, to train a MaskTransformer
             "setuptools<81",  # with pkg_resources
             "shapely",  # to crop polygon masks
             "tabulate",

@@ -27,6 +27,7 @@ DATASETS = {  # META_ARCHITECTURE -> the small dataset
     "RetinaNet": "small_detection",
     "SemanticSegmentor": "small_semantic",
     "PanopticFPN": "small_panoptic",
+    "MaskTransformer": "small_detection",
 }
 SMALL_SWINV2 = dict(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4)
 SMALL = [
@@ -47,6 +48,9 @@ SMALL = [
     *("MODEL.ROI_MASK_HEAD.CONV_DIM", "32"),
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "64"),
     *("MODEL.UPERNET.AUX_CONVS_DIM", "32"),
+    *("MODEL.MASK_TRANSFORMER.CHANNELS", "32"),
+    *("MODEL.MASK_TRANSFORMER.DECODER_LAYERS", "3"),
+    *("MODEL.MASK_TRANSFORMER.POINTS", "64"),
     *("INPUT.MIN_SIZE_TRAIN", "(64,)"),
     *("INPUT.MAX_SIZE_TRAIN", "96"),
     *("INPUT.MIN_SIZE_TEST", "64"),
@@ -85,6 +89,8 @@ def _shrink_backbone(backbone: DictConfig) -> None:
 
 
 def _shrink_heads(model: DictConfig) -> None:
+    if "task" in model:  # MaskTransformer
+        model.update(channels=32, decoder_layers=3, points=64)
     if "proposal_generator" in model:
         model.proposal_generator.update(pre_nms_topk=[40, 40], post_nms_topk=[20, 20])
     if "roi_heads" in model:

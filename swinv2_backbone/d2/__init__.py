@@ -1,10 +1,11 @@
-"""The Detectron2 plugin: backbones, the UPerNet head, and the parts of a training around them.
+"""The Detectron2 plugin: backbones, two ways to use them, and the parts of a training around them.
 
 Importing this package registers, in Detectron2's registries:
 
 - the backbones ``build_swinv2_backbone``, ``build_swinv2_fpn_backbone`` and
   ``build_retinanet_swinv2_fpn_backbone``;
-- the head ``UPerNetHead`` for semantic segmentation.
+- the head ``UPerNetHead`` for semantic segmentation;
+- the meta-architecture ``MaskTransformer`` for instance and semantic segmentation.
 
 Call ``add_swinv2_config(cfg)`` before merging a config that selects one of them.
 """
@@ -15,6 +16,7 @@ from typing import Any
 from swinv2_backbone.d2.config.yacs import add_swinv2_config
 from swinv2_backbone.d2.modeling import (
     D2SwinV2,
+    MaskTransformer,
     UPerNetHead,
     build_model,
     build_retinanet_swinv2_fpn_backbone,
@@ -65,6 +67,7 @@ _LAZY = {
 
 __all__ = [
     "D2SwinV2",
+    "MaskTransformer",
     "SwinV2",
     "UPerNetHead",
     "add_swinv2_config",

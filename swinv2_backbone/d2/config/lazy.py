@@ -37,6 +37,7 @@ from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
 from swinv2_backbone.d2.data.loading.bands import bands_of
+from swinv2_backbone.d2.data.loading.mask_targets import INSTANCE
 
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 BACKBONES = ("D2SwinV2", "SwinV2")
@@ -243,10 +244,11 @@ def _model(config: DictConfig, faults: list[str]) -> dict[str, Any]:
     places = _places(config)
     backbone = places["backbone"]
     features = OmegaConf.select(config, f"{backbone}.out_features") if backbone else None
+    targets = OmegaConf.select(config, "dataloader.train.mapper.mask_targets")
     return {
         "backbone.out_features": plain(features or FEATURES),
         "model.architecture": target_name(config.model),
-        "model.masks": heads.get("mask_head") is not None,
+        "model.masks": heads.get("mask_head") is not None or targets == INSTANCE,
         "model.keypoints": heads.get("keypoint_head") is not None,
         **limits(config, places),
     }

@@ -83,6 +83,8 @@ def detections_key(model: DictConfig) -> str:
             last = len(heads.box_predictors) - 1
             return f"model.roi_heads.box_predictors.{last}.test_topk_per_image"
         return "model.roi_heads.box_predictor.test_topk_per_image"
+    if target_name(model) == "MaskTransformer":
+        return "model.detections_per_image"
     return "model.max_detections_per_image" if "head_in_features" in model else ""
 
 

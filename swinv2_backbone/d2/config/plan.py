@@ -21,6 +21,7 @@ from swinv2_backbone.d2.config.sections import (
     Clipping,
     Data,
     Evaluation,
+    MaskTransformer,
     Model,
     Optimizer,
     Precision,
@@ -64,6 +65,7 @@ class TrainingPlan:
 
     backbone: Backbone = Backbone()
     upernet: UPerNet = UPerNet()
+    mask_transformer: MaskTransformer = MaskTransformer()
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -95,6 +97,7 @@ class TrainingPlan:
         """Return the options that take effect, by their dotted names."""
         off = ["backbone."] if not self.places.get("backbone", "") else []
         off += ["upernet."] if self.model.architecture != "SemanticSegmentor" else []
+        off += ["mask_transformer."] if self.model.architecture != "MaskTransformer" else []
         off += ["clipping."] if not self.clipping.enabled else []
         off += ["augmentation.lsj_"] if not self.augmentation.lsj else [*_REPLACED_BY_JITTER]
         off += ["augmentation.crop_"] if not self.augmentation.crop else []

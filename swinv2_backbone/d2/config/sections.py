@@ -116,6 +116,27 @@ class UPerNet:
 
 
 @dataclass(frozen=True)
+class MaskTransformer:
+    """MaskTransformer's decoders."""
+
+    num_queries: int = option(100, "MODEL.MASK_TRANSFORMER.NUM_QUERIES", "model.num_queries",
+        integer(1),
+        "Number of queries, each of which predicts a mask; an image with more objects loses some.")
+    channels: int = option(256, "MODEL.MASK_TRANSFORMER.CHANNELS", "model.channels", integer(1),
+        "Channels of both decoders, a multiple of 32.")
+    num_heads: int = option(8, "MODEL.MASK_TRANSFORMER.NUM_HEADS", "model.num_heads", integer(1),
+        "Attention heads of both decoders.")
+    encoder_layers: int = option(6, "MODEL.MASK_TRANSFORMER.ENCODER_LAYERS",
+        "model.encoder_layers", integer(0),
+        "Layers of deformable attention in the pixel decoder.")
+    decoder_layers: int = option(9, "MODEL.MASK_TRANSFORMER.DECODER_LAYERS",
+        "model.decoder_layers", integer(1),
+        "Layers of masked attention in the transformer decoder.")
+    points: int = option(112 * 112, "MODEL.MASK_TRANSFORMER.POINTS", "model.points", integer(1),
+        "Number of points on which the masks are matched and their losses computed.")
+
+
+@dataclass(frozen=True)
 class Model:
     """The model around the backbone."""
 
@@ -465,6 +486,7 @@ class Run:
 SECTIONS: dict[str, type] = {
     "backbone": Backbone,
     "upernet": UPerNet,
+    "mask_transformer": MaskTransformer,
     "model": Model,
     "optimizer": Optimizer,
     "schedule": Schedule,

@@ -36,7 +36,7 @@ CLASS_COUNTS = {
     "GeneralizedRCNN": {"things": "MODEL.ROI_HEADS.NUM_CLASSES"},
 }
 # Meta-architectures of Mask2Former and MaskDINO, with one number of classes for every task.
-MASK_CLASSIFIERS = ("MaskFormer", "MaskDINO")
+MASK_CLASSIFIERS = ("MaskTransformer", "MaskFormer", "MaskDINO")
 PROPOSALS = {  # meta-architecture -> the key of its number of proposals
     "PanopticFPN": "MODEL.RPN.POST_NMS_TOPK_TEST",
     "GeneralizedRCNN": "MODEL.RPN.POST_NMS_TOPK_TEST",

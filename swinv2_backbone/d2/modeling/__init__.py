@@ -1,4 +1,4 @@
-"""Models for Detectron2's registries: the SwinV2 backbones and the UPerNet head."""
+"""Models for Detectron2's registries: the SwinV2 backbones, UPerNet's head, MaskTransformer."""
 
 from swinv2_backbone.d2.modeling.backbone import (
     D2SwinV2,
@@ -8,10 +8,12 @@ from swinv2_backbone.d2.modeling.backbone import (
     feature_shapes,
 )
 from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
+from swinv2_backbone.d2.modeling.mask_transformer import MaskTransformer
 from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 __all__ = [
     "D2SwinV2",
+    "MaskTransformer",
     "UPerNetHead",
     "build_model",
     "build_retinanet_swinv2_fpn_backbone",

@@ -36,7 +36,9 @@ def attached_sizes(images: Tensor) -> list[Size] | None:
 
 
 def can_hand_over_sizes(model: type) -> bool:
-    """Return True for a meta-architecture that batches images by Detectron2's own code."""
+    """Return True for a meta-architecture that batches images by Detectron2's own code, or ours."""
+    if getattr(model, "attaches_sizes", False):
+        return True
     batches = getattr(model, "preprocess_image", None)
     return batches in PREPROCESSING or getattr(model, "forward", None) in FORWARD
 
@@ -47,6 +49,8 @@ def hand_over_sizes(model: nn.Module) -> None:
     Args:
         model: an instance of a class that :func:`can_hand_over_sizes`. Its class is not changed.
     """
+    if getattr(model, "attaches_sizes", False):  # MaskTransformer
+        return
     if hasattr(model, "preprocess_image"):
         # A bound method, because copy.deepcopy binds it to the copy of the model.
         setattr(model, "preprocess_image", MethodType(_preprocess_image, model))  # noqa: B010

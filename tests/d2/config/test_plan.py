@@ -33,6 +33,7 @@ from swinv2_backbone.d2.data.datasets.semantic import register_semantic
 from swinv2_backbone.d2.data.loading.mapper import ColorAugmentation
 
 DETECTOR, SEGMENTOR = "mask_rcnn_swinv2", "upernet_swinv2_tiny_ade20k"
+MASKS = "mask_transformer_swinv2_tiny"
 WITHOUT_LAZY = {"model.load_proposals", "data.unsafe_proposals", "run.imports"}
 # Follow from other keys: the architecture's nodes, and the data.
 DERIVED = {"model.architecture", "model.masks", "model.keypoints", "model.stuff_classes"}
@@ -83,6 +84,12 @@ VALUES = {
     "upernet.aux_in_feature": "res3",
     "upernet.aux_channels": 99,
     "upernet.aux_loss_weight": 0.7,
+    "mask_transformer.num_queries": 7,
+    "mask_transformer.channels": 96,
+    "mask_transformer.num_heads": 4,
+    "mask_transformer.encoder_layers": 2,
+    "mask_transformer.decoder_layers": 5,
+    "mask_transformer.points": 99,
     "model.thing_classes": 7,
     "model.pixel_mean": (1.5, 2.5, 3.5),
     "model.pixel_std": (2.0, 3.0, 4.0),
@@ -339,6 +346,8 @@ WRITABLE = [name for name in OPTIONS if name not in WITHOUT_LAZY | DERIVED]
 
 def stem_of(name: str) -> str:
     """The recipe in which an option takes effect."""
+    if name.startswith("mask_transformer."):
+        return MASKS
     return SEGMENTOR if name.startswith("upernet.") else DETECTOR
 
 

@@ -1,0 +1,60 @@
+"""A small MaskTransformer with a small SwinV2, from scratch, on the generated demo dataset
+(tools/make_demo_dataset.py makes it):
+
+tools/lazyconfig_train_net.py --config-file configs/mask_transformer_swinv2_demo.py
+
+Recipe: untrained. Ours, for minutes on a CPU.
+
+Published: nothing.
+"""
+
+from detectron2.config import LazyCall as L
+
+from swinv2_backbone.d2 import register_coco
+
+from .common.coco import dataloader
+from .common.mask_transformer import model
+from .common.optimizer import optimizer
+from .common.schedule import cosine
+from .common.train import train
+
+model.backbone.update(
+    variant=None,
+    embed_dim=32,
+    depths=[2, 2, 2, 2],
+    num_heads=[1, 2, 4, 8],
+    window_size=8,
+    drop_path_rate=0.0,
+)
+model.update(num_classes=5, num_queries=20, channels=64, num_heads=4)
+model.update(encoder_layers=2, decoder_layers=3, points=1024)
+
+datasets = {
+    split: L(register_coco)(
+        name=f"demo_{folder}",
+        json_file=f"datasets/demo/{folder}.json",
+        images=f"datasets/demo/{folder}",
+        mask_format="bitmask",
+        output_dir="${train.output_dir}",
+        for_evaluation=split == "test",
+    )
+    for split, folder in (("train", "train"), ("test", "val"))
+}
+dataloader.train.dataset.names = "demo_train"
+dataloader.train.mapper.update(instance_mask_format="bitmask", mask_targets="instance")
+dataloader.train.mapper.augmentations[0].update(short_edge_length=[128], max_size=192)
+dataloader.train.update(total_batch_size=4, num_workers=0)
+dataloader.test.dataset.names = "demo_val"
+dataloader.test.mapper.augmentations[0].update(short_edge_length=128, max_size=192)
+
+optimizer.params.lr = 1e-3
+train.update(
+    output_dir="output/demo_mask_transformer",
+    init_checkpoint="",
+    max_iter=1500,
+    eval_period=0,
+    seed=1,
+)
+train.amp.enabled = False
+train.checkpointer = dict(period=500)
+lr_multiplier = cosine(train.max_iter, warmup_iters=50)
