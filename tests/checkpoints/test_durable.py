@@ -109,7 +109,11 @@ def survive_kills(folder: Path, kills: int, same_name: bool) -> None:
     assert not list(folder.glob("*.partial")), "partial files are removed"
 
 
-@pytest.mark.parametrize("same_name", [True, False], ids=["same_name", "new_names"])
+@pytest.mark.parametrize(
+    "same_name",
+    [pytest.param(True, marks=pytest.mark.slow), False],
+    ids=["same_name", "new_names"],
+)
 @pytest.mark.heavy
 def test_a_kill_while_saving_loses_nothing_that_was_saved(tmp_path, same_name):
     survive_kills(tmp_path / "run", kills=8, same_name=same_name)

@@ -338,8 +338,8 @@ def test_rearrangements_are_inverses(layout, to_ours, from_ours):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("window", [16, pytest.param(24, marks=pytest.mark.slow)])
-@pytest.mark.heavy
+@pytest.mark.parametrize("window", [16, 24])
+@pytest.mark.slow
 def test_weights_of_window_8_at_a_wider_one_equal_the_oracle(window, tmp_path):
     state = native_state("swinv2_tiny_window8_256")
     path = published(state, TINY, "mmpretrain", tmp_path)

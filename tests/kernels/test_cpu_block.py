@@ -230,7 +230,7 @@ def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
     assert len(set(counts)) == 1
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_drop_path_and_sizes_of_images_are_part_of_the_graph():
     model = backbone(drop_path_rate=0.5).train()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -356,6 +356,7 @@ def test_the_quick_form_finishes(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_classifier_learns(tmp_path):
     torch.manual_seed(0)
     model = classify.classifier("parameterized")

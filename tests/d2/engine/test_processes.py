@@ -190,7 +190,7 @@ def trained(images, tmp_path_factory) -> Callable[[str], tuple[Path, list]]:
     return trained
 
 
-@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+@pytest.mark.parametrize("sharding", ["optimizer", pytest.param("all", marks=pytest.mark.slow)])
 def test_shards_train_as_the_whole_in_less_memory(sharding, trained, record_figures):
     (whole, expected), (folder, found) = trained("none"), trained(sharding)
     assert found[0]["losses"] == pytest.approx(expected[0]["losses"], rel=1e-5)

@@ -284,7 +284,8 @@ def resume_sharded(folder: Path, sharding: str) -> tuple[dict[int, Rates], dict]
     return recorder.rates, dict(recorder.training.step.changes)
 
 
-@pytest.mark.parametrize("sharding", ["optimizer", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sharding", ["optimizer", "all"])
+@pytest.mark.slow
 def test_changes_are_taken_however_the_training_is_sharded(tmp_path, sharding):
     (rates, changes), *_ = together(2, resume_sharded, tmp_path, sharding, folder=tmp_path)
     change = keys(SOLVER__BASE_LR=0.0005, SOLVER__WEIGHT_DECAY_NORM=0.05)

@@ -315,6 +315,7 @@ def test_contradictions_of_a_yaml_are_named_by_its_keys(opts, words, yaml):
     assert words in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_segmentor_learns_what_only_one_of_the_bands_shows(data, tmp_path):
     run(
         *("train_net", "--config-file", CONFIGS / "upernet_swinv2_demo.yaml", *SMALL),
