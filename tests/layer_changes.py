@@ -38,7 +38,7 @@ NORMS = [
     "norms.res3",
 ]
 Weights = tuple[Tensor, Tensor | None]  # the effective weight and bias
-Change = Callable[[SwinV2, str], Weights]
+Change = Callable[[nn.Module, str], Weights]
 
 
 def small_backbone(**options) -> SwinV2:
@@ -84,33 +84,33 @@ def gained_weights(layer: nn.Module) -> Weights:
     ) * weight, None if bias is None else factors * bias
 
 
-def forward_hook(model: SwinV2, name: str) -> Weights:
+def forward_hook(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     layer.register_forward_hook(lambda module, given, out: gained(out))
     return gained_weights(layer)
 
 
-def forward_hook_with_keywords(model: SwinV2, name: str) -> Weights:
+def forward_hook_with_keywords(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     layer.register_forward_hook(lambda module, given, options, out: gained(out), with_kwargs=True)
     return gained_weights(layer)
 
 
-def forward_pre_hook(model: SwinV2, name: str) -> Weights:
+def forward_pre_hook(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     layer.register_forward_pre_hook(lambda module, given: (-given[0],))
     weight, bias = weights_of(layer)
     return -weight, bias
 
 
-def own_forward(model: SwinV2, name: str) -> Weights:
+def own_forward(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     original = layer.forward
     layer.forward = lambda x: gained(original(x))
     return gained_weights(layer)
 
 
-def subclass(model: SwinV2, name: str) -> Weights:
+def subclass(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     kind = type(layer)
     forward = {"forward": lambda self, x: gained(kind.forward(self, x))}
@@ -140,7 +140,7 @@ class Adapter(nn.Module):
         return layer(x) + F.linear(F.linear(x, self.down), self.up)
 
 
-def adapter(model: SwinV2, name: str) -> Weights:
+def adapter(model: nn.Module, name: str) -> Weights:
     adapted = Adapter(model.get_submodule(name))
     replace(model, name, adapted)
     weight, bias = weights_of(adapted.base_layer)
@@ -156,13 +156,13 @@ class Gained(nn.Module):
         return factors.view(-1, *(1,) * (weight.ndim - 1)) * weight
 
 
-def parametrization(model: SwinV2, name: str) -> Weights:
+def parametrization(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     parametrize.register_parametrization(layer, "weight", Gained(), unsafe=True)
     return weights_of(layer)
 
 
-def weight_norm(model: SwinV2, name: str) -> Weights:
+def weight_norm(model: nn.Module, name: str) -> Weights:
     layer = parametrizations.weight_norm(model.get_submodule(name))
     with torch.no_grad():
         norms = layer.parametrizations.weight.original0
@@ -170,15 +170,15 @@ def weight_norm(model: SwinV2, name: str) -> Weights:
     return weights_of(layer)
 
 
-def spectral_norm(model: SwinV2, name: str) -> Weights:
+def spectral_norm(model: nn.Module, name: str) -> Weights:
     return weights_of(parametrizations.spectral_norm(model.get_submodule(name)).eval())
 
 
-def orthogonal(model: SwinV2, name: str) -> Weights:
+def orthogonal(model: nn.Module, name: str) -> Weights:
     return weights_of(parametrizations.orthogonal(model.get_submodule(name)))
 
 
-def pruning(model: SwinV2, name: str) -> Weights:
+def pruning(model: nn.Module, name: str) -> Weights:
     return weights_of(prune.l1_unstructured(model.get_submodule(name), "weight", amount=0.5))
 
 
@@ -200,7 +200,7 @@ class Quantized(Tensor):
         return super().__torch_function__(function, types, args, kwargs or {})
 
 
-def quantized(model: SwinV2, name: str) -> Weights:
+def quantized(model: nn.Module, name: str) -> Weights:
     layer = model.get_submodule(name)
     weight, bias = weights_of(layer)
     steps = (4 * weight).round()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from layer_changes import adapter
 from models import backbone, differences, gradients, largest_difference, pictures, total
 from oracle import randomize
 from torch import Tensor, nn
@@ -158,6 +159,23 @@ def test_a_block_with_a_hook_is_computed_by_its_modules(calls):
     assert max(found.values()) < 3e-5, found
 
 
+@pytest.mark.heavy
+def test_a_block_calls_its_changed_layers(calls):
+    partition, found = PARTITIONS[0], {}
+    x = tokens_for(partition)
+    names = ("attn.qkv", "attn.proj", "attn.cpb_mlp.0", "attn.cpb_mlp.2", "mlp.fc2", "norm1")
+    for kernel in ("reference", "triton"):
+        block = random_block(kernel)
+        plain = block(x, partition)
+        for name in names:
+            adapter(block, name)
+        calls.clear()
+        found[kernel] = outcome(block, x, partition)
+        assert not calls
+        assert (found[kernel]["out"] - plain).abs().max() > 0.1
+    assert largest_difference(found["triton"], found["reference"]) < 3e-5
+
+
 def test_a_block_with_another_position_bias_is_computed_by_its_modules(calls):
     class Other(PositionBias):
         def table(self, window: Size) -> Tensor:
@@ -221,7 +239,7 @@ def test_the_operator_keeps_the_rules_of_operators(save_activations, dtype):
     ],
     ids=str,
 )
-@pytest.mark.heavy
+@pytest.mark.slow
 def test_the_compiled_backbone_is_one_graph_for_all_sizes(training, options):
     shape = {"embed_dim": 32, "depths": (2,), "num_heads": (1,), "window_size": 2}
     shape |= {"out_features": ("res2",)} | options
@@ -285,14 +303,8 @@ def test_the_gradient_of_gelu_equals_that_of_torch(tokens):
     torch.testing.assert_close(total_of_grad, grad.sum(0), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        torch.float16,
-        *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.float32, torch.bfloat16)),
-    ],
-)
-@pytest.mark.heavy
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+@pytest.mark.slow
 def test_the_check_at_the_first_use_passes_and_notices_a_wrong_block(dtype, monkeypatch):
     device = torch.device(DEVICE)
     monkeypatch.setattr(self_check, "_checked", {})
