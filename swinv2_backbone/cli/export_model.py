@@ -22,7 +22,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
+from swinv2_backbone.cli.arguments import (
+    add_config_changes,
+    add_images,
+    add_imports,
+    new_parser,
+    pixel_numbers,
+)
 from swinv2_backbone.cli.errors import errors_as_messages
 
 if TYPE_CHECKING:
@@ -84,6 +90,20 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"{' '.join(args.opts)}: config keys go with --config-file alone")
     if args.model and args.imports:
         raise ValueError(f"--import {args.imports[0]} goes with --config-file alone")
+    given = [args.pixel_mean, args.pixel_std, args.stem]
+    if args.config_file and (args.image_format != "RGB" or any(given)):
+        raise ValueError(
+            "--image-format, --pixel-mean, --pixel-std and --stem go with --model: a config has "
+            "INPUT.FORMAT, MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and MODEL.SWINV2.STEM (in a "
+            "LazyConfig image_format, model.pixel_mean, model.pixel_std and train.stem)"
+        )
+    if args.config_file and args.square_small_maps:
+        raise ValueError(
+            "--square-small-maps goes with --model: set MODEL.SWINV2.SMALL_MAP_RULE square "
+            "(small_map_rule of the backbone in a LazyConfig)"
+        )
+    if args.model:
+        pixel_numbers(args)
     if args.picture and not args.picture.is_file():
         raise FileNotFoundError(f"--picture: no file {str(args.picture)!r}")
     if args.config_file and not Path(args.config_file).is_file():
@@ -100,9 +120,15 @@ def from_name(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
     weights = args.weights or PUBLISHED
     source = f"swinv2://{variant_name(args.model)}" if weights == PUBLISHED else weights
-    if args.what == "backbone":
-        return exportable_model(build_backbone(args.model, weights=source)), fetch(source)
-    return exportable_model(build_classifier(args.model, weights=source)), fetch(source)
+    mean, std = pixel_numbers(args)
+    model = (build_backbone if args.what == "backbone" else build_classifier)(
+        args.model,
+        weights=source,
+        in_channels=len(mean),
+        stem=args.stem,
+        small_map_rule="square" if args.square_small_maps else "per_axis",
+    )
+    return exportable_model(model, args.image_format, mean, std), fetch(source)
 
 
 def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
@@ -197,10 +223,13 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--model", metavar="NAME", help="a published variant or seed name")
     source.add_argument("--config-file", metavar="FILE", help=".yaml, or .py of a LazyConfig")
     add("--weights", metavar="FILE", help="default: the published weights, or those of the config")
+    add_images(found)
     add("--format", required=True, choices=FORMATS)
     add("--what", required=True, choices=dict.fromkeys([*OF_A_NAME, *OF_A_CONFIG]))
     add("--output", required=True, type=Path, metavar="FILE")
     add("--picture", type=Path, metavar="FILE", help="compare on it, not on random pixels")
+    text = "Microsoft's windows on small maps (docs/WINDOWS.md)"
+    add("--square-small-maps", action="store_true", help=text)
     add("--overwrite", action="store_true")
     add_imports(found)
     add_config_changes(found)

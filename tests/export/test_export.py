@@ -262,14 +262,15 @@ def test_the_tool_exports_a_published_size_and_describes_the_input(
     weights = tmp_path / "weights.safetensors"
     save_checkpoint(small, weights)
 
-    def build(name: str, *, weights: str) -> SwinV2Classifier:
+    def build(name: str, *, weights: str, **options) -> SwinV2Classifier:
         assert name == "swinv2_tiny_window8_256" and weights.endswith("weights.safetensors")
+        assert options["small_map_rule"] == "square"
         return small
 
     monkeypatch.setattr("swinv2_backbone.build.build_classifier", build)
     path = tmp_path / "model.pt2"
     arguments = ["--model", "swinv2_tiny_window8_256", "--weights", str(weights)]
-    arguments += ["--format", "torch-export", "--output", str(path)]
+    arguments += ["--format", "torch-export", "--output", str(path), "--square-small-maps"]
     script.main([*arguments, "--what", "classifier"])
     text = capsys.readouterr().out
     assert text.count("checked ") == 3 and "logits (3, 7)" in text
@@ -292,6 +293,10 @@ def test_the_tool_exports_a_published_size_and_describes_the_input(
             "A 1: config keys",
         ),
         (["--model", "x", "--what", "backbone", "--picture", "p.png"], "no file 'p.png'"),
+        (
+            ["--config-file", "a.yaml", "--what", "backbone", "--square-small-maps"],
+            "set MODEL.SWINV2.SMALL_MAP_RULE square",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(script, arguments, words, tmp_path):
