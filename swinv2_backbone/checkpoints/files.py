@@ -25,8 +25,11 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Fac
 
 # Name of a published file -> first digits of its SHA-256.
 DIGESTS = {
-    Path(release.path).name: Path(release.path).stem.rpartition("-")[2]
-    for release in (*RELEASES.values(), *SATLAS.values())
+    Path(path).name: Path(path).stem.rpartition("-")[2]
+    for path in [
+        *(release.path for release in RELEASES.values()),
+        *(file.path for file in SATLAS.values()),
+    ]
 }
 
 

@@ -151,12 +151,14 @@ def windows_of_builds(
     answers = []
     for build in builds:
         try:
+            found = None
             if _is_of(build, architecture, source):
-                answers.append(publisher.windows(*build[:2], len(architecture.depths)))
+                found = publisher.windows(build.settings, build.name, len(architecture.depths))
         except ValueError:
             if not build.loose:
                 raise
-    answers = [answer for answer in answers if answer is not None]
+        if found is not None:
+            answers.append(found)
     if len({pretrained for pretrained, _ in answers}) != 1:
         return None  # nothing, or contradictions
     return PretrainedWindows(answers[0][0], source, answers[0][1])

@@ -66,7 +66,7 @@ def read_model(
     if variant is not None and not overridden:
         backbone = _backbone(model)
         own = has_windows_of(backbone, published)
-        backbone.set_pretrained_window_sizes(pretrained_window_sizes, stated=own)
+        backbone.set_pretrained_window_sizes(backbone.pretrained_window_sizes, stated=own)
     return model, load_into(model, checkpoint, stem=stem)
 
 

@@ -261,7 +261,7 @@ def test_lightnings_own_file_gives_the_models_features(tmp_path):
     lightning = pytest.importorskip("lightning")
 
     class Module(lightning.LightningModule):
-        def __init__(self, model: str, img_size: int, window_size: int):
+        def __init__(self, model: str, img_size: int, window_size: int, **size):
             super().__init__()
             self.save_hyperparameters()
             self.model = wild_files.timm_model(window_size, img_size)
@@ -272,7 +272,7 @@ def test_lightnings_own_file_gives_the_models_features(tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.0)
 
-    module = Module(wild_files.TIMM_NAME, 224, 7)
+    module = Module(wild_files.TIMM_NAME, **wild_files.timm_arguments(7, 224))
     trainer = lightning.Trainer(
         max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path
     )
