@@ -44,6 +44,7 @@ def reader_folder(folder: Path) -> Path:
     shutil.copytree(demo.train_images, folder / "photos")
     cv2.imwrite(str(folder / "photo.jpg"), np.full((64, 96, 3), 100, np.uint8))
     write_clip(folder / "clip.mp4")
+    write_scenes(folder / "scenes")
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs/demo.jpg", folder / "docs")
     write_onnx(folder / "tiny.onnx")
@@ -87,6 +88,14 @@ def write_clip(path: Path) -> None:
     for value in (0, 200):
         writer.write(np.full((64, 96, 3), value, np.uint8))
     writer.release()
+
+
+def write_scenes(folder: Path) -> None:
+    """Write images of four bands."""
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 2000, (300, 300, 4), dtype=np.uint16)
+        np.save(folder / f"{number}.npy", pixels)
 
 
 def write_onnx(path: Path) -> None:

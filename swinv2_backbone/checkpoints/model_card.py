@@ -68,7 +68,7 @@ def model_card(
         *(f"# {name}", "", f"A Swin Transformer V2 whose weights {library} loads.", ""),
         *("| | |", "|---|---|", *[f"| {title} | {value} |" for title, value in rows.items()], ""),
         *("```python", f"from {library} import {re.split(r'[.(]', call)[0]}", ""),
-        *(f"model = {call}", "```", ""),
+        *('source = "org/name"  # this repository', f"model = {call}", "```", ""),
         "swinv2_backbone loads the same file from `hf://org/name` into a SwinV2 of any window.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,29 +1,62 @@
 """Classification by a SwinV2: image preparation, the most probable classes, accuracy.
 
-Shapes: S image size in pixels.
+Shapes: S image size in pixels; n channels or bands.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.models import Swin_V2_T_Weights
+from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.images import reading
+from swinv2_backbone.images.bands import BANDS, has_bands, read_bands
 from swinv2_backbone.images.kinds import is_image
+from swinv2_backbone.variants import PIXEL_MEAN, PIXEL_STD
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 CROPPED_BELOW = 384  # pixels
 SHOWN = 5  # classes
+
+
+class Pixels(NamedTuple):
+    """The format of the images, and the mean and standard deviation of each channel or band."""
+
+    image_format: str = "RGB"
+    mean: Sequence[float] = PIXEL_MEAN
+    std: Sequence[float] = PIXEL_STD
+
+    def read(self, path: str | os.PathLike) -> Image.Image | Tensor:
+        """Read an image: RGB, upright, as training and prediction do; or bands, (n, H, W) float32.
+
+        Raises:
+            ValueError: The file cannot be read; the message names it.
+        """
+        if self.image_format != BANDS:
+            return read_image(path)
+        try:
+            stored = read_bands(path, len(self.mean))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as an image of bands: {error}") from error
+        return torch.from_numpy(stored.transpose(2, 0, 1).copy())
+
+    def may_be(self, path: str) -> bool:
+        """Return True for the name of a file of this format."""
+        return (has_bands if self.image_format == BANDS else is_image)(Path(path))
+
+
+RGB = Pixels()
 
 
 class Accuracy(NamedTuple):
@@ -42,8 +75,8 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device {device}: {error}") from error
 
 
-def preparation(image_size: int) -> transforms.Compose:
-    """Return the transform from an image to a tensor (3, S, S), S = ``image_size``."""
+def preparation(image_size: int, pixels: Pixels = RGB) -> transforms.Compose:
+    """Return the transform from an image to a tensor (n, S, S), S = ``image_size``."""
     bicubic = transforms.InterpolationMode.BICUBIC
     if image_size < CROPPED_BELOW:
         resize = [
@@ -53,8 +86,12 @@ def preparation(image_size: int) -> transforms.Compose:
     else:
         resize = [transforms.Resize((image_size, image_size), bicubic)]
     return transforms.Compose(
-        [*resize, transforms.ToTensor(), transforms.Normalize(MEAN, STD)],
+        [*resize, _as_tensor, transforms.Normalize(pixels.mean, pixels.std)],
     )
+
+
+def _as_tensor(image: Image.Image | Tensor) -> Tensor:
+    return image if isinstance(image, Tensor) else pil_to_tensor(image).float()
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -91,10 +128,14 @@ def class_names(path: Path | None, num_classes: int) -> list[str]:
 
 @torch.inference_mode()
 def most_probable(
-    model: SwinV2Classifier, image: Image.Image, image_size: int, device: str
+    model: SwinV2Classifier,
+    image: Image.Image | Tensor,
+    image_size: int,
+    device: str,
+    pixels: Pixels = RGB,
 ) -> list[tuple[float, int]]:
     """Return the probability and index of the five most probable classes, at most."""
-    batch = preparation(image_size)(image)[None].to(device)
+    batch = preparation(image_size, pixels)(image)[None].to(device)
     probabilities = model(batch).softmax(dim=1)[0]
     values, indices = probabilities.topk(min(SHOWN, len(probabilities)))
     return list(zip(values.tolist(), indices.tolist()))
@@ -105,6 +146,7 @@ def accuracy(
     model: SwinV2Classifier,
     folder: Path,
     image_size: int,
+    pixels: Pixels = RGB,
     *,
     batch_size: int,
     workers: int,
@@ -117,9 +159,9 @@ def accuracy(
     """
     images = ImageFolder(
         str(folder),
-        preparation(image_size),
-        loader=read_image,
-        is_valid_file=lambda file: is_image(Path(file)),
+        preparation(image_size, pixels),
+        loader=pixels.read,
+        is_valid_file=pixels.may_be,
     )
     classes = model.head.out_features
     if len(images.classes) != classes:

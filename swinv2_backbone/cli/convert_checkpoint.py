@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli.arguments import new_parser
+from swinv2_backbone.cli.arguments import STEM_RULES, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
 LAYOUTS = (  # the keys of checkpoints.convert.TARGETS, which needs torch (a test compares)
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
         window_size=one_or_all(args.window_size),
         pretrained_window_sizes=one_or_all(args.pretrained_window_sizes),
         prefix=args.prefix,
+        in_channels=args.in_channels,
+        stem=args.stem,
     )
     print(report)
     left = save_checkpoint(model, args.target, args.to, overwrite=args.overwrite)
@@ -57,7 +59,7 @@ def one_or_all(sizes: list[int] | None) -> int | list[int] | None:
 def parser() -> argparse.ArgumentParser:
     found = new_parser(__doc__)
     add = found.add_argument
-    add("source", metavar="SRC", help="a file, a folder, an address or swinv2://NAME")
+    add("source", metavar="SRC", help="a file, a folder, an address, swinv2:// or hf://")
     add("target", metavar="DST", type=Path, help=".safetensors, .pth, .pt or .bin")
     add("--to", default="native", choices=LAYOUTS, help="layout of DST (%(default)s)")
     add("--check", action="store_true", help="read the result again and compare")
@@ -71,5 +73,7 @@ def parser() -> argparse.ArgumentParser:
         help="one number, or one for each stage; overrides those of the file",
     )
     add("--prefix", help="keys of the backbone begin with it, for a file with several")
+    add("--in-channels", type=int, metavar="N", help="channels or bands of DST, by --stem")
+    add("--stem", choices=STEM_RULES, help="rule for another number of bands")
     add("--overwrite", action="store_true")
     return found

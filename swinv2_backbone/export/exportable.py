@@ -12,9 +12,7 @@ from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.classifier import SwinV2Classifier
 from swinv2_backbone.export.formats import FORMATS, Format, Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone, GraphClassifier
-
-# ImageNet's, in RGB and pixels from 0 to 255, as in the training of all published weights.
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from swinv2_backbone.variants import PIXEL_MEAN, PIXEL_STD
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,19 @@ class Exportable:
     one_image: bool = False
 
 
-def exportable_model(model: SwinV2 | SwinV2Classifier) -> Exportable:
-    """Return the exportable form of a model that was trained with ImageNet's mean and std.
+def exportable_model(
+    model: SwinV2 | SwinV2Classifier,
+    image_format: str = "RGB",
+    mean: Sequence[float] = PIXEL_MEAN,
+    std: Sequence[float] = PIXEL_STD,
+) -> Exportable:
+    """Return the exportable form of a model.
+
+    Args:
+        image_format, mean, std: see :class:`Exportable`; default: those of published weights.
 
     Raises:
-        ValueError: the model does not take 3 channels, or see :class:`GraphBackbone`.
+        ValueError: the model takes another number of channels, or see :class:`GraphBackbone`.
     """
     model = model.eval()
     graph: nn.Module
@@ -56,17 +62,19 @@ def exportable_model(model: SwinV2 | SwinV2Classifier) -> Exportable:
         outputs = {"logits": f"(batch, {model.head.out_features}), before the softmax"}
     else:
         backbone, graph, outputs = model, GraphBackbone(model), feature_outputs(model)
-    if backbone.in_channels != len(MEAN):
+    if not backbone.in_channels == len(mean) == len(std):
         raise ValueError(
-            f"the mean of ImageNet is for RGB, not for {backbone.in_channels} channels"
+            f"the model takes {backbone.in_channels} channels or bands, but there are {len(mean)} "
+            f"means and {len(std)} standard deviations"
         )
-    mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (MEAN, STD))
+    means, stds = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
 
     def run(images: Tensor) -> dict[str, Tensor]:
-        found = model((images - mean) / std)
+        found = model((images - means) / stds)
         return {"logits": found} if isinstance(found, Tensor) else found
 
-    return Exportable(FromPixels(graph, MEAN, STD), run, backbone, "RGB", MEAN, STD, outputs)
+    pixels = FromPixels(graph, mean, std)
+    return Exportable(pixels, run, backbone, image_format, mean, std, outputs)
 
 
 def feature_outputs(backbone: SwinV2) -> dict[str, str]:

@@ -453,7 +453,7 @@ class Run:
     output_dir: str = option("./output", "OUTPUT_DIR", "train.output_dir", text,
         "Folder for checkpoints, logs and results.")
     weights: str = option("", "MODEL.WEIGHTS", "train.init_checkpoint", text,
-        "File of any layout, or `swinv2://NAME`; empty: random weights.")
+        "File of any layout, `swinv2://NAME` or `hf://org/name`; empty: random weights.")
     imports: tuple = option((), "IMPORTS", "", sequence(text),
         "Written by `--import`: code of other projects that the config needs "
         "([PROJECTS.md](PROJECTS.md)).")

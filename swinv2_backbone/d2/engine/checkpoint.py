@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
-from swinv2_backbone.checkpoints.fetch import fetch
+from swinv2_backbone.checkpoints.fetch import FETCHED, fetch
 from swinv2_backbone.checkpoints.files import METADATA, Content, read_file, write_file
 from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.checkpoints.read import interpret
@@ -23,7 +23,6 @@ from swinv2_backbone.d2.engine.last_checkpoint import (
 )
 from swinv2_backbone.packing import Size
 
-FETCHED = ("swinv2://", "http://", "https://")  # schemes that we download, not Detectron2
 NOTHING_READ = (Path(), Content(None, {}))
 
 
@@ -146,7 +145,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def local_path(self, path: str) -> Path:
         """Return the local path of weights, and download them if necessary."""
-        if "://" in path and not path.startswith(FETCHED):
+        if "://" in path and not path.startswith(FETCHED):  # one that Detectron2 opens
             path = self.path_manager.get_local_path(path)
         return fetch(path)
 
