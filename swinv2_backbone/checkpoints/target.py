@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.classifier import SwinV2Classifier
 
-
 BASE_LAYER = "base_layer"  # the name of the adapted layer within an adapter, as in peft
 
 
