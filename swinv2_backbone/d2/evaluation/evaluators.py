@@ -23,7 +23,7 @@ from detectron2.evaluation import (
 )
 from tabulate import tabulate
 
-from swinv2_backbone.d2.evaluation.metrics import BOXES
+from swinv2_backbone.d2.evaluation.metrics import BOXES, tasks_of
 
 logger = logging.getLogger(__name__)
 COCO_DETECTIONS = 100  # per image and class, counted by COCO's AP
@@ -143,7 +143,7 @@ def build_evaluator(
             f"AP counts up to {most} detections per image and class, where COCO's counts "
             f"{COCO_DETECTIONS}"
         )
-    if kind in ("sem_seg", "coco_panoptic_seg"):
+    if "sem_seg" in tasks_of(dataset_name):
         evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
         # The reference implementation of pycocotools, not Detectron2's compiled one.

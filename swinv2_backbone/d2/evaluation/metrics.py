@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 METRICS = {
@@ -48,6 +48,25 @@ def evaluation_faults(
     return faults
 
 
+def tasks_of(dataset_name: str) -> tuple[str, ...]:
+    """Return the tasks that a dataset is evaluated on; empty if its evaluator reads it.
+
+    A panoptic dataset without semantic label images, such as Detectron2's coco_2017_val_panoptic,
+    has no semantic task.
+    """
+    tasks = TASKS.get(_kind_of(dataset_name) or "", ())
+    if "panoptic_seg" not in tasks or _has_labels(dataset_name):
+        return tasks
+    return tuple(task for task in tasks if task != "sem_seg")
+
+
+def _has_labels(dataset_name: str) -> bool:
+    if MetadataCatalog.get(dataset_name).get("sem_seg_root"):
+        return True
+    records = DatasetCatalog.get(dataset_name) if dataset_name in DatasetCatalog else ()
+    return any("sem_seg_file_name" in record for record in records[:1])
+
+
 def _dataset_faults(names: Sequence[str]) -> list[str]:
     faults, kinds = [], [_kind_of(name) for name in names]
     for name, kind in zip(names, kinds):
@@ -68,7 +87,7 @@ def _dataset_faults(names: Sequence[str]) -> list[str]:
 def _metric_fault(metric: str, dataset: str, masks: bool) -> str:
     """Return why a metric cannot be used on a dataset, or "" if it can."""
     task, _, name = metric.partition("/")
-    tasks = [t for t in TASKS.get(_kind_of(dataset) or "", METRICS) if masks or t != "segm"]
+    tasks = [t for t in tasks_of(dataset) or METRICS if masks or t != "segm"]
     if task in tasks and name in (*METRICS[task], *_class_metrics(task, dataset)):
         return ""
     known = ", ".join(f"{task}/{name}" for task in tasks for name in METRICS[task])

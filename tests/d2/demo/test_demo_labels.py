@@ -12,8 +12,10 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
 from PIL import Image
 
+from swinv2_backbone.d2.data.loading.mapper import DatasetMapper as OurMapper
 from swinv2_backbone.d2.demo import dataset as demo
-from swinv2_backbone.d2.demo.panoptic import register_demo_panoptic
+from swinv2_backbone.d2.demo.panoptic import register_demo_panoptic, register_demo_segments
+from swinv2_backbone.d2.evaluation.metrics import tasks_of
 
 COUNTS = {"train": 20, "val": 5}
 LABELS = {2: 1, 3: 2, 7: 3, 11: 4, 20: 5}  # of the category ids
@@ -194,6 +196,51 @@ def test_panoptic_metadata_is_there_before_the_files_are_read(dataset, name):
     assert MetadataCatalog.get(name).as_dict() == before
     assert before["evaluator_type"] == "coco_panoptic_seg"
     assert before["thing_dataset_id_to_contiguous_id"] == {2: 0, 3: 1, 7: 2, 11: 3, 20: 4}
+
+
+def test_segments_are_the_targets_of_mask_classification(dataset, name):
+    register_demo_panoptic(name, dataset, "train", separated=False)
+    mapper = OurMapper(True, augmentations=[], image_format="RGB", mask_targets="panoptic")
+    records = DatasetCatalog.get(name)
+    for record, (file_name, scene) in zip(records, scenes("train"), strict=True):
+        assert Path(record["file_name"]) == dataset.train_images / file_name
+        targets = mapper(record)["instances"]
+        drawn = [(LABELS[i.category_id] - 1, i.mask) for i in scene.instances if not i.iscrowd]
+        free = np.ones(scene.image.shape[:2], bool)
+        for instance in scene.instances:
+            free &= ~instance.mask
+        expected = [(5, free), *drawn]  # the background is the last class
+        assert targets.gt_classes.tolist() == [label for label, _ in expected]
+        np.testing.assert_array_equal(targets.gt_masks, [mask for _, mask in expected])
+
+
+def test_segments_are_evaluated_without_semantic_labels(dataset, name):
+    register_demo_panoptic(name, dataset, "val", separated=False)
+    assert tasks_of(name) == ("bbox", "segm", "panoptic_seg")
+    metadata = MetadataCatalog.get(name)
+    written = json.loads(Path(metadata.panoptic_json).read_text())
+    names = {category["id"]: category["name"] for category in written["categories"]}
+    evaluator = COCOPanopticEvaluator(name)
+    for index, expected in enumerate(metadata.stuff_classes):
+        segment = {"id": 1, "category_id": index, "isthing": index < 5}
+        assert names[evaluator._convert_category_id(segment)["category_id"]] == expected
+
+
+def test_the_demo_is_registered_for_a_config_once(tmp_path, monkeypatch):
+    demo.generate_demo_dataset(tmp_path / "datasets/demo", num_train=2, num_val=1, image_size=64)
+    monkeypatch.chdir(tmp_path)
+    cfg = get_cfg()
+    before = cfg.dump()
+    try:
+        register_demo_segments(cfg)
+        register_demo_segments(cfg)
+        assert len(DatasetCatalog.get("demo_panoptic_train")) == 2
+        assert len(DatasetCatalog.get("demo_panoptic_val")) == 1
+    finally:
+        for split in ("train", "val"):
+            DatasetCatalog.remove(f"demo_panoptic_{split}")
+            MetadataCatalog.remove(f"demo_panoptic_{split}")
+    assert cfg.dump() == before
 
 
 def test_a_taken_name_is_refused(dataset, name):
