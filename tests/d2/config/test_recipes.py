@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import re
@@ -18,6 +17,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
+from recipes import bases, header, hops, leaves
 from small_configs import (
     CONFIGS,
     IMAGE_SIZE,
@@ -49,15 +49,6 @@ def test_every_config_has_its_twin(stem):
     assert (CONFIGS / f"{stem}.yaml").is_file() and (CONFIGS / f"{stem}.py").is_file()
 
 
-def header(file: Path) -> str:
-    """The comment at the top of a config."""
-    text = file.read_text()
-    if file.suffix == ".py":
-        return ast.get_docstring(ast.parse(text))
-    lines = text[: re.search("^[^#]", text, re.MULTILINE).start()].splitlines()
-    return "\n".join(line.removeprefix("#").strip() for line in lines)
-
-
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_config_is_in_the_documented_zoo(stem):
     assert f"`{stem}`" in (CONFIGS.parent / "docs" / "TRAINING.md").read_text()
@@ -79,41 +70,9 @@ def test_headers_of_twins_say_the_same(stem):
     assert with_command[0] == with_command[1]
 
 
-def bases(file: Path) -> list[Path]:
-    """The configs that a config is built from, directly."""
-    if file.suffix == ".yaml":
-        base = yaml.safe_load(file.read_text()).get("_BASE_")
-        return [file.parent / base] if base else []
-    imports = [
-        node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)
-    ]
-    return [
-        file.parent / f"{node.module.replace('.', '/')}.py" for node in imports if node.level == 1
-    ]
-
-
-def hops(file: Path) -> int:
-    return max((1 + hops(base) for base in bases(file)), default=0)
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_inheritance_has_at_most_two_hops(file):
     assert hops(file) <= 2
-
-
-def leaves(node: Mapping, path: str = "") -> dict:
-    """Nested keys as one: "SOLVER.MAX_ITER" -> its value, with tuples as lists."""
-    found = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            found |= leaves(value, f"{path}{key}.")
-        else:
-            found[path + key] = _plain(value)
-    return found
-
-
-def _plain(value):
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 @pytest.mark.parametrize("file", list(filter(bases, FILES[::2])), ids=lambda file: file.name)
