@@ -29,7 +29,7 @@ PARTITIONS = [
     Partition(((16, 16), (16, 16)), (16, 16), True),  # fits in one window
     Partition(((31, 33),), (16, 16), True),  # more tokens than SMALL
     Partition(((1, 1), (1, 7)), (8, 8), True),
-    Partition(((5, 13), (9, 7), (9, 11)), (7, 7), True, square_small_maps=True),
+    Partition(((5, 13), (9, 7), (4, 11)), (7, 7), True, square_small_maps=True),
 ]
 # Bytes of a tile, bytes of its logits, and the fewest tokens for which weights are reordered.
 BUDGETS = {"one tile": (2**24, 2**21, 10**6), "many tiles": (2**12, 2**8, 1)}
