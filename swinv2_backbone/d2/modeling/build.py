@@ -12,7 +12,6 @@ from swinv2_backbone.d2.modeling.backbone import D2SwinV2, zero_is_a_pixel
 from swinv2_backbone.d2.modeling.image_sizes import can_hand_over_sizes, hand_over_sizes
 from swinv2_backbone.d2.modeling.trainer_keys import obeyed
 
-
 OF_A_PROJECT = "(--import package.module:function, or imports=, adds the code of another project)"
 
 
