@@ -53,7 +53,7 @@ def model_card(
         "normalization": f"mean {_listed(pixel_mean)}; standard deviation {_listed(pixel_std)}, in "
         "the unit of the pixels",
     }
-    if is_classifier:
+    if isinstance(model, SwinV2Classifier):
         rows["classes"] = str(model.head.out_features)
     if left:
         rows["not in this file"] = ", ".join(left)

@@ -74,8 +74,8 @@ def save_pretrained(
         size = (config["image_size"],) * 2
     else:
         # Both libraries scale pixels by 1 / 255 before they normalize them.
-        scaled = ([round(number / 255, 7) for number in numbers] for numbers in (mean, std))
-        config = timm_config(model, *scaled, class_names)
+        scaled_mean, scaled_std = ([round(x / 255, 7) for x in numbers] for numbers in (mean, std))
+        config = timm_config(model, scaled_mean, scaled_std, class_names)
         size = config["model_args"]["img_size"]
     content, left = to_layout(model, LIBRARIES[library])
     card = model_card(

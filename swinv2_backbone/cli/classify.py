@@ -3,8 +3,8 @@
 tools/classify.py --model swinv2_tiny_window8_256 photo.jpg photos/*.png
 tools/classify.py --model swinv2_tiny_window8_256 --weights weights.pth --imagefolder imagenet/val
 
-tools/classify.py --model swinv2_tiny_window8_256 --weights nine.pth --image-format BANDS \\
-    --pixel-mean 485 512 ... --pixel-std 210 195 ... scene.tif
+tools/classify.py scene.tif --model swinv2_tiny_window8_256 --weights nine.pth \\
+    --image-format BANDS --pixel-mean 485 512 ... --pixel-std 210 195 ...
 
 Without --weights, the published weights are downloaded.  Images are prepared as by their
 publishers: below 384 px the shorter side is resized to 256/224 of the model's image size and the

@@ -70,7 +70,7 @@ def test_bands_are_classified_as_they_are_stored(run, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", scene(0))
     np.save(tmp_path / "b.npy", np.moveaxis(scene(0), 2, 0))
     for name in ("a.tif", "b.npy"):
-        text = run("classify", "--weights", weights(N, tmp_path), *OPTIONS, tmp_path / name)
+        text = run("classify", tmp_path / name, "--weights", weights(N, tmp_path), *OPTIONS)
         expected = probabilities(model_of(N), scene(0))
         assert len(printed(text)) == 5
         for index, found in printed(text).items():
@@ -96,8 +96,8 @@ def test_accuracy_is_of_the_files_of_bands(run, tmp_path):
 def test_weights_of_photos_classify_gray_images_by_a_stated_rule(run, tmp_path):
     gray = scene(1)[:, :, :1]
     np.save(tmp_path / "gray.npy", gray)
-    args = ["classify", "--weights", weights(3, tmp_path), "--image-format", "BANDS"]
-    args += ["--pixel-mean", 900, "--pixel-std", 300, tmp_path / "gray.npy"]
+    args = ["classify", tmp_path / "gray.npy", "--weights", weights(3, tmp_path)]
+    args += ["--image-format", "BANDS", "--pixel-mean", 900, "--pixel-std", 300]
     with pytest.raises(SystemExit, match="of 3 channels or bands, the model is for 1 .*--stem"):
         run(*args)
     found = printed(run(*args, "--stem", "repeat"))
@@ -114,7 +114,7 @@ def test_bad_input_of_bands_is_named(run, tmp_path):
     with pytest.raises(SystemExit, match="needs --pixel-mean and --pixel-std"):
         run("classify", "--weights", path, "--image-format", "BANDS", tmp_path / "two.npy")
     with pytest.raises(SystemExit, match=r"two.npy cannot be read .* shape \(32, 32, 2\)"):
-        run("classify", "--weights", path, *OPTIONS, tmp_path / "two.npy")
+        run("classify", tmp_path / "two.npy", "--weights", path, *OPTIONS)
 
 
 def test_a_model_of_bands_is_exported_by_its_name(run, tmp_path):
