@@ -2,7 +2,6 @@
 
 tools/classify.py --model swinv2_tiny_window8_256 photo.jpg photos/*.png
 tools/classify.py --model swinv2_tiny_window8_256 --weights weights.pth --imagefolder imagenet/val
-
 tools/classify.py scene.tif --model swinv2_tiny_window8_256 --weights nine.pth \\
     --image-format BANDS --pixel-mean 485 512 ... --pixel-std 210 195 ...
 
