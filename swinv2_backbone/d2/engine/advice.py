@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from swinv2_backbone.d2.config.lazy_parts import resizes
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
-from swinv2_backbone.d2.config.yacs import keys_without_effect
+from swinv2_backbone.d2.config.yacs import MASK_CLASSIFIERS, keys_without_effect
+from swinv2_backbone.d2.data.loading.mask_targets import TASKS
 
 LIMITS = ("evaluation.detections_per_image", "evaluation.proposals_per_image")
 ROOM = 1.2  # detections per object, because some are wrong
@@ -22,7 +23,17 @@ def advice(plan: TrainingPlan, objects: Mapping[str, Sequence[int]]) -> list[str
         objects: the number of objects in each image, by the names of the datasets of the run.
     """
     dense = [text for name, counts in objects.items() for text in _dense(plan, name, counts)]
-    return [*_foreign_keys(plan), *dense, *_augmented_sizes(plan), *_test_size(plan)]
+    foreign = [*_mask_targets(plan), *_foreign_keys(plan)]
+    return [*foreign, *dense, *_augmented_sizes(plan), *_test_size(plan)]
+
+
+def _mask_targets(plan: TrainingPlan) -> Iterator[str]:
+    """Warn of a model that needs other targets than Detectron2's; a mapper may make them too."""
+    if plan.model.architecture in MASK_CLASSIFIERS and plan.data.mask_targets == "none":
+        yield (
+            f"{plan.key('model.architecture')} {plan.model.architecture} is trained on masks: set "
+            f"{plan.key('data.mask_targets')} to its task, one of {', '.join(TASKS)}"
+        )
 
 
 def _foreign_keys(plan: TrainingPlan) -> Iterator[str]:

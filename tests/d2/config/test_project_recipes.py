@@ -17,6 +17,7 @@ from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
 from swinv2_backbone.d2.data.loading.mask_targets import TASKS
+from swinv2_backbone.d2.engine.advice import advice
 from swinv2_backbone.d2.engine.prepare import class_faults
 from swinv2_backbone.variants import VARIANTS
 
@@ -142,6 +143,18 @@ def test_number_of_classes_is_compared_with_the_dataset(file):
     (fault,) = class_faults(plan, ["of_two_classes"])
     assert plan.key(f"model.{counted}") == "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
     assert "has 2 classes (a, b); set MODEL.SEM_SEG_HEAD.NUM_CLASSES 2" in fault
+
+
+@each_yaml
+def test_a_model_without_its_targets_is_warned_of(file):
+    """Detectron2's targets would end in an AttributeError at the first iteration."""
+    texts = advice(plan_of(file), {})
+    assert not any("is trained on masks" in text for text in texts)
+    cfg = load_yaml(file)
+    cfg.INPUT.MASK_TARGETS = "none"
+    text = advice(plan_from_yacs(cfg), {})[0]
+    name = cfg.MODEL.META_ARCHITECTURE
+    assert f"{name} is trained on masks: set INPUT.MASK_TARGETS to its task, one of " in text
 
 
 @pytest.mark.parametrize("file", LAZY, ids=lambda file: file.name)
