@@ -14,7 +14,7 @@ from scripts import tool
 
 from swinv2_backbone import VARIANTS, SwinV2Classifier, Variant, build_classifier, save_checkpoint
 
-SMALL = Variant(16, (1, 1), (1, 2), (4, 4), (4, 4), 32)
+SMALL = Variant(16, (1,) * 4, (1, 2, 4, 8), (4,) * 4, (4,) * 4, 32)
 N, MEAN, STD = 4, [900.0, 700.0, 500.0, 100.0], [300.0, 200.0, 100.0, 50.0]
 NUMBERS = ["--pixel-mean", *MEAN, "--pixel-std", *STD]
 OPTIONS = ["--image-format", "BANDS", *NUMBERS]
@@ -69,8 +69,9 @@ def printed(text: str) -> dict[int, float]:
 def test_bands_are_classified_as_they_are_stored(run, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", scene(0))
     np.save(tmp_path / "b.npy", np.moveaxis(scene(0), 2, 0))
+    path = weights(N, tmp_path)
     for name in ("a.tif", "b.npy"):
-        text = run("classify", tmp_path / name, "--weights", weights(N, tmp_path), *OPTIONS)
+        text = run("classify", tmp_path / name, "--weights", path, *OPTIONS)
         expected = probabilities(model_of(N), scene(0))
         assert len(printed(text)) == 5
         for index, found in printed(text).items():
