@@ -3,7 +3,7 @@
 
 tools/lazyconfig_train_net.py --config-file configs/mask_transformer_swinv2_demo.py
 
-Recipe: untrained. Ours, for minutes on a CPU.
+Recipe: untrained. Ours, for half an hour on a CPU.
 
 Published: nothing.
 """

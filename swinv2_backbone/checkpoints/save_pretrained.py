@@ -1,4 +1,4 @@
-"""Writing a folder that another library's ``from_pretrained`` loads, and that the Hub accepts."""
+"""Write a folder that another library's ``from_pretrained`` loads, and that the Hub accepts."""
 
 from __future__ import annotations
 

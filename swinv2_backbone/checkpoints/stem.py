@@ -1,4 +1,4 @@
-"""Changing the number of channels of the patch embedding by a stated rule.
+"""Change of the number of channels of the patch embedding, by a stated rule.
 
 Every rule is linear: the file's n channels see ``A x`` of the model's m bands x, with a fixed
 matrix A of shape (n, m), so that the weight (C, n, 4, 4) becomes (C, m, 4, 4) by a product with A.

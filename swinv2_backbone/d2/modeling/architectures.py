@@ -1,4 +1,4 @@
-"""Which of Detectron2's meta-architectures a registered one is, or extends."""
+"""The Detectron2 meta-architecture that a registered class is, or extends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config keys that only our trainer obeys, logged once if another trainer builds the model."""
+"""Config keys that only our trainer reads, logged once if another trainer builds the model."""
 
 from __future__ import annotations
 
