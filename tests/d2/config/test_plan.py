@@ -131,6 +131,7 @@ VALUES = {
     "data.test": ("coco_2017_train",),
     "data.num_workers": 7,
     "data.filter_empty": False,
+    "data.mask_targets": "instance",
     "data.max_broken": 0.2,
     "data.samples_picture": True,
     "data.train_name": "mine",
@@ -353,7 +354,7 @@ def stem_of(name: str) -> str:
 
 def test_every_option_has_a_value_here_that_is_not_its_default():
     assert set(VALUES) == set(WRITABLE)
-    plans = {stem: yaml_plan(stem) for stem in (DETECTOR, SEGMENTOR)}
+    plans = {stem: yaml_plan(stem) for stem in (DETECTOR, SEGMENTOR, MASKS)}
     assert [name for name in VALUES if plans[stem_of(name)][name] == VALUES[name]] == []
 
 

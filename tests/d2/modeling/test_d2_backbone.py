@@ -66,7 +66,7 @@ def test_add_swinv2_config_adds_the_backbones_node_and_the_heads_to_a_plain_conf
     cfg = get_cfg()
     before = set(cfg.MODEL)
     add_swinv2_config(cfg)
-    assert set(cfg.MODEL) - before == {"SWINV2", "UPERNET"}
+    assert set(cfg.MODEL) - before == {"SWINV2", "UPERNET", "MASK_TRANSFORMER"}
 
 
 def test_add_swinv2_config_changes_no_key_that_a_config_has():
