@@ -118,6 +118,7 @@ def test_bad_input_of_bands_is_named(run, tmp_path):
         run("classify", tmp_path / "two.npy", "--weights", path, *OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_model_of_bands_is_exported_by_its_name(run, tmp_path):
     args = ["export_model", "--weights", weights(N, tmp_path), "--what", "classifier"]
     args += ["--format", "torch-export", "--output", tmp_path / "x.pt2"]

@@ -153,6 +153,7 @@ def test_the_outputs_of_a_file_equal_the_models(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [f"model{FORMATS[name].suffix}"]
 
 
+@pytest.mark.slow
 def test_an_onnx_file_names_its_axes_and_holds_no_mlp_of_the_position_bias(tmp_path):
     import onnx
 
@@ -337,7 +338,8 @@ TWO_LEVELS = {
 FPN_SIZES = [(1, 1, 1), (2, 77, 103), (3, 64, 64), (1, 130, 20)]
 
 
-@pytest.mark.parametrize("mask_padding", ["True", pytest.param("False", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mask_padding", ["True", "False"])
+@pytest.mark.slow
 def test_an_fpn_pads_by_itself_as_detectron2_does(mask_padding, tmp_path):
     model = small_model(
         "mask_rcnn_swinv2", **TWO_LEVELS, **{"MODEL.SWINV2.MASK_PADDING": mask_padding}

@@ -268,6 +268,7 @@ def test_several_machines_train_together(opts, tmp_path):
     assert "World size: 4" in (tmp_path / "log0.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_failing_process_ends_the_others(opts, tmp_path):
     log = tmp_path / "log.txt"
     _, *flags = command(opts, tmp_path / "run", "--num-gpus", "2")
