@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.architecture import Architecture, architecture_of
-from swinv2_backbone.checkpoints.built_windows import LARGEST
+from swinv2_backbone.checkpoints.built_windows import per_stage
 from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets
@@ -99,11 +99,9 @@ def from_metadata(metadata: Mapping[str, Any], stages: int) -> PretrainedWindows
 
 def _windows(given: Any, stages: int) -> tuple[Size, ...]:
     """Return one (height, width) per stage from a number or a pair for each."""
-    pairs = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in given]
-    whole = all(type(m) is int and 1 <= m <= LARGEST for pair in pairs for m in pair)
-    if len(pairs) != stages or not whole or any(len(pair) != 2 for pair in pairs):
+    if not isinstance(given, list | tuple) or len(given) != stages:
         raise ValueError(f"one window for each of {stages} stages is needed, got {given!r:.200}")
-    return tuple((h, w) for h, w in pairs)
+    return per_stage(given, stages)
 
 
 def settings_beside(path: Path) -> Any:

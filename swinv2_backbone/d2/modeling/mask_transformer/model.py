@@ -35,7 +35,7 @@ class MaskTransformer(nn.Module):
     Args:
         backbone: a backbone with features of at least two strides.
         num_classes: K.
-        task: "instance" or "semantic".
+        task: "instance" or "semantic"; in a config, ``INPUT.MASK_TARGETS``.
         pixel_mean, pixel_std: of each channel.
         num_queries: Q; an image with more objects than this loses some.
         channels: channels of both decoders, a multiple of 32.
@@ -71,7 +71,10 @@ class MaskTransformer(nn.Module):
     ):
         super().__init__()
         if task not in TASKS:
-            raise ValueError(f"MaskTransformer has the tasks {', '.join(TASKS)}, not {task!r}")
+            raise ValueError(
+                f"MaskTransformer has the tasks {', '.join(TASKS)}, not {task!r} "
+                "(INPUT.MASK_TARGETS, model.task)"
+            )
         if channels % NORM_GROUPS or channels % num_heads:
             raise ValueError(
                 f"channels {channels} must be a multiple of {NORM_GROUPS} and of {num_heads} heads"
@@ -129,7 +132,7 @@ class MaskTransformer(nn.Module):
             targets = [self._target(one["instances"], images) for one in batched_inputs]
             return self.criterion(predictions, targets)
         classes, masks = predictions[-1]
-        postprocess = getattr(self, f"_{self.task}")
+        postprocess = self._instance if self.task == "instance" else self._semantic
         results = []
         for one, size, logits, mask in zip(
             batched_inputs, images.image_sizes, classes.float(), masks.float(), strict=True
