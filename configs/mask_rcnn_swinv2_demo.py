@@ -8,21 +8,11 @@ Recipe: untrained. Ours, for minutes on a CPU.
 Published: nothing.
 """
 
-from detectron2.config import LazyCall as L
-
-from swinv2_backbone.d2 import register_coco
-
+from .common.demo import demo_objects, small_swinv2
 from .common.schedule import cosine
 from .mask_rcnn_swinv2 import dataloader, model, optimizer, train
 
-model.backbone.bottom_up.update(
-    variant=None,
-    embed_dim=32,
-    depths=[2, 2, 2, 2],
-    num_heads=[1, 2, 4, 8],
-    window_size=8,
-    drop_path_rate=0.0,
-)
+model.backbone.bottom_up.update(small_swinv2())
 model.backbone.out_channels = 64
 model.proposal_generator.anchor_generator.sizes = [[12], [24], [48], [96], [192]]
 model.proposal_generator.update(
@@ -32,17 +22,7 @@ model.roi_heads.update(num_classes=5, batch_size_per_image=64)
 model.roi_heads.box_head.fc_dims = [256, 256]
 model.roi_heads.mask_head.conv_dims = [64, 64, 64]
 
-datasets = {
-    split: L(register_coco)(
-        name=f"demo_{folder}",
-        json_file=f"datasets/demo/{folder}.json",
-        images=f"datasets/demo/{folder}",
-        mask_format="bitmask",
-        output_dir="${train.output_dir}",
-        for_evaluation=split == "test",
-    )
-    for split, folder in (("train", "train"), ("test", "val"))
-}
+datasets = demo_objects(mask_format="bitmask")
 dataloader.train.dataset.names = "demo_train"
 dataloader.train.mapper.instance_mask_format = "bitmask"
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[128], max_size=192)

@@ -8,38 +8,18 @@ Recipe: untrained. Ours, for half an hour on a CPU.
 Published: nothing.
 """
 
-from detectron2.config import LazyCall as L
-
-from swinv2_backbone.d2 import register_coco
-
 from .common.coco import dataloader
+from .common.demo import demo_objects, small_swinv2
 from .common.mask_transformer import model
 from .common.optimizer import optimizer
 from .common.schedule import cosine
 from .common.train import train
 
-model.backbone.update(
-    variant=None,
-    embed_dim=32,
-    depths=[2, 2, 2, 2],
-    num_heads=[1, 2, 4, 8],
-    window_size=8,
-    drop_path_rate=0.0,
-)
+model.backbone.update(small_swinv2())
 model.update(num_classes=5, num_queries=20, channels=64, num_heads=4)
 model.update(encoder_layers=2, decoder_layers=3, points=1024)
 
-datasets = {
-    split: L(register_coco)(
-        name=f"demo_{folder}",
-        json_file=f"datasets/demo/{folder}.json",
-        images=f"datasets/demo/{folder}",
-        mask_format="bitmask",
-        output_dir="${train.output_dir}",
-        for_evaluation=split == "test",
-    )
-    for split, folder in (("train", "train"), ("test", "val"))
-}
+datasets = demo_objects(mask_format="bitmask")
 dataloader.train.dataset.names = "demo_train"
 dataloader.train.mapper.update(instance_mask_format="bitmask", mask_targets="instance")
 dataloader.train.mapper.augmentations[0].update(short_edge_length=[128], max_size=192)
