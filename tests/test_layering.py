@@ -30,6 +30,7 @@ FLOORS = (
     "simmim",
     "checkpoints",
     "build",
+    "training_memory",
     "export",
     "images",
     "d2",

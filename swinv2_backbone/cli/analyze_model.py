@@ -77,7 +77,7 @@ def print_memory(
 ) -> None:
     import torch
 
-    from swinv2_backbone.cli.training_memory import Setting, table_of
+    from swinv2_backbone.training_memory import Setting, table_of
 
     setting = Setting(
         args.model,

@@ -8,10 +8,9 @@ import pytest
 import torch
 from scripts import tool
 
-from swinv2_backbone import VARIANTS, Variant, build_backbone
-from swinv2_backbone.cli import training_memory
-from swinv2_backbone.cli.training_memory import Setting, TrainingMemory
+from swinv2_backbone import VARIANTS, Variant, build_backbone, training_memory
 from swinv2_backbone.d2.config import sections
+from swinv2_backbone.training_memory import Setting, TrainingMemory
 
 TINY = "swinv2_tiny_window8_256"
 MODEL = build_backbone(TINY)

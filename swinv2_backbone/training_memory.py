@@ -9,9 +9,10 @@ counted, nor are a detector's neck and heads.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
         ).train()
     with FakeTensorMode() if weightless else nullcontext():
         if weightless:
-            _give_shapes(model)
+            give_shapes(model)
         images = torch.empty(setting.batch, 3, *setting.size)
         kept = kept_bytes(model, images, setting)
         # During its backward a block has all its activations; with tiles, those of one tile.
@@ -105,7 +106,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
     return _parameters(model), max(map(_parameters, blocks)), kept
 
 
-def _give_shapes(model: nn.Module) -> None:
+def give_shapes(model: nn.Module) -> None:
     """Replace the meta parameters by fake ones, which the operators accept."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -114,6 +115,21 @@ def _give_shapes(model: nn.Module) -> None:
 
 def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
     """Return the bytes of saved activations, without parameters."""
+    return saved_bytes(model, lambda: model(images), setting.dtype, setting.checkpointing)
+
+
+def saved_bytes(
+    model: nn.Module,
+    forward: Callable[[], Any],
+    dtype: torch.dtype | None,
+    checkpointing: bool = False,
+) -> int:
+    """Return the bytes that a forward saves for the backward, without the model's parameters.
+
+    Args:
+        dtype: dtype of mixed precision; None: float32 throughout.
+        checkpointing: the blocks in ``model`` save their inputs instead of their activations.
+    """
     kept: dict[StorageWeakRef, int] = {}
     own = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
 
@@ -127,16 +143,15 @@ def kept_bytes(model: SwinV2, images: Tensor, setting: Setting) -> int:
         note(given[0])
 
     handles = []
-    if setting.checkpointing:  # saves the inputs of blocks, where no hook sees them
+    if checkpointing:  # saves the inputs of blocks, where no hook sees them
         blocks = [m for m in model.modules() if isinstance(m, SwinV2Block)]
         handles = [b.register_forward_pre_hook(note_input) for b in blocks]
-    enabled = setting.dtype is not None
     with (
         saved_tensors_hooks(note, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=setting.dtype or torch.bfloat16, enabled=enabled),
+        torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None),
     ):
-        features = model(images)  # kept to the end, as freed storages may be reused
-    del features
+        outputs = forward()  # kept to the end, as freed storages may be reused
+    del outputs
     for handle in handles:
         handle.remove()
     return sum(kept.values())
