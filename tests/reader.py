@@ -22,7 +22,7 @@ from swinv2_backbone.d2 import add_swinv2_config
 from swinv2_backbone.d2.config.lazy import load_lazy_config
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
 from swinv2_backbone.export.exportable import exportable_model
-from swinv2_backbone.export.formats import FORMATS
+from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS
 
 TINY = "swinv2_tiny_window8_256"
 
@@ -102,7 +102,7 @@ def write_onnx(path: Path) -> None:
     """Write a small classifier in place of a published one."""
     backbone = SwinV2(8, (1, 1), num_heads=(1, 2), window_size=4, out_features=("res3",))
     model = exportable_model(SwinV2Classifier(backbone, 3)).model
-    FORMATS["onnx"].write(model, torch.zeros(2, 3, 77, 103), path, {})
+    FORMATS["onnx"].write(model, torch.zeros(2, 3, 77, 103), path, {}, EVERY_SHAPE)
 
 
 def given(folder: Path) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from swinv2_backbone.export.check import Difference, Run, compare
-from swinv2_backbone.export.formats import FORMATS, Format, Notes
+from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS, Format, Notes, Options
 
 
 def check_target(path: Path, name: str, overwrite: bool) -> None:
@@ -48,6 +48,7 @@ def export_file(
     images: Sequence[Tensor],
     *,
     notes: Notes,
+    options: Options = EVERY_SHAPE,
     show: Callable[[Difference], None] = lambda difference: None,
 ) -> None:
     """Write a model, compare the file with it, and move the file to its path.
@@ -59,6 +60,7 @@ def export_file(
         format: the format of the file.
         images: batches (B, C_in, H, W) to compare at; the second is traced, see check_shapes.
         notes: the file's metadata.
+        options: fixed shapes, operator set, precision.
         show: called with every difference.
 
     Raises:
@@ -68,7 +70,7 @@ def export_file(
     folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
     folder.mkdir()
     try:
-        format.write(model.eval(), images[1], folder / path.name, notes)
+        format.write(model.eval(), images[1], folder / path.name, notes, options)
         run, _ = format.read(folder / path.name)
         differences = compare(run, expected, images)
         for difference in differences:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -232,10 +234,10 @@ def test_impossible_targets_are_refused_before_any_work(tmp_path, monkeypatch):
         with pytest.raises(error, match=words):
             check_target(path, name, overwrite=False)
     check_target(there, "onnx", overwrite=True)
-    monkeypatch.setattr(formats.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs a C.. compiler"):
         check_target(tmp_path / "a.pt2", "aoti", overwrite=False)
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs onnx, onnxscript, onnxruntime: pip install"):
         check_target(tmp_path / "a.onnx", "onnx", overwrite=False)
 

@@ -20,7 +20,7 @@ from detectron2.modeling.roi_heads import fast_rcnn, mask_head
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, output_names
+from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, Options, output_names
 
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
 ONLY_ONNX = (
@@ -97,7 +97,9 @@ def detector_format(name: str) -> Format:
     return FORMATS["onnx"]._replace(write=_write_traced)
 
 
-def _write_traced(model: nn.Module, images: Tensor, path: Path, notes: Notes) -> None:
+def _write_traced(
+    model: nn.Module, images: Tensor, path: Path, notes: Notes, options: Options
+) -> None:
     import onnx
 
     with torch.no_grad(), warnings.catch_warnings():
