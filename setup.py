@@ -57,8 +57,8 @@ setup(
             "myst-parser; python_version >= '3.11'",
             "sphinx; python_version >= '3.11'",
         ],
-        # To export to ONNX and to run the result; torch-export and AOTInductor need PyTorch alone.
-        "export": ["onnx", "onnxruntime", "onnxscript"],
+        # To export to ONNX and OpenVINO and to run the result; torch-export and AOTInductor need PyTorch alone.
+        "export": ["onnx", "onnxruntime", "onnxscript", "openvino"],
         "test": [
             "huggingface_hub",
             "hypothesis",

@@ -14,6 +14,7 @@ import swinv2_backbone
 PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
+    "recipes",
     "precision",
     "packing",
     "windows",
@@ -45,6 +46,7 @@ PLUGIN_FLOORS = (
     "evaluation",
     "engine",
     "inference",
+    "suggestion",
     "evaluation.analysis",
     "export",
     "pretraining",
@@ -55,7 +57,7 @@ PLUGIN_ONLY = {"detectron2", "fvcore"}
 OPTIONAL = {
     "checkpoints": {"huggingface_hub", "safetensors"},
     "kernels": {"triton"},
-    "export": {"onnx", "onnxruntime"},
+    "export": {"onnx", "onnxruntime", "openvino"},
     "images": {"PIL", "imagecodecs", "pillow_heif", "tifffile"},
 }  # needed by some files only, and said so if absent
 

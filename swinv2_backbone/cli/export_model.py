@@ -41,6 +41,7 @@ OF_A_NAME = ("backbone", "classifier")
 OF_A_CONFIG = ("backbone", "backbone+fpn", "semantic", "detector")
 FORMATS = (
     "onnx",
+    "openvino",
     "torch-export",
     "aoti",
 )  # as in export.formats, which needs torch (a test compares)
@@ -68,7 +69,16 @@ def run(args: argparse.Namespace) -> None:
         seen.append(difference)
         print(f"checked     {difference}", flush=True)
 
-    export_file(found.model, found.expected, args.output, format, images, notes=notes, show=show)
+    export_file(
+        found.model,
+        found.expected,
+        args.output,
+        format,
+        images,
+        notes=notes,
+        show=show,
+        align=found.align,
+    )
     if not any(0 not in one.shape for one in seen):
         print(
             "NOTE        nothing was found in these images: give --picture FILE with objects in it"

@@ -14,6 +14,13 @@ from swinv2_backbone.packing import Size
 LIMIT = 1e-4  # largest difference; relative to the output's largest value if that is above 1
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
+# (found, expected) -> found, in the order of what is expected
+Align = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def as_found(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what was found: its order counts."""
+    return found
 
 
 class Difference(NamedTuple):
@@ -72,8 +79,13 @@ def random_pixels(shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def compare(found: Run, expected: Run, batches: Sequence[Tensor]) -> list[Difference]:
+def compare(
+    found: Run, expected: Run, batches: Sequence[Tensor], align: Align = as_found
+) -> list[Difference]:
     """Return the differences of all outputs for all batches (B, C_in, H, W).
+
+    Args:
+        align: brings what was found into the order of what is expected.
 
     Raises:
         ValueError: the output names of the file and the model differ.
@@ -83,6 +95,7 @@ def compare(found: Run, expected: Run, batches: Sequence[Tensor]) -> list[Differ
         ours, theirs = expected(images), found(images)
         if list(ours) != list(theirs):
             raise ValueError(f"the file has the outputs {list(theirs)}, the model {list(ours)}")
+        theirs = align(theirs, ours)
         for name, value in ours.items():
             absolute = _largest(theirs[name] - value) if _alike(theirs[name], value) else torch.inf
             differences.append(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.classifier import SwinV2Classifier
+from swinv2_backbone.export.check import Align, as_found
 from swinv2_backbone.export.formats import FORMATS, Format, Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone, GraphClassifier
 from swinv2_backbone.variants import PIXEL_MEAN, PIXEL_STD
@@ -28,6 +29,7 @@ class Exportable:
         outputs: a description of each output.
         format_of: returns the format with a name; raises ValueError if it cannot hold the model.
         one_image: True if the model takes one image at a time.
+        align: see :func:`compare`.
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class Exportable:
     outputs: dict[str, str]
     format_of: Callable[[str], Format] = FORMATS.__getitem__
     one_image: bool = False
+    align: Align = as_found
 
 
 def exportable_model(

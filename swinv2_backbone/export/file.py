@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from swinv2_backbone.export.check import Difference, Run, compare
+from swinv2_backbone.export.check import Align, Difference, Run, as_found, compare
 from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS, Format, Notes, Options
 
 
@@ -36,8 +36,10 @@ def check_target(path: Path, name: str, overwrite: bool) -> None:
         raise ValueError(f"{path}: a file of {name} ends in {FORMATS[name].suffix}")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.absolute().parent}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+    second = FORMATS[name].second
+    for part in [path, *([path.with_suffix(second)] if second else [])]:
+        if part.exists() and not overwrite:
+            raise FileExistsError(f"{part} exists; give --overwrite to replace it")
 
 
 def export_file(
@@ -50,18 +52,23 @@ def export_file(
     notes: Notes,
     options: Options = EVERY_SHAPE,
     show: Callable[[Difference], None] = lambda difference: None,
+    align: Align = as_found,
+    check: Callable[[Path], None] = lambda path: None,
 ) -> None:
     """Write a model, compare the file with it, and move the file to its path.
 
     Args:
         model: the exportable form, pixels -> outputs by name.
         expected: the original model, for comparison.
-        path: the file, replaced if it exists; ONNX above 2 GB has a second file beside it.
+        path: the file (or folder, of coreml), replaced if it exists; ONNX above 2 GB and OpenVINO
+            have a second file beside it.
         format: the format of the file.
         images: batches (B, C_in, H, W) to compare at; the second is traced, see check_shapes.
         notes: the file's metadata.
         options: fixed shapes, operator set, precision.
         show: called with every difference.
+        align: see :func:`compare`.
+        check: called with the written file, which is kept unless it raises an error.
 
     Raises:
         ValueError: the file's outputs differ from the model's; then no file is written.
@@ -72,14 +79,23 @@ def export_file(
     try:
         format.write(model.eval(), images[1], folder / path.name, notes, options)
         run, _ = format.read(folder / path.name)
-        differences = compare(run, expected, images)
+        differences = compare(run, expected, images, align)
         for difference in differences:
             show(difference)
         wrong = [str(difference) for difference in differences if not difference.is_small]
         if wrong:
             raise ValueError(f"{path} was not written: it differs from the model: {wrong[0]}")
+        check(folder / path.name)
         # The file itself last, so that it never exists without the weights beside it.
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
-            part.replace(path.with_name(part.name))
+            _replace(part, path.with_name(part.name))
     finally:
         shutil.rmtree(folder)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Move a file or folder to a path, where there may be one of the same kind."""
+    if source.is_dir() and target.is_dir():
+        old = source.with_name(f"{source.name}.old")  # deleted with the partial folder
+        target.replace(old)
+    source.replace(target)

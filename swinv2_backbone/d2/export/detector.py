@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from detectron2.modeling.roi_heads import fast_rcnn, mask_head
 from detectron2.structures import ImageList, Instances
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from swinv2_backbone.export.check import LIMIT
 from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, Options, output_names
+from swinv2_backbone.export.formats.openvino import write_openvino
 
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
 ONLY_ONNX = (
     "torch.export cannot trace a detector: Detectron2's proposals (find_top_rpn_proposals) and "
     "heads branch in Python on values, and the number of boxes depends on the image.  Use "
-    "--format onnx, or --what backbone+fpn"
+    "--format onnx or openvino, or --what backbone+fpn"
 )
 
 
@@ -59,6 +63,26 @@ def detect(model: GeneralizedRCNN, images: Tensor) -> dict[str, Tensor]:
     return _outputs(found)
 
 
+def align_ties(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return detections in the expected order, where equal scores (up to LIMIT) have swapped.
+
+    The scores themselves keep their places.
+    """
+    boxes, others = found["boxes"], expected["boxes"]
+    if boxes.shape != others.shape or found["classes"].shape != expected["classes"].shape:
+        return found
+    distance = torch.cdist(others.double(), boxes.double(), p=float("inf"))
+    distance += 1e6 * (expected["classes"][:, None] != found["classes"])
+    tied = (expected["scores"][:, None] - found["scores"]).abs() <= LIMIT
+    _, order = linear_sum_assignment(torch.where(tied, distance, 1e12).nan_to_num(1e12))
+    if not tied[range(len(order)), order].all():
+        return found
+    return {
+        name: value if name == "scores" else value[torch.from_numpy(order)]
+        for name, value in found.items()
+    }
+
+
 def detector_outputs(model: GeneralizedRCNN) -> dict[str, str]:
     """Describe the outputs of a detector."""
     found = {
@@ -87,14 +111,15 @@ def check_detector(model: nn.Module) -> None:
 
 
 def detector_format(name: str) -> Format:
-    """Return the ONNX format, written by PyTorch's tracer.
+    """Return a format whose ONNX file is written by PyTorch's tracer.
 
     Raises:
-        ValueError: the format is not "onnx".
+        ValueError: the format is neither "onnx" nor "openvino".
     """
-    if name != "onnx":
+    writers = {"onnx": _write_traced, "openvino": partial(write_openvino, write=_write_traced)}
+    if name not in writers:
         raise ValueError(f"--format {name}: {ONLY_ONNX}")
-    return FORMATS["onnx"]._replace(write=_write_traced)
+    return FORMATS[name]._replace(write=writers[name])
 
 
 def _write_traced(

@@ -26,6 +26,7 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.training import factories_of
 from swinv2_backbone.d2.export.detector import (
     GraphDetector,
+    align_ties,
     check_detector,
     detect,
     detector_format,
@@ -111,7 +112,7 @@ def exportable_part(model: MetaArchitecture, what: str, image_format: str) -> Ex
         outputs=outputs,
     )
     if what == "detector":
-        return replace(found, format_of=detector_format, one_image=True)
+        return replace(found, format_of=detector_format, one_image=True, align=align_ties)
     return found
 
 

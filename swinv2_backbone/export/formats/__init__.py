@@ -12,10 +12,11 @@ from swinv2_backbone.export.formats.format import (
     output_names,
 )
 from swinv2_backbone.export.formats.onnx import ONNX, OPSET
+from swinv2_backbone.export.formats.openvino import OPENVINO
 from swinv2_backbone.export.formats.torch_export import TORCH_EXPORT
 from swinv2_backbone.export.formats.tracing import trace
 
-FORMATS = {"onnx": ONNX, "torch-export": TORCH_EXPORT, "aoti": AOTI}
+FORMATS = {"onnx": ONNX, "openvino": OPENVINO, "torch-export": TORCH_EXPORT, "aoti": AOTI}
 
 __all__ = [
     "AXES",

@@ -43,6 +43,7 @@ class Format(NamedTuple):
         write: writes (model, images to trace, path, notes, options).
         read: returns a function that runs a file, and the file's notes.
         needs_size: the format holds fixed shapes alone.
+        second: the suffix of a second file beside it; None if there is none.
     """
 
     suffix: str
@@ -50,6 +51,7 @@ class Format(NamedTuple):
     write: Callable[[nn.Module, Tensor, Path, Notes, Options], None]
     read: Callable[[Path], tuple[Run, dict[str, str]]]
     needs_size: bool = False
+    second: str | None = None
 
 
 def output_names(model: nn.Module, images: Tensor) -> list[str]:
