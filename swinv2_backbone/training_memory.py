@@ -9,8 +9,8 @@ counted, nor are a detector's neck and heads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.build import build_backbone
+from swinv2_backbone.packing import tokens_per_image
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 also in mixed precision
 MOMENTS = 2  # of AdamW
@@ -94,7 +95,7 @@ def count(setting: Setting) -> tuple[int, int, int]:
             kernel=setting.kernel,
             activation_checkpointing=setting.checkpointing,
         ).train()
-    with FakeTensorMode() if weightless else nullcontext():
+    with without_memory() if weightless else nullcontext():
         if weightless:
             give_shapes(model)
         images = torch.empty(setting.batch, 3, *setting.size)
@@ -104,6 +105,17 @@ def count(setting: Setting) -> tuple[int, int, int]:
             kept += max(block_bytes(model, images, setting))
     blocks = [m for m in model.modules() if isinstance(m, SwinV2Block)]
     return _parameters(model), max(map(_parameters, blocks)), kept
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Make the tensors of the block fake: they have shapes and no memory."""
+    tokens_per_image.cache_clear()  # fake and real tensors cannot be mixed
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        tokens_per_image.cache_clear()
 
 
 def give_shapes(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -19,6 +20,7 @@ from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
 from swinv2_backbone.d2.modeling import trainer_keys
 from swinv2_backbone.d2.modeling.architectures import kind_of
+from swinv2_backbone.recipes import find_recipe, no_config
 
 RECORD = "IMPORTS"  # key with the imports that a config was read with
 # Read by our checkpointer, not by the backbone.
@@ -111,6 +113,19 @@ def load_config(
     return cfg
 
 
+class _File(CfgNode):
+    """A config file whose ``_BASE_`` may be a recipe, if no file beside it has that name."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> Any:
+        if os.path.exists(filename):
+            return super()._open_cfg(filename)
+        name = Path(os.path.basename(filename))
+        if (recipe := find_recipe(name)) is None:
+            raise no_config(name)
+        return super()._open_cfg(str(recipe))
+
+
 def keys_without_effect(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of other projects that our trainer does not read, with their values."""
     known = get_cfg()
@@ -121,7 +136,7 @@ def keys_without_effect(cfg: CfgNode) -> dict[str, Any]:
 def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[str]:
     """Merge a file into ``cfg``; return its errors."""
     try:
-        content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)
+        content = _File.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
         code = "yaml.org,2002:python" in str(error)
         remedy = "\nTags that run code are not read: write the value instead" if code else ""

@@ -1,0 +1,75 @@
+"""The configs of this package, found by name.
+
+An installed package has them in its folder ``configs``, a repository at its top.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+SUFFIXES = (".yaml", ".yml", ".py")
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes.
+
+    Raises:
+        FileNotFoundError: the installation has none.
+    """
+    for folder in (PACKAGE / "configs", PACKAGE.parent / "configs"):
+        if (folder / "mask_rcnn_swinv2.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"there are no recipes beside {PACKAGE}: install swinv2_backbone again, or give the path "
+        "of a config"
+    )
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, such as ``mask_rcnn_swinv2`` and ``projects/dino_demo``."""
+    folder = recipes_folder()
+    found = {
+        file.relative_to(folder).with_suffix("").as_posix()
+        for file in folder.rglob("*")
+        if file.suffix in SUFFIXES and "common" not in file.parts and file.stem != "__init__"
+    }
+    return sorted(found)
+
+
+def config_path(name: str | Path) -> Path:
+    """Return the path of a config: a file, or an installed recipe by its name.
+
+    A name without a suffix means the YAML file where a recipe has both dialects. A file in the
+    current folder comes before a recipe of the same name.
+
+    Raises:
+        FileNotFoundError: there is neither such a file nor such a recipe; the message has the
+            recipes with similar names.
+    """
+    given = Path(name)
+    if given.is_file():
+        return given
+    if found := find_recipe(given):
+        return found
+    raise no_config(given)
+
+
+def no_config(name: Path) -> FileNotFoundError:
+    """Return the error for a config that does not exist, with similar names of recipes."""
+    close = difflib.get_close_matches(name.with_suffix("").as_posix(), recipe_names(), 3, 0.6)
+    hint = f"; similar recipes: {', '.join(close)}" if close else ""
+    return FileNotFoundError(f"there is no config file and no recipe {str(name)!r}{hint}")
+
+
+def find_recipe(name: Path) -> Path | None:
+    """Return the file of a recipe; None if there is none with this name."""
+    if name.is_absolute() or ".." in name.parts:
+        return None
+    folder = recipes_folder()
+    if name.suffix in SUFFIXES:
+        file = folder / name
+        return file if file.is_file() else None
+    files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
