@@ -9,7 +9,8 @@ Legend: H, W are the height and width in pixels; n is the number of bands.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +28,7 @@ from swinv2_backbone.images.kinds import (
 from swinv2_backbone.images.opening import Opener
 from swinv2_backbone.images.reading import image_header, read_image
 from swinv2_backbone.images.tiff import TiffBands
+from swinv2_backbone.images.tiff_windows import TiffWindows, Window
 
 BANDS = "BANDS"  # the value of INPUT.FORMAT, instead of RGB or BGR
 BAND_SUFFIXES = (".npy", ".tif", ".tiff")
@@ -59,6 +61,41 @@ def read_bands(
         if refused := _refusal(stored, bands):
             raise RefusedImageError(f"{name}: {refused}")
         pixels = stored.read() if isinstance(stored, TiffBands) else _last(stored, axis)
+    return _as_floats(pixels, name)
+
+
+@contextmanager
+def band_windows(
+    path: str | os.PathLike, bands: int | None = None, opener: Opener = open
+) -> Iterator[tuple[int, int, Callable[[Window], np.ndarray]]]:
+    """Open a file for :func:`read_bands` by windows: H, W and a function of a window."""
+    name = os.fspath(path)
+    with opener(name, "rb") as file:
+        stored = _stored(file, name)
+        (height, width), axis = _header(stored, bands)
+        if refused := _refusal(stored, bands):
+            raise RefusedImageError(f"{name}: {refused}")
+        by_tiff = isinstance(stored, TiffBands) and not stored.rows and _whole_bytes(stored)
+        windows = TiffWindows(stored) if by_tiff else None
+        whole = stored.read() if isinstance(stored, TiffBands) and not by_tiff else None
+
+        def read(window: Window) -> np.ndarray:
+            if windows is not None:
+                return _as_floats(windows.read(window), name)
+            # An array is mapped anew for each window, so that its pages do not stay in memory.
+            pixels = whole if whole is not None else _last(_stored(file, name), axis)
+            left, top, right, bottom = window
+            return _as_floats(pixels[top:bottom, left:right], name)
+
+        yield height, width, read
+
+
+def _whole_bytes(content: TiffBands) -> bool:
+    bits = content.first.bitspersample
+    return isinstance(bits, int) and bits % 8 == 0
+
+
+def _as_floats(pixels: np.ndarray, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # reported as infinite
         found = np.ascontiguousarray(pixels, np.float32)
     if not np.isfinite(found).all():
@@ -140,6 +177,7 @@ def bands_of(image_format: str, pixel_mean: Sequence[float]) -> int | None:
 
 def _stored(file: IO[bytes], name: str) -> TiffBands | np.ndarray:
     """Open the pixels of a file, without reading them."""
+    file.seek(0)
     head = file.read(HEAD)
     file.seek(0)
     if kind_of(head) is TIFF:

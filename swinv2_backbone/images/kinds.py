@@ -149,11 +149,25 @@ def _kind(path: Path) -> tuple[str, str]:
 def visible_files(folder: str | Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders, in a fixed order; links are followed.
 
-    Hidden files and folders are left out, such as ``.ipynb_checkpoints`` with copies of images.
+    Hidden files and folders are left out, such as ``.ipynb_checkpoints`` with copies of images, and
+    links to a folder that contains them.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
-    for where, folders, names in os.walk(str(folder), followlinks=True):
-        folders[:] = sorted(one for one in folders if not is_hidden(one))
+    for where, folders, names in os.walk(str(folder), followlinks=True, onerror=_raise):
+        shown = (one for one in folders if not is_hidden(one))
+        folders[:] = sorted(one for one in shown if not _contains_itself(Path(where, one)))
         yield from (Path(where, name) for name in sorted(names) if not is_hidden(name))
+
+
+def _contains_itself(folder: Path) -> bool:
+    """Return True for a link to a folder that contains it, which would be walked without end."""
+    return folder.is_symlink() and folder.resolve() in (folder.parent.resolve() / "_").parents
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def is_hidden(name: str) -> bool:

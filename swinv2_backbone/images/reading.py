@@ -54,16 +54,25 @@ def read_image(path: str | os.PathLike, format: str, opener: Opener = open) -> n
     if format not in ("RGB", "BGR"):
         raise ValueError(f"format must be RGB or BGR, got {format!r}")
     with opened(path, opener) as image:
-        if refused := _refusal(image):
+        if refused := refusal(image):
             raise RefusedImageError(f"{os.fspath(path)}: {refused}")
         image.load()
         pixels = upright(image)
-    pixels = _eight_bit(pixels, path)
+    rgb = rgb_pixels(pixels, path, _maximum(pixels))
+    return rgb if format == "RGB" else rgb[:, :, ::-1]
+
+
+def rgb_pixels(image: Image.Image, path: str | os.PathLike, maximum: int) -> np.ndarray:
+    """Convert a decoded image, or a part of one, to (H, W, 3) uint8; see :func:`read_image`.
+
+    Args:
+        maximum: the highest value that its integers can have.
+    """
+    pixels = _eight_bit(image, path, maximum)
     with damage_named(path):
         if "transparency" in pixels.info:  # Pillow would warn of a direct conversion to RGB
             pixels = pixels.convert("RGBA")
-        rgb = np.asarray(pixels.convert("RGB"))
-    return rgb if format == "RGB" else rgb[:, :, ::-1]
+        return np.asarray(pixels.convert("RGB"))
 
 
 def read_labels(path: str | os.PathLike, opener: Opener = open) -> np.ndarray:
@@ -112,7 +121,7 @@ def image_header(path: str | os.PathLike, opener: Opener = open) -> Header:
     with opened(path, opener) as image:
         turned = orientation_of(image) in SIDEWAYS
         width, height = stored_size(image)
-        refused = _refusal(image)
+        refused = refusal(image)
     return Header(*((width, height) if turned else (height, width)), turned, refused)
 
 
@@ -126,7 +135,7 @@ def reads_plainly(path: str | os.PathLike, opener: Opener = open) -> bool:
         return plain and orientation_of(image) not in TRANSPOSES
 
 
-def _refusal(image: ImageFile) -> str:
+def refusal(image: ImageFile) -> str:
     """Return why an undecoded image cannot be an RGB image, as far as its header tells, or ""."""
     if isinstance(image, TiffPicture):
         return image.refused
@@ -151,9 +160,12 @@ def _scale(image: ImageFile) -> int:
     return SCALES.get(mode, 1) if isinstance(mode, str) else 1
 
 
-def _eight_bit(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+def _maximum(image: Image.Image) -> int:
+    return image.maximum if isinstance(image, TiffPicture) else 65535
+
+
+def _eight_bit(image: Image.Image, path: str | os.PathLike, maximum: int) -> Image.Image:
     """Reduce an image of more than 8 bits to 8 bits, and spread one of fewer."""
-    maximum = image.maximum if isinstance(image, TiffPicture) else 65535
     if not image.mode.startswith(("I", "F")) and (maximum >= 255 or image.mode != "L"):
         return image
     values = np.asarray(image)

@@ -52,6 +52,8 @@ class TiffBands:
         size: (H, W).
         bands: number of bands.
         orientation: EXIF orientation, 1 to 8.
+        rows: True if each page is a row, as tifffile may store an array.
+        stored_shape: (H, W, bands) before the orientation is applied.
 
     Raises:
         OSError: see :func:`tiff_pixels`.
@@ -70,10 +72,10 @@ class TiffBands:
             content = TiffFile(file)
             self.pages = _pages_of_bands(content)
             self.first = self.pages[0]
-            self._rows = _pages_are_rows(content, self.pages)
+            self.rows = _pages_are_rows(content, self.pages)
             self.orientation = int(self.first.tags.valueof(ORIENTATION, default=1))
-            self._stored_shape = self._shape()
-            _check_size(self._stored_shape)
+            self.stored_shape = self._shape()
+            _check_size(self.stored_shape)
             codec = self.first.compression in TIFF.DECOMPRESSORS
         except Exception as error:  # tifffile raises errors of any kind
             raise DamagedImageError(name, error) from error
@@ -86,36 +88,36 @@ class TiffBands:
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width, _ = self._stored_shape
+        height, width, _ = self.stored_shape
         return (width, height) if self.orientation > 4 else (height, width)
 
     @property
     def bands(self) -> int:
-        return self._stored_shape[2]
+        return self.stored_shape[2]
 
     def read(self) -> np.ndarray:
         """Decode the bands, (H, W, bands), in their stored dtype."""
         try:
             for page in self.pages:
-                _require_whole(page)
+                require_whole(page)
             stored = np.stack([page.asarray(maxworkers=1) for page in self.pages])
         except Exception as error:  # of tifffile or a codec
             raise DamagedImageError(self.name, f"tifffile cannot decode it: {error}") from error
         axes = self.first.axes
         if len(self.pages) > 1 or axes == "SYX":
-            pixels = stored if self._rows else np.moveaxis(stored.squeeze(), 0, -1)
+            pixels = stored if self.rows else np.moveaxis(stored.squeeze(), 0, -1)
         else:
             pixels = stored[0] if axes == "YXS" else stored[0, :, :, None]
-        if pixels.shape != self._stored_shape:
+        if pixels.shape != self.stored_shape:
             raise DamagedImageError(self.name, f"{axes} of shape {stored.shape}")
-        return _turned(pixels, self.orientation)
+        return turned(pixels, self.orientation)
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the stored height and width, and the number of bands."""
         page, count = self.first, len(self.pages)
         if page.imagedepth != 1:
             raise ValueError(f"a volume of {page.imagedepth} slices")
-        if self._rows:
+        if self.rows:
             return count, page.imagelength, page.imagewidth
         return page.imagelength, page.imagewidth, count * page.samplesperpixel
 
@@ -154,7 +156,7 @@ def _check_size(shape: tuple[int, int, int]) -> None:
         raise ValueError(f"{shape[1]} x {shape[0]} pixels, more than Pillow's limit of {2 * limit}")
 
 
-def _require_whole(page: TiffPage) -> None:
+def require_whole(page: TiffPage) -> None:
     """Raise ValueError if the file ends before a page's data, which decoders may not notice."""
     size = page.parent.filehandle.size
     ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts)]
@@ -162,7 +164,7 @@ def _require_whole(page: TiffPage) -> None:
         raise ValueError(f"it has {size} bytes, of at least {max(ends)}")
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an orientation to (H, W, bands) as stored."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)

@@ -38,6 +38,7 @@ class TiffPicture(ImageFile):
 
     Attributes:
         refused: why it cannot be an RGB image, or "".
+        content: the bands of the file.
         maximum: the highest value that its integers can have; 65535 for more than 16 bits.
         tag_v2: the orientation and the stored size, as Pillow's TIFF images have them.
     """
@@ -47,11 +48,11 @@ class TiffPicture(ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         self.name = os.fsdecode(self.filename)
-        self._bands = TiffBands(self.fp, self.name)
-        self._size = self._bands.size[::-1]
-        first = self._bands.first
+        self.content = TiffBands(self.fp, self.name)
+        self._size = self.content.size[::-1]
+        first = self.content.first
         self.tag_v2 = {
-            ORIENTATION: self._bands.orientation,
+            ORIENTATION: self.content.orientation,
             256: first.imagewidth,
             257: first.imagelength,
             262: int(first.photometric),
@@ -70,20 +71,20 @@ class TiffPicture(ImageFile):
         if not self._loaded:
             if self.refused:
                 raise RefusedImageError(f"{self.name}: {self.refused}")
-            decoded = self._decoded(self._bands.read())
+            decoded = self.decoded(self.content.read())
             self._mode, self.im, self.palette = decoded.mode, decoded.im, decoded.palette
             self._loaded = True
         return Image.Image.load(self)
 
     def _refusal(self) -> str:
-        first, bands = self._bands.first, self._bands.bands
+        first, bands = self.content.first, self.content.bands
         alpha = bool({PREMULTIPLIED, STRAIGHT} & set(first.extrasamples))
         if first.dtype is None or first.dtype.kind not in "bui":
             return RANGE.format(first.dtype, "")
         if not isinstance(first.bitspersample, int):
             return f"its bands have different depths: {first.bitspersample} bits"
         if first.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO):
-            pages = len(self._bands.pages) > 1
+            pages = len(self.content.pages) > 1
             return BANDS.format(bands) if pages or bands > 4 or (bands == 2 and not alpha) else ""
         if first.photometric == PALETTE:
             return "" if first.bitspersample <= 8 else "it has a palette of more than 256 colors"
@@ -93,9 +94,9 @@ class TiffPicture(ImageFile):
         kind = getattr(first.photometric, "name", first.photometric)
         return f"colors of the kind {kind} are not read like this; save it as an RGB TIFF or PNG"
 
-    def _decoded(self, pixels: np.ndarray) -> Image.Image:
+    def decoded(self, pixels: np.ndarray) -> Image.Image:
         """Convert stored values, (H, W, bands), to an image."""
-        first, bands = self._bands.first, pixels.shape[2]
+        first, bands = self.content.first, pixels.shape[2]
         if first.photometric == PALETTE:
             return _with_palette(pixels[:, :, 0], first.colormap)
         if bands > 2:
