@@ -45,6 +45,7 @@ _LAZY = {
     "evaluate_plan": "swinv2_backbone.d2.engine.training",
     "find_images": "swinv2_backbone.d2.pretraining.masked",
     "generate_demo_dataset": "swinv2_backbone.d2.demo.dataset",
+    "get_config": "swinv2_backbone.d2.config.get_config",
     "get_records": "swinv2_backbone.d2.data.loading.selection",
     "group_options": "swinv2_backbone.d2.solver.optimizer",
     "launch": "swinv2_backbone.d2.engine.launch",
