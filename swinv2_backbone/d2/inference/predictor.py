@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from swinv2_backbone.d2.config.options import Dialect
@@ -31,6 +32,7 @@ from swinv2_backbone.d2.inference.drawing import Artist
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
 from swinv2_backbone.d2.modeling.architectures import kind_of
 from swinv2_backbone.d2.modeling.build import build_model
+from swinv2_backbone.images.opening import Opener
 
 
 @dataclass
@@ -96,15 +98,20 @@ class Predictor:
         mean = getattr(self.model, "pixel_mean", None)
         return None if mean is None else mean.numel()
 
-    def read(self, path: str | os.PathLike) -> np.ndarray:
+    def read(self, path: str | os.PathLike, opener: Opener = PathManager.open) -> np.ndarray:
         """Read an image file in the format of this predictor.
+
+        Args:
+            opener: opens the file; another one than PathManager's for images within other files.
 
         Raises:
             OSError: the file cannot be read.
             ValueError: it has another number of bands, or its pixels have no range of 8 bits.
         """
         bands = self.image_format == BANDS
-        return read_bands(path, self.channels) if bands else read_image(path, "BGR")
+        if bands:
+            return read_bands(path, self.channels, opener=opener)
+        return read_image(path, "BGR", opener=opener)
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """Return the picture to draw on, (H, W, 3) uint8 in BGR order."""
