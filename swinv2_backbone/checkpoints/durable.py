@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -51,7 +52,9 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
         OSError: the file cannot be written, or the file on disk differs from the bytes
             written; ``path`` is then unchanged.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    # Processes of two machines, or containers, that share the folder can have the same number.
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    partial = path.with_name(f"{path.name}.{token}{PARTIAL}")
     try:
         with partial.open("wb") as raw:
             file = _DigestingFile(raw)
