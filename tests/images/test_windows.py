@@ -46,7 +46,9 @@ def check(path: Path, image_format: str = "RGB", whole: bool = False) -> None:
     with open_windows(path, image_format) as picture:
         assert (picture.height, picture.width) == truth.shape[:2] and picture.whole == whole
         for window in WINDOWS:
-            left, top, right, bottom = (min(at, end) for at, end in zip(window, truth.shape[1::-1] * 2))
+            left, top, right, bottom = (
+                min(at, end) for at, end in zip(window, truth.shape[1::-1] * 2)
+            )
             expected = truth[top:bottom, left:right]
             found = picture.read(Window(left, top, right, bottom))
             assert found.dtype == truth.dtype
@@ -117,7 +119,9 @@ def test_windows_of_a_turned_tiff_are_upright(tmp_path, layout, orientation):
 def test_windows_of_other_kinds_are_parts_of_the_whole(tmp_path, suffix):
     exif = Image.Exif()
     exif[274] = 6
-    Image.fromarray(COLORS).save(tmp_path / f"a{suffix}", **({} if suffix == ".jp2" else {"exif": exif}))
+    Image.fromarray(COLORS).save(
+        tmp_path / f"a{suffix}", **({} if suffix == ".jp2" else {"exif": exif})
+    )
     check(tmp_path / f"a{suffix}", "BGR", whole=True)
 
 

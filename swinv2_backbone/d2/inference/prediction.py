@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 from torch import Tensor
+
+
+COUNTED = 1 << 22  # pixels that are counted at once
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Prediction:
     """The outputs of a model for one image, on the CPU and in pixels of the original image.
 
     Attributes:
-        instances: objects; boxes are (x0, y0, x1, y1). None if the model has no such output.
+        instances: objects; boxes are (x0, y0, x1, y1). None if the model has no such output. The
+            masks are ``pred_masks``, or ``pred_rles`` (:class:`RunLengths`) of a tiled picture.
         labels: (H, W) class numbers, or None.
         panoptic: (H, W) segment numbers and a description of each segment, or None.
     """
@@ -36,6 +40,32 @@ class Prediction:
     instances: Instances | None = None
     labels: np.ndarray | None = None
     panoptic: tuple[Tensor, list[dict]] | None = None
+
+
+class RunLengths:
+    """Masks of one size as COCO's run lengths, a field of ``Instances``.
+
+    Args:
+        counts: compressed counts of each mask.
+        size: (H, W).
+    """
+
+    def __init__(self, counts: Sequence[bytes], size: tuple[int, int]):
+        self._counts, self._size = counts, size
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice | Tensor) -> RunLengths: ...
+    def __getitem__(self, index: int | slice | Tensor) -> dict[str, Any] | RunLengths:
+        """Return the RLE of a mask, or those of a slice, of indices or of a boolean tensor."""
+        if isinstance(index, int):
+            return {"size": list(self._size), "counts": self._counts[index]}
+        chosen = np.arange(len(self))[index if isinstance(index, slice) else index.numpy()]
+        return RunLengths([self._counts[one] for one in chosen], self._size)
 
 
 def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
@@ -51,10 +81,12 @@ def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
     if found.panoptic is not None:
         records["segments"] = [_segment(one, classes) for one in found.panoptic[1]]
     elif found.labels is not None:
-        numbers, counts = np.unique(found.labels, return_counts=True)
+        counts = np.zeros(len(classes.stuff), np.int64)
+        for rows in np.array_split(found.labels, -(-found.labels.size // COUNTED)):
+            counts += np.bincount(rows.ravel(), minlength=len(counts))
         records["classes"] = {
-            classes.stuff[number]: count / found.labels.size
-            for number, count in zip(numbers.tolist(), counts.tolist())
+            classes.stuff[number]: int(counts[number]) / found.labels.size
+            for number in np.flatnonzero(counts)
         }
     return records
 
@@ -62,14 +94,18 @@ def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
 def _detections(instances: Instances, classes: Classes) -> list[dict]:
     records = []
     for index, (x0, y0, x1, y1) in enumerate(instances.pred_boxes.tensor.tolist()):
-        record = {
+        record: dict[str, Any] = {
             "category": classes.things[int(instances.pred_classes[index])],
             "score": float(instances.scores[index]),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
         }
-        if instances.has("pred_masks"):
+        rle = None
+        if instances.has("pred_rles"):
+            rle = instances.pred_rles[index]
+        elif instances.has("pred_masks"):
             mask = np.asfortranarray(instances.pred_masks[index].numpy(), np.uint8)
             rle = coco_mask.encode(mask)
+        if rle is not None:
             record["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
         records.append(record)
     return records
