@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from swinv2_backbone.cli import predict_shards
 from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.shards:
+        predict_shards.run(args)
+        return
+    predict_shards.require_one_process(args)
     from swinv2_backbone.d2.data.loading.bands import BANDS
     from swinv2_backbone.d2.data.validation.report import counted
     from swinv2_backbone.d2.engine.trainer import load_plan
@@ -63,9 +68,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="images, videos, folders of them, or glob patterns",
     )
-    found.add_argument("--output", required=True, type=Path, metavar="DIR")
+    found.add_argument("--output", type=Path, metavar="DIR")
     found.add_argument("--confidence", type=float, default=0.5, help="lowest score to show")
     found.add_argument("--overwrite", action="store_true", help="replace existing output files")
+    predict_shards.add_options(found)
     add_imports(found)
     add_config_changes(found)
     return found
