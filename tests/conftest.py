@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ if not torch.cuda.is_available():  # before anything imports Triton, as torch.co
 # The first backward of a process counts the devices. If a trace has made up a GPU by then, autograd
 # starts threads for it, and no process that is forked afterwards (processes.py) can go backward.
 torch.ones(1, requires_grad=True).backward()
+
+# Windows cannot fork, and the core is also tested without Detectron2.
+if not hasattr(os, "fork") or find_spec("detectron2") is None:
+    collect_ignore = ["checkpoints/test_durable.py", "core/test_training_memory.py"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,7 +12,7 @@ import yaml
 
 def header(file: Path) -> str:
     """The comment at the top of a config."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
         return ast.get_docstring(ast.parse(text))
     lines = text[: re.search("^[^#]", text, re.MULTILINE).start()].splitlines()
@@ -22,10 +22,12 @@ def header(file: Path) -> str:
 def bases(file: Path) -> list[Path]:
     """The configs that a config is built from, directly."""
     if file.suffix == ".yaml":
-        base = yaml.safe_load(file.read_text()).get("_BASE_")
+        base = yaml.safe_load(file.read_text(encoding="utf-8")).get("_BASE_")
         return [file.parent / base] if base else []
     imports = [
-        node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)
+        node
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
     ]
     return [
         file.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py"

@@ -57,7 +57,10 @@ PLUGIN_ONLY = {"detectron2", "fvcore"}
 OPTIONAL = {
     "checkpoints": {"huggingface_hub", "safetensors"},
     "kernels": {"triton"},
-    "export": {"onnx", "onnxruntime", "openvino"},
+    "export": {
+        *("ai_edge_litert", "coremltools", "cv2", "litert_torch", "ncnn", "onnx", "onnxruntime"),
+        *("openvino", "pnnx", "tract"),
+    },
     "images": {"PIL", "imagecodecs", "pillow_heif", "tifffile"},
 }  # needed by some files only, and said so if absent
 
@@ -74,7 +77,7 @@ def floor_of(file: Path) -> str:
 def imports_of(file: Path) -> list[str]:
     """The dotted names that a file imports, wherever in it; ``from a import b`` is ``a.b``."""
     names = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -51,7 +51,7 @@ def test_snippets_import_public_names_alone(block):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_configs_import_public_names_alone(config: Path):
-    assert set(imported(config.read_text())) <= PUBLIC
+    assert set(imported(config.read_text(encoding="utf-8"))) <= PUBLIC
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

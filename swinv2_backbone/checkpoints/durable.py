@@ -82,12 +82,12 @@ def write_text(path: Path, text: str) -> None:
 def _put_in_place(partial: Path, path: Path) -> None:
     """Rename a file so that the new name survives a power failure."""
     os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not supported by every file system
+    with contextlib.suppress(OSError):  # Windows opens no folder, and some file systems sync none
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
             os.fsync(folder)
-    finally:
-        os.close(folder)
+        finally:
+            os.close(folder)
 
 
 def digest_on_disk(path: Path) -> str:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     if args.table:
         print(models_document.tables(rows))
     elif not found:
-        args.write.write_text(models_document.document(rows))
+        args.write.write_text(models_document.document(rows), encoding="utf-8")
     if found:
         sys.exit("not as published:\n" + "\n".join(found))
 

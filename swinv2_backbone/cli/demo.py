@@ -74,7 +74,7 @@ def draw(config: Path, opts: list[str], count: int) -> tuple[int, Path]:
 
 def last_results(metrics: Path, kind: str) -> dict:
     """Return the last evaluation in a metrics.json of Detectron2."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if kind in line][-1]
 
 

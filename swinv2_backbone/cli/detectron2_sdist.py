@@ -90,7 +90,7 @@ def download_sdist(file: Path) -> None:
     """
     print(f"Fetching {SDIST} from the package index", flush=True)
     requirement = file.parent / "requirement.txt"
-    requirement.write_text(f"pb1-detectron2==0.6 --hash=sha256:{SDIST_SHA256}\n")
+    requirement.write_text(f"pb1-detectron2==0.6 --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
     command: list[str | Path] = [
         *("download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"),
         *("--require-hashes", "-r", requirement, "-d", file.parent),

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = generate_demo_dataset(**vars(args))
     for annotation_file in (dataset.train_json, dataset.val_json):
         print(summarize(annotation_file))
-    names = dataset.classes.read_text().split()
+    names = dataset.classes.read_text(encoding="utf-8").split()
     print(f"{dataset.train_labels}, {dataset.val_labels}: semantic labels, 0 to {len(names) - 1}")
     print(f"  {', '.join(names)} (names in {dataset.classes})")
     panoptic = [dataset.split(split).panoptic_json for split in SPLITS]
@@ -38,7 +38,7 @@ def summarize(annotation_file: Path) -> str:
     """Count the content of one split, in three lines; crowds are not objects of their class."""
     from swinv2_backbone.d2.data.validation.report import counted
 
-    coco = json.loads(annotation_file.read_text())
+    coco = json.loads(annotation_file.read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in coco["categories"]}
     objects = [a for a in coco["annotations"] if not a["iscrowd"]]
     classes = Counter(names[a["category_id"]] for a in objects)

@@ -17,7 +17,7 @@ def run(*arguments) -> None:
 
 
 def content_of(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

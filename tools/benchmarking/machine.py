@@ -53,7 +53,7 @@ def cores() -> int:
 def _cpu_info(key: str) -> str:
     """Return a field of Linux's /proc/cpuinfo; empty elsewhere."""
     file = Path("/proc/cpuinfo")
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         name, _, value = line.partition(":")
         if name.strip() == key:
             return value.strip()

@@ -99,7 +99,7 @@ def peak_of(call: Callable[[], object], device: str) -> Peak:
     return_free_memory()
     if can_reset_peak():
         before = _status("VmRSS")
-        CLEAR_REFS.write_text("5")
+        CLEAR_REFS.write_text("5", encoding="utf-8")
         call()
         peak, how = _status("VmHWM"), "the kernel's peak of resident memory"
     else:
@@ -122,7 +122,7 @@ def _peak_of_allocator(call: Callable[[], object]) -> Peak:
 def can_reset_peak() -> bool:
     """Return whether this is Linux and this process may reset its own peak."""
     try:
-        CLEAR_REFS.write_text("5")
+        CLEAR_REFS.write_text("5", encoding="utf-8")
     except OSError:
         return False
     return True
@@ -136,7 +136,7 @@ def return_free_memory() -> None:
 
 def _status(field: str) -> int:
     """Return the bytes of a field of Linux's /proc/self/status."""
-    for line in STATUS.read_text().splitlines():
+    for line in STATUS.read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
@@ -149,7 +149,7 @@ def _sampled() -> int:
     Raises:
         OSError: There is no /proc, because the system is not Linux.
     """
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(STATM.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _sample(call: Callable[[], object]) -> tuple[int, str]:

@@ -50,7 +50,7 @@ def generate(folder: Path, images: int, seed: int = 0) -> None:
     rng.shuffle(annotations)
     classes = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
     content = {"images": entries, "annotations": annotations, "categories": classes}
-    with (folder / "train.json").open("w") as file:
+    with (folder / "train.json").open("w", encoding="utf-8") as file:
         json.dump(content, file)
     done.touch()
 

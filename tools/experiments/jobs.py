@@ -87,7 +87,7 @@ def _result(folder: Path, job: Job) -> dict | None:
     path = _file(folder, job)
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if content["options"] != json.loads(json.dumps(job.options)):
         raise ValueError(
             f"{path} is the result of other options, {content['options']} instead of "

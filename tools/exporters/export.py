@@ -188,7 +188,7 @@ def globox_yolo(folder: Path) -> Paths:
     found, images = _globox(folder)
     numbers = {name: number for number, name in enumerate(CLASSES)}
     found.save_yolo_v5(folder / "labels", label_to_id=numbers, verbose=False)
-    (folder / "labels" / "classes.txt").write_text("\n".join(CLASSES))
+    (folder / "labels" / "classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
     return folder / "labels", images
 
 
@@ -228,9 +228,9 @@ def labelme2coco_coco(folder: Path) -> Paths:
 
     path, images = forms.labelme(folder / "labelme")
     for file in path.glob("*.json"):  # it cannot read masks
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         content["shapes"] = [one for one in content["shapes"] if one["shape_type"] == "polygon"]
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), encoding="utf-8")
     os.chdir(folder)  # it writes paths relative to the current folder
     labelme2coco.convert("labelme", "out")
     return folder / "out" / "dataset.json", folder
@@ -281,7 +281,7 @@ def imantics_coco(folder: Path) -> Paths:
         for thing in of_image(name):
             image.add(imantics.Mask(thing.mask), category=categories[thing.name])
         dataset.add(image)
-    (folder / "out.json").write_text(json.dumps(dataset.coco()))
+    (folder / "out.json").write_text(json.dumps(dataset.coco()), encoding="utf-8")
     return folder / "out.json", images
 
 
@@ -289,13 +289,13 @@ def sahi_slices(folder: Path) -> Paths:
     from sahi.slicing import slice_coco
 
     path, images = forms.coco(folder)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["annotations"] = [
         one | {"segmentation": [[float(v) for v in thing.parts[0]]]}
         for one, thing in zip(content["annotations"], THINGS)
         if len(thing.parts) == 1 and not thing.holes
     ]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     _, written = slice_coco(
         str(path), str(images), "out", output_dir=str(folder / "out"), slice_height=HEIGHT,
         slice_width=WIDTH, verbose=False,
@@ -401,7 +401,7 @@ def _read_by_labelformat(format: str, task: str, file: Path, *more: str) -> Foun
         + ["--output-format", "coco", "--output-file", str(target)],
         check=True, capture_output=True,
     )  # fmt: skip
-    content = json.loads(target.read_text())
+    content = json.loads(target.read_text(encoding="utf-8"))
     images = {one["id"]: Path(one["file_name"]).name for one in content["images"]}
     names = {one["id"]: one["name"] for one in content["categories"]}
     found: Found = []
@@ -429,7 +429,9 @@ def read_all(folder: Path) -> dict[str, Found | str]:
     yolo, voc, cvat = (written[name][0] for name in ("yolo", "voc", "cvat"))
     lists = voc / "ImageSets" / "Main"
     lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("".join(f"{Path(name).stem}\n" for name in IMAGES))
+    (lists / "train.txt").write_text(
+        "".join(f"{Path(name).stem}\n" for name in IMAGES), encoding="utf-8"
+    )
     labels = yolo.parent / "labels" / "train"
     roboflow = written["roboflow"][0] / "train"
     calls: dict[str, Callable[[], Found]] = {
@@ -497,7 +499,7 @@ def write_read(folder: Path) -> None:
             "annotations": entries,
             "categories": [{"id": name, "name": name} for name in CLASSES],
         }
-    (folder / "read.json").write_text(json.dumps(results))
+    (folder / "read.json").write_text(json.dumps(results), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -521,7 +523,7 @@ def main(folder: Path, names: list[str]) -> None:
         with error_as_text(result):
             path, images = EXPORTS[name](folder / name)
             result |= {"path": str(path), "images": str(images)}
-        (folder / f"{name}.json").write_text(json.dumps(result))
+        (folder / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

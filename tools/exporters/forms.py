@@ -65,7 +65,7 @@ def coco(folder: Path, crowd: int = 0, polygons: bool = False) -> Paths:
 def roboflow(folder: Path) -> Paths:
     """Roboflow's COCO: a root class, and files renamed with a digest, beside the annotations."""
     path, images = coco(folder / "all")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     for category in content["categories"]:
         category["supercategory"] = "fruit"
     root = {"id": 0, "name": "fruit", "supercategory": "none"}
@@ -97,11 +97,13 @@ def yolo(folder: Path, polygons: bool = True) -> Paths:
             number = CLASSES.index(thing.name)
             lines.append(" ".join([str(number), *(f"{value:.8f}" for value in values)]))
         if lines:  # an image without objects has no file
-            (labels / f"{Path(name).stem}.txt").write_text("\n".join(lines) + "\n")
+            (labels / f"{Path(name).stem}.txt").write_text(
+                "\n".join(lines) + "\n", encoding="utf-8"
+            )
     names = ", ".join(CLASSES)
     # Roboflow's paths start from another folder than that of the file.
     text = f"train: ../images/train\nval: images/train\nnc: {len(CLASSES)}\nnames: [{names}]\n"
-    (folder / "data.yaml").write_text(text)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
     return folder / "data.yaml", images
 
 
@@ -123,7 +125,7 @@ def voc(folder: Path, first: int = 1) -> Paths:
         size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
         start = f"<annotation><folder>VOC</folder><filename>{name}</filename>{size}"
         text = f"{start}<segmented>0</segmented>{objects}</annotation>"
-        (folder / "Annotations" / f"{Path(name).stem}.xml").write_text(text)
+        (folder / "Annotations" / f"{Path(name).stem}.xml").write_text(text, encoding="utf-8")
     return folder, images
 
 
@@ -145,7 +147,9 @@ def voc_masks(folder: Path, colors: bool = False) -> Paths:
     lines = [
         f"{name}:{','.join(map(str, palette[3 * i : 3 * i + 3]))}::" for i, name in enumerate(names)
     ]
-    (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
+    (folder / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\n" + "\n".join(lines), encoding="utf-8"
+    )
     for kind in ("SegmentationObject", "SegmentationClass"):
         (folder / kind).mkdir()
         for name in IMAGES[:2]:
@@ -159,7 +163,9 @@ def voc_masks(folder: Path, colors: bool = False) -> Paths:
             picture.save(folder / kind / f"{Path(name).stem}.png")
     (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
     listed = "\n".join(Path(name).stem for name in IMAGES)
-    (folder / "ImageSets" / "Segmentation" / "train.txt").write_text(listed + "\n")
+    (folder / "ImageSets" / "Segmentation" / "train.txt").write_text(
+        listed + "\n", encoding="utf-8"
+    )
     return folder, images
 
 
@@ -208,7 +214,7 @@ def cvat(folder: Path) -> Paths:
         text += f'<image id="{number}" name="{name}" width="{WIDTH}" height="{HEIGHT}">'
         text += f"{shapes}</image>"
     path = folder / "annotations.xml"
-    path.write_text(f"<annotations><version>1.1</version>{text}</annotations>")
+    path.write_text(f"<annotations><version>1.1</version>{text}</annotations>", encoding="utf-8")
     return path, images
 
 
@@ -282,7 +288,9 @@ def instances(folder: Path, by_class: bool = False) -> Paths:
             values[thing.mask] = first + number
         Image.fromarray(values).save(target / name)
     if by_class:
-        (target / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+        (target / "classes.txt").write_text(
+            "\n".join(("background", *CLASSES)) + "\n", encoding="utf-8"
+        )
     return target, images
 
 
@@ -323,5 +331,5 @@ def _base64_png(mask: np.ndarray) -> str:
 
 def _json(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path

@@ -108,7 +108,7 @@ def main() -> None:
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     order = [*EXPORTERS, *OWN, READERS]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in args.names or order:
         if name == READERS:
             results[name] = libraries(folder)
@@ -116,7 +116,7 @@ def main() -> None:
             results[name] = own(folder, name) if name in OWN else exported(folder, name)
         print(name, results[name])
     results = {name: results[name] for name in order if name in results}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_table(results)
 
 
@@ -139,7 +139,7 @@ def libraries(folder: Path) -> dict[str, Any]:
     script = Path(__file__).with_name("export.py")
     subprocess.run([str(python), str(script), str(folder), "--read"], check=True)
     results: dict[str, Any] = {}
-    for name, content in json.loads((folder / "read.json").read_text()).items():
+    for name, content in json.loads((folder / "read.json").read_text(encoding="utf-8")).items():
         failed = {"error": str(content.get("error")).split(":")[0]}
         simple = name.split()[0] in SIMPLE
         results[name] = failed if "error" in content else asdict(compare(content, simple))
@@ -159,7 +159,7 @@ def exported(folder: Path, name: str) -> dict[str, Any]:
     )
     script = Path(__file__).with_name("export.py")
     subprocess.run([str(python), str(script), str(folder), name], check=True)
-    result = json.loads((folder / f"{name}.json").read_text())
+    result = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     about = {"tool": f"{package} {version}", "writes": form}
     if "error" in result:
         return about | {"exporter_error": result["error"].splitlines()[0][:200]}
@@ -170,10 +170,10 @@ def environment(folder: Path, wanted: tuple[str, ...]) -> Path:
     """Return the Python of an environment, which is made if it lacks the wanted packages."""
     python, installed = folder / "bin" / "python", folder / "installed"
     packages = "\n".join(wanted)
-    if not installed.exists() or installed.read_text() != packages:
+    if not installed.exists() or installed.read_text(encoding="utf-8") != packages:
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        installed.write_text(packages)
+        installed.write_text(packages, encoding="utf-8")
     return python
 
 

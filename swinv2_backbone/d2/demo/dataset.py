@@ -105,7 +105,7 @@ def _write_coco(
         "annotations": annotations,
         "categories": categories,
     }
-    path.write_text(json.dumps(coco))
+    path.write_text(json.dumps(coco), encoding="utf-8")
 
 
 def _check_arguments(root: Path, record: Record) -> None:
@@ -149,7 +149,7 @@ def generate_demo_dataset(
         claim(root, record)
         _write_split(root, "train", record, num_train)
         _write_split(root, "val", record, num_val)
-        (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+        (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
         write_record(root / "demo.json", record)
         (root / "demo.partial.json").unlink(missing_ok=True)
     return DemoDataset.below(root)

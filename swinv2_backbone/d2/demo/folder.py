@@ -107,14 +107,14 @@ def image_name(index: int) -> str:
 def write_record(path: Path, record: Record) -> None:
     """Write a record atomically: a reader sees the whole file or none."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n")
+    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
 def read_record(path: Path) -> Record | None:
     """Read the record at `path`; None if there is none of this generator."""
     try:
-        record = Record(**json.loads(path.read_text()))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     numbers = {key: value for key, value in asdict(record).items() if key != "generator"}

@@ -79,7 +79,7 @@ def register_demo_segments(cfg: CfgNode) -> None:
 
 def _load_segments(files: DemoSplit, classes: dict[int, int]) -> list[dict]:
     """Return the records of all images, with ``pan_seg_file_name`` and ``segments_info``."""
-    content = json.loads(files.panoptic_json.read_text())
+    content = json.loads(files.panoptic_json.read_text(encoding="utf-8"))
     images = {image["id"]: image for image in content["images"]}
     return [
         {

@@ -53,7 +53,7 @@ class EarlyStopping(HookBase):
     def before_train(self) -> None:
         values = []
         if comm.is_main_process() and self.trainer.start_iter and self.record.is_file():
-            values = json.loads(self.record.read_text())
+            values = json.loads(self.record.read_text(encoding="utf-8"))
         start = self.trainer.start_iter
         self.values = [(done, value) for done, value in comm.all_gather(values)[0] if done <= start]
         self._check()

@@ -74,7 +74,7 @@ class Evaluate(hooks.EvalHook):
         if self.trainer.start_iter == 0:  # the record of an earlier run does not count
             self.record.unlink(missing_ok=True)
         elif self.record.is_file():
-            record = json.loads(self.record.read_text())
+            record = json.loads(self.record.read_text(encoding="utf-8"))
             if record["metric"] == self.best_metric:
                 self.best = record["value"]
 

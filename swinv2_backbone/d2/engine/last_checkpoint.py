@@ -26,7 +26,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob("model_final.pth")]
     found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     try:
-        tagged = (folder / TAG).read_text().strip()
+        tagged = (folder / TAG).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         tagged = ""
     if tagged and Path(tagged).name == tagged:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
@@ -87,7 +88,7 @@ def _wait(processes: mp.ProcessContext) -> None:
         received.append(number)
         for process in processes.processes:
             if process.is_alive():
-                process.terminate() if len(received) == 1 else process.kill()
+                _ask_to_stop(process) if len(received) == 1 else process.kill()
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
@@ -103,6 +104,12 @@ def _wait(processes: mp.ProcessContext) -> None:
             signal.signal(number, handler)
     if received:
         sys.exit(exit_code(received[0]))
+
+
+def _ask_to_stop(process: BaseProcess) -> None:
+    """Send SIGTERM; on Windows that would kill, and Ctrl-C reaches all processes of a console."""
+    if sys.platform != "win32":
+        process.terminate()
 
 
 def _run(

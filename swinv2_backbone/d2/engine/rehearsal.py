@@ -80,5 +80,5 @@ def _cut(source: Path, records: list[dict], target: Path) -> str:
         pieces = ([one for one in part if one[image_id] in kept] for part in lists.pieces(key))
         content[key] = [one for part in pieces for one in part]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content))
+    target.write_text(json.dumps(content), encoding="utf-8")
     return str(target)

@@ -15,7 +15,7 @@ def write_results(results: Mapping, folder: str | os.PathLike) -> Path:
     """Write the results of an evaluation as JSON; NaN and infinity become null."""
     path = Path(folder, RESULTS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(results), indent=1) + "\n")
+    path.write_text(json.dumps(_plain(results), indent=1) + "\n", encoding="utf-8")
     return path
 
 

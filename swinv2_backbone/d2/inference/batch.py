@@ -35,7 +35,7 @@ def predict_files(
             except FAILURES as error:  # one file does not stop the others
                 failed.append(f"{source}: {type(error).__name__}: {error}")
     finally:
-        (folder / RESULTS).write_text(json.dumps(results, indent=1))
+        (folder / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
     return results, failed
 
 

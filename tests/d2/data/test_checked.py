@@ -206,7 +206,7 @@ def test_repairs_are_told_again_and_their_copy_is_used(dataset, caplog):
     records, metadata = dataset.register()
     told = [one.getMessage() for one in caplog.records if "clipped" in one.getMessage()]
     assert len(told) == 1 and "annotation 4 in 1.png" in told[0]
-    copy = json.loads(Path(metadata["json_file"]).read_text())
+    copy = json.loads(Path(metadata["json_file"]).read_text(encoding="utf-8"))
     assert copy.pop("mended_copy_of") == str(dataset.json_file)
     repaired = CLIPPED | {"bbox": [7, 1, 3, 4]}
     assert copy == CONTENT | {"annotations": [*CONTENT["annotations"], repaired]}
@@ -221,10 +221,10 @@ def test_a_lost_copy_is_made_again(dataset, loss):
     dataset.write(CONTENT | {"annotations": [*CONTENT["annotations"], CLIPPED]})
     _, metadata = dataset.register()
     copy = Path(metadata["json_file"])
-    text = copy.read_text()
-    copy.unlink() if loss == "removed" else copy.write_text(text + " ")
+    text = copy.read_text(encoding="utf-8")
+    copy.unlink() if loss == "removed" else copy.write_text(text + " ", encoding="utf-8")
     dataset.register()
-    assert copy.read_text() == text and dataset.checks == 2
+    assert copy.read_text(encoding="utf-8") == text and dataset.checks == 2
 
 
 def test_classes_of_the_model_reach_records_and_copy(dataset):
@@ -234,7 +234,7 @@ def test_classes_of_the_model_reach_records_and_copy(dataset):
         for record in records
     ]
     assert names == [["fig"], ["date", "fig"]]
-    content = json.loads(Path(metadata["json_file"]).read_text())
+    content = json.loads(Path(metadata["json_file"]).read_text(encoding="utf-8"))
     by_id = {one["id"]: one["name"] for one in content["categories"]}
     assert [by_id[one["category_id"]] for one in content["annotations"]] == ["fig", "date", "fig"]
     assert sorted(by_id) == list(metadata["thing_dataset_id_to_contiguous_id"])

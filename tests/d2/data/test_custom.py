@@ -234,7 +234,7 @@ def test_a_repaired_copy_appears_whole(tmp_path, config, monkeypatch):
 
     def replace(source: Path, target: Path) -> None:
         assert source.parent == target.parent and not target.exists()
-        moved.append(json.loads(source.read_text()))
+        moved.append(json.loads(source.read_text(encoding="utf-8")))
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "replace", replace)
@@ -259,7 +259,9 @@ def test_a_repaired_copy_never_replaces_a_file_of_the_user(tmp_path, config):
 def test_what_the_evaluation_lacks_is_added_in_a_copy(tmp_path, config):
     cfg = config(write(tmp_path, annotations=[ANNOTATION | {"id": 0}]), split="TEST")
     cfg = register_custom_datasets(cfg)
-    content = json.loads(Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).read_text())
+    content = json.loads(
+        Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).json_file).read_text(encoding="utf-8")
+    )
     assert content["annotations"] == [ANNOTATION | {"id": 1, "iscrowd": 0, "area": 16}]
 
 

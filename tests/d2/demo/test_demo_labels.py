@@ -178,7 +178,7 @@ def test_panoptic_records_feed_detectron2s_mapper(dataset, name):
 def test_predicted_panoptic_classes_become_those_of_the_file(dataset, name):
     register_demo_panoptic(name, dataset, "val")
     metadata = MetadataCatalog.get(name)
-    written = json.loads(Path(metadata.panoptic_json).read_text())
+    written = json.loads(Path(metadata.panoptic_json).read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in written["categories"]}
     evaluator = COCOPanopticEvaluator(name)
     for isthing, classes in ((True, metadata.thing_classes), (False, metadata.stuff_classes)):
@@ -218,7 +218,7 @@ def test_segments_are_evaluated_without_semantic_labels(dataset, name):
     register_demo_panoptic(name, dataset, "val", separated=False)
     assert tasks_of(name) == ("bbox", "segm", "panoptic_seg")
     metadata = MetadataCatalog.get(name)
-    written = json.loads(Path(metadata.panoptic_json).read_text())
+    written = json.loads(Path(metadata.panoptic_json).read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in written["categories"]}
     evaluator = COCOPanopticEvaluator(name)
     for index, expected in enumerate(metadata.stuff_classes):

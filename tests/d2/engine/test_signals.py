@@ -40,10 +40,12 @@ def dataset(tmp_path_factory):
 
 def wait_for(text: str, log: Path, alive: Callable[[], bool]) -> None:
     while alive():
-        if log.exists() and text in log.read_text():
+        if log.exists() and text in log.read_text(encoding="utf-8"):
             return
         time.sleep(0.05)
-    raise AssertionError(f"no {text!r} in {log.read_text() if log.exists() else 'no log'}")
+    raise AssertionError(
+        f"no {text!r} in {log.read_text(encoding='utf-8') if log.exists() else 'no log'}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def command(opts: list[str], output: Path, *flags: str, iterations: int = FOREVE
 
 
 def begin(command: list[str], log: Path) -> subprocess.Popen:
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         return subprocess.Popen(
             command,
             stdout=out,

@@ -33,7 +33,7 @@ class Measure(HookBase):
 
 
 def resident() -> int:
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmRSS:")[1].split()[0])
 
 

@@ -398,7 +398,7 @@ def test_a_rehearsals_annotations_are_those_of_its_images(dataset, tmp_path):
     records = DatasetCatalog.get(short)
     kept = {record["image_id"] for record in records}
     assert [r["image_id"] for r in records] == [r["image_id"] for r in DatasetCatalog.get(name)][:2]
-    written = json.loads(Path(MetadataCatalog.get(short).json_file).read_text())
+    written = json.loads(Path(MetadataCatalog.get(short).json_file).read_text(encoding="utf-8"))
     assert {image["id"] for image in written["images"]} == kept < {i["id"] for i in whole["images"]}
     annotations = [one for one in whole["annotations"] if one["image_id"] in kept]
     assert written["annotations"] == annotations and 0 < len(annotations) < len(

@@ -49,13 +49,13 @@ def dataset(folder, sizes, image=(600, 800), masks=True, count=20):
 
 def test_crowds_and_broken_annotations_are_left_out_and_counted(tmp_path):
     file = dataset(tmp_path, [(30, 40), (0, 5)], count=2)
-    content = json.loads(Path(file).read_text())
+    content = json.loads(Path(file).read_text(encoding="utf-8"))
     content["annotations"] += [
         {"id": 9, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1},
         {"id": 10, "image_id": 99, "category_id": 1, "bbox": [0, 0, 9, 9]},
         {"id": 11, "image_id": 1, "category_id": 1, "bbox": [790, 590, 90, 90]},
     ]
-    Path(file).write_text(json.dumps(content))
+    Path(file).write_text(json.dumps(content), encoding="utf-8")
     found = read_objects(file)
     assert found.boxes.tolist() == [[30, 40], [30, 40], [10, 10]]  # the last is clipped
     assert found.skipped == 3

@@ -42,7 +42,8 @@ def end_workers_at_exit() -> None:
 
 
 def _kill_workers() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error
+    if hasattr(signal, "SIGCHLD"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report an error
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

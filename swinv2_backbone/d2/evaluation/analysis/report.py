@@ -102,7 +102,7 @@ class Report:
             results["semantic"] = self._semantic(run, segmentation, settings)
         self._training(run, series)
         text = json.dumps(_without_nan(results), indent=1)
-        (self.folder / RESULTS).write_text(text + "\n")
+        (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
         return results
 
     def _make_folder(self) -> None:

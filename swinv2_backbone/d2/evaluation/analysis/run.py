@@ -151,7 +151,7 @@ def _find_files(cfg: CfgNode, kinds: tuple[str, ...], config_file: str) -> dict[
 
 def _read_entries(file: Path) -> list[dict]:
     try:
-        entries = json.loads(file.read_text())
+        entries = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"the predictions {file} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -22,7 +22,7 @@ def read_metrics(file: Path) -> dict[str, Series]:
         ValueError: a line is not a JSON object with an iteration.
     """
     series: dict[str, Series] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             entry = json.loads(line)
             iteration = entry.pop("iteration")

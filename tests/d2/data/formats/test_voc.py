@@ -33,9 +33,9 @@ def test_vocs_own_count_is_taken_if_no_box_is_at_the_edge(tmp_path):
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def test_difficult_objects_are_kept_and_objects_without_numbers_and_parts_left_out(tmp_path):
