@@ -74,6 +74,9 @@ def check(words: list[str]) -> None:
     elif words[0] == "source":
         if words != ["source", ".venv/bin/activate"]:
             raise ValueError(f"unknown command: {' '.join(words)}")
+    elif words[0] == "python":
+        if not Path(words[1]).is_file():
+            raise ValueError(f"{words[1]} does not exist")
     elif words[0] != "export":
         args = parsed(*script_of(words))
         if getattr(args, "config_file", None):
@@ -140,9 +143,12 @@ def run(words: list[str], short: bool = False) -> None:
     if words[0] == "export":
         os.environ.update(word.split("=", 1) for word in words[1:])
         return
-    name, arguments = script_of(words)
-    arguments = shortened(name, arguments) if short else arguments
-    script = str(ROOT / "tools" / f"{name}.py")
+    if words[0] == "python":  # a script of the reader's
+        script, arguments = words[1], words[2:]
+    else:
+        name, arguments = script_of(words)
+        arguments = shortened(name, arguments) if short else arguments
+        script = str(ROOT / "tools" / f"{name}.py")
     with mock.patch.object(sys, "argv", [script, *arguments]), forgotten_datasets():
         try:
             runpy.run_path(script, run_name="__main__")
