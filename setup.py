@@ -59,6 +59,12 @@ setup(
         ],
         # To export to ONNX and OpenVINO and to run the result; torch-export and AOTInductor need PyTorch alone.
         "export": ["onnx", "onnxruntime", "onnxscript", "openvino"],
+        # Formats for one image size, with what converts to them.
+        "coreml": ["coremltools"],
+        "litert": ["ai-edge-litert", "litert-torch"],
+        # Experiment trackers for TRACKING.TRACKERS.
+        "mlflow": ["mlflow>=3"],
+        "wandb": ["wandb"],
         "test": [
             "huggingface_hub",
             "hypothesis",

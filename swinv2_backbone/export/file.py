@@ -13,25 +13,28 @@ from swinv2_backbone.export.check import Align, Difference, Run, as_found, compa
 from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS, Format, Notes, Options
 
 
-def check_target(path: Path, name: str, overwrite: bool) -> None:
+def check_target(path: Path, name: str, overwrite: bool, fixed: bool = False) -> None:
     """Check early that :func:`export_file` can write a file.
 
     Args:
         path: the file.
         name: the format, a key of ``FORMATS``.
         overwrite: allow replacing an existing file.
+        fixed: the file is for one shape.
 
     Raises:
-        ValueError: the format is unknown, its requirements are not installed, or the file has
-            another suffix.
+        ValueError: the format is unknown, its requirements are not installed, it needs a fixed
+            shape, or the file has another suffix.
         FileNotFoundError: the folder does not exist.
         FileExistsError: the file exists and ``overwrite`` is False.
     """
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}")
+    if FORMATS[name].needs_size and not fixed:
+        raise ValueError(f"--format {name} holds one image size: give --size HxW")
     missing = FORMATS[name].missing()
     if missing:
-        raise ValueError(f"the format {name} {missing}")
+        raise ValueError(f"--format {name} {missing}")
     if path.suffix != FORMATS[name].suffix:
         raise ValueError(f"{path}: a file of {name} ends in {FORMATS[name].suffix}")
     if not path.absolute().parent.is_dir():

@@ -230,6 +230,7 @@ def test_impossible_targets_are_refused_before_any_work(tmp_path, monkeypatch):
         (tmp_path / "a.pt", "onnx", ValueError, r"ends in \.onnx"),
         (tmp_path / "no" / "a.pt2", "aoti", FileNotFoundError, "no folder"),
         (there, "tflite", ValueError, "unknown format 'tflite'; there are: onnx"),
+        (there, "coreml", ValueError, "--format coreml holds one image size: give --size HxW"),
     ):
         with pytest.raises(error, match=words):
             check_target(path, name, overwrite=False)
