@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
-from torch import nn
+from torch import Tensor, nn
 
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
@@ -35,6 +35,18 @@ from swinv2_backbone.d2.modeling.build import build_model
 from swinv2_backbone.images.opening import Opener
 
 
+class Prepared(NamedTuple):
+    """An image for the model, and its original size.
+
+    Attributes:
+        tensor: (n, H, W) pixels after resizing, uint8, or float32 of bands.
+    """
+
+    tensor: Tensor
+    height: int
+    width: int
+
+
 @dataclass
 class Predictor:
     """A model with its preprocessing and class names; see :func:`load_predictor`.
@@ -46,6 +58,10 @@ class Predictor:
         image_format: "RGB" or "BGR", the channel order that the model expects, or "BANDS".
         confidence: detections with a lower score are dropped.
         display_bands: the bands that are drawn as red, green and blue; see :func:`as_picture`.
+        half: compute in float16 where that is accurate enough (mixed precision), on a GPU.
+
+    Raises:
+        ValueError: half precision without a GPU.
     """
 
     model: nn.Module
@@ -54,19 +70,38 @@ class Predictor:
     image_format: str
     confidence: float = 0.5
     display_bands: Sequence[int] = ()
+    half: bool = False
     _artist: Artist = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.half and self.device.type != "cuda":
+            raise ValueError(
+                f"half precision needs a GPU, the model is on {self.device}: CPUs compute float16 "
+                "slower than float32"
+            )
         self.model.eval()
         self._artist = Artist(self.classes)
 
-    @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Prediction:
         """Apply the model to an image.
 
         Raises:
             ValueError: the image has another number of channels or bands than the model takes.
         """
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Apply the model to images of any sizes, in their order; see :meth:`apply`.
+
+        Raises:
+            ValueError: an image has another number of channels or bands than the model takes.
+        """
+        return self.apply([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Resize an image for the model, on the CPU; the threads of a pipeline may do it."""
+        if image.ndim != 3:
+            raise ValueError(f"an image has the shape (H, W, channels), got {image.shape}")
         height, width, channels = image.shape
         if self.channels not in (None, channels):
             raise ValueError(
@@ -79,18 +114,53 @@ class Predictor:
             pixels = transformed(resize, pixels.astype(np.float32))
         else:
             pixels = resize.apply_image(pixels)
-        tensor = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
-        output = self.model([{"image": tensor, "height": height, "width": width}])[0]
+        tensor = torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)
+        return Prepared(
+            tensor.pin_memory() if self.device.type == "cuda" else tensor, height, width
+        )
+
+    @torch.inference_mode()
+    def apply(self, images: Sequence[Prepared]) -> list[Prediction]:
+        """Apply the model to prepared images, in their order.
+
+        Images of one prepared size enter the model together. Others do not, because convolutions
+        would see their padding, and the predictions would differ from those of single images.
+        """
+        sizes: dict[torch.Size, list[int]] = {}
+        for index, image in enumerate(images):
+            sizes.setdefault(image.tensor.shape, []).append(index)
+        found: dict[int, Prediction] = {}
+        for indices in sizes.values():
+            outputs = self._forward([images[index] for index in indices])
+            found.update(zip(indices, map(self._prediction, outputs)))
+        return [found[index] for index in range(len(images))]
+
+    def _forward(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
+        """Return Detectron2's outputs for images of one prepared size."""
+        device, inputs = self.device, []
+        for tensor, height, width in images:
+            pixels = tensor.to(device, non_blocking=True).float()
+            inputs.append({"image": pixels, "height": height, "width": width})
+        with torch.autocast(device.type, torch.float16, enabled=self.half):
+            return self.model(inputs)
+
+    def _prediction(self, output: dict[str, Any]) -> Prediction:
         instances, labels, panoptic = None, None, None
         if "instances" in output:
-            instances = output["instances"].to("cpu")
-            instances = instances[instances.scores >= self.confidence]
+            instances = output["instances"]
+            instances = instances[instances.scores >= self.confidence].to("cpu")
         if "sem_seg" in output:
             labels = output["sem_seg"].argmax(dim=0).cpu().numpy()
         if "panoptic_seg" in output:
             segments, descriptions = output["panoptic_seg"]
             panoptic = segments.cpu(), descriptions
         return Prediction(instances, labels, panoptic)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     @property
     def channels(self) -> int | None:
@@ -165,6 +235,8 @@ def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
     if kind == "SemanticSegmentor":
         classes = Classes(stuff=names)
     elif kind == "PanopticFPN":
+        if not cfg.DATASETS.TEST:
+            raise ValueError("the names of the regions are unknown: set DATASETS.TEST")
         classes = Classes(names, _stuff_of(cfg.DATASETS.TEST[0]))
     elif not kind:  # another project's model, which may return any of the outputs
         stuff = [name for test in cfg.DATASETS.TEST[:1] for name in _stuff_of(test)]
