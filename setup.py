@@ -1,11 +1,28 @@
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 INIT = (ROOT / "swinv2_backbone" / "__init__.py").read_text(encoding="utf-8")
 IMAGES = ["imagecodecs", "pillow-heif", "tifffile"]
+
+
+class BuildPy(build_py):
+    """Copies configs and constraints.txt into the package; a repository has them at its top."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        package = Path(self.build_lib, "swinv2_backbone")
+        shutil.rmtree(package / "configs", ignore_errors=True)
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / "configs", package / "configs", ignore=ignored)
+        shutil.copy(ROOT / "constraints.txt", package)
+
 
 setup(
     name="swinv2_backbone",
@@ -16,6 +33,8 @@ setup(
     author="The swinv2_backbone authors",
     license="Apache-2.0",
     packages=find_packages(include=["swinv2_backbone*"]),
+    cmdclass={"build_py": BuildPy},
+    entry_points={"console_scripts": ["swinv2 = swinv2_backbone.cli.main:main"]},
     package_data={"swinv2_backbone": ["py.typed"]},
     python_requires=">=3.10",
     # Before 2.10 a pickled weight file could run code even with weights_only=True.
@@ -23,7 +42,7 @@ setup(
     extras_require={
         "weights": ["safetensors", "tqdm"],  # for .safetensors files and a progress bar
         "hub": ["huggingface_hub>=0.25", "safetensors"],  # for hf://org/name and push_to_hub
-        # The dependencies of Detectron2, which tools/install_detectron2.py installs: it has no
+        # The dependencies of Detectron2, which `swinv2 install-detectron2` installs: it has no
         # release on PyPI under its own name.
         "d2": [
             "black",
@@ -65,6 +84,9 @@ setup(
         # Experiment trackers for TRACKING.TRACKERS.
         "mlflow": ["mlflow>=3"],
         "wandb": ["wandb"],
+        # For tables of paths and results in Parquet, and to predict on a Ray cluster.
+        "parquet": ["pyarrow"],
+        "ray": ["ray[data]"],
         "test": [
             "huggingface_hub",
             "hypothesis",
