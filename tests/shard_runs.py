@@ -22,22 +22,27 @@ SETTINGS = {"--confidence": 0.5}
 
 
 class Brightness:
-    """A predictor that finds one object, whose box has the image's mean pixel as its side.
+    """A model that finds one object, whose box has the image's mean pixel as its side.
 
     Args:
         seconds: time that it takes for an image.
     """
 
     classes = Classes(things=["light"])
+    chunk_size = 3
 
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
         self.batches: list[int] = []
 
-    def read(self, name: str, opener) -> np.ndarray:
-        return read_image(name, "BGR", opener=opener)
+    @property
+    def predictor(self) -> Brightness:
+        return self
 
-    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+    def read(self, source: Source, folder: str) -> np.ndarray:
+        return read_image(source.name, "BGR", opener=source.opener(folder))
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
         self.batches.append(len(images))
         time.sleep(self.seconds * len(images))
         return [self._found(image) for image in images]
@@ -58,8 +63,7 @@ def begin(folder: Path, sources: Iterable[Source], size: int = 7, suffix: str = 
 
 def predict(run: Run, rank: int = 0, world: int = 1, seconds: float = 0.0) -> Worker:
     """Run one process of a run to its end."""
-    predictor = Brightness(seconds)
-    worker = Worker(run, predictor, predictor.predict_batch, chunk_size=3)
+    worker = Worker(run, Brightness(seconds))
     worker.work(shards_for(run, rank, world))
     return worker
 

@@ -82,14 +82,10 @@ def load_model(args: argparse.Namespace) -> Predictor:
 
 def build_worker(args: argparse.Namespace, run: Run, predictor: Predictor | None = None) -> Worker:
     """Return the worker of a process; without a loaded model it loads one, as Ray's actors do."""
+    from swinv2_backbone.d2.inference.scale.steps import Whole
     from swinv2_backbone.d2.inference.scale.worker import Worker
 
-    predictor = predictor or load_model(args)
-    return Worker(
-        run,
-        predictor,
-        getattr(predictor, "predict_batch", lambda images: [predictor(image) for image in images]),
-    )
+    return Worker(run, Whole(predictor or load_model(args)))
 
 
 def _alone(args: argparse.Namespace, begun: Run | None, rank: int, world: int) -> list[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from swinv2_backbone.d2.inference.scale.run_record import Run
 from swinv2_backbone.d2.inference.scale.sources import Source
@@ -34,9 +32,9 @@ def chunks_of(run: Run, shards: Iterable[int], size: int) -> Iterator[Chunk]:
 
 
 def read_ahead(
-    read: Callable[[Source], np.ndarray | str], chunks: Iterable[Chunk], threads: int
-) -> Iterator[tuple[Chunk, list[np.ndarray | str]]]:
-    """Yield each chunk with its images; of one that cannot be read, the message of the error."""
+    read: Callable[[Source], Any], chunks: Iterable[Chunk], threads: int
+) -> Iterator[tuple[Chunk, list[Any]]]:
+    """Yield each chunk with what ``read`` returns for its images."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for chunk in chunks:
@@ -47,5 +45,5 @@ def read_ahead(
             yield _read(*waiting.popleft())
 
 
-def _read(chunk: Chunk, images: list) -> tuple[Chunk, list[np.ndarray | str]]:
+def _read(chunk: Chunk, images: list) -> tuple[Chunk, list[Any]]:
     return chunk, [image.result() for image in images]

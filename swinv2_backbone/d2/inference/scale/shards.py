@@ -22,10 +22,12 @@ FORMATS = ("jsonl", "parquet")
 def record_of(predictor: Predictor, found: Prediction) -> dict[str, Any]:
     """Convert a prediction to plain data with its maps of pixels as run-length encodings.
 
-    To :meth:`Predictor.records` it adds the ``segmentation`` of each panoptic segment, or the
-    ``regions`` of a semantic model: category and segmentation of each class that occurs.
+    To :meth:`Predictor.records` it adds the image's height and width, the ``segmentation`` of each
+    panoptic segment, or the ``regions`` of a semantic model: category and segmentation of each
+    class that occurs.
     """
-    record = predictor.records(found)
+    height, width = _size_of(found)
+    record = {"height": height, "width": width, **predictor.records(found)}
     if found.panoptic is not None:
         numbers = found.panoptic[0].numpy()
         for segment in record["segments"]:
@@ -73,6 +75,14 @@ def require_format(suffix: str) -> None:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise ImportError(f"--format parquet needs pyarrow: {EXTRA}") from error
+
+
+def _size_of(found: Prediction) -> tuple[int, int]:
+    if found.instances is not None:
+        return found.instances.image_size
+    labels = found.labels if found.panoptic is None else found.panoptic[0]
+    assert labels is not None  # a model has one of the three outputs
+    return int(labels.shape[0]), int(labels.shape[1])
 
 
 def _rle(mask: np.ndarray) -> dict[str, Any]:

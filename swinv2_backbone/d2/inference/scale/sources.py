@@ -10,15 +10,17 @@ import glob
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from detectron2.utils.file_io import PathManager
 
 from swinv2_backbone.d2.data.loading.bands import BAND_SUFFIXES
 from swinv2_backbone.d2.inference.inputs import find_inputs
 from swinv2_backbone.images.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_hidden, visible_files
+from swinv2_backbone.images.opening import Opener
 
 EXTRA = "pip install 'swinv2_backbone[parquet]'"
 TABLES = (".csv", ".parquet")
@@ -36,12 +38,15 @@ class Source(NamedTuple):
     offset: int = 0
     size: int = 0
 
-    def open(self, folder: str) -> IO[bytes]:
-        """Open the image; a relative path starts at ``folder``.
+    def opener(self, folder: str) -> Opener:
+        """Return a function that opens this image, whatever name it is asked for.
 
-        Raises:
-            OSError: there is no such file, or the tar file is shorter than it was.
+        Args:
+            folder: where relative paths start.
         """
+        return lambda name, mode: self._open(folder)
+
+    def _open(self, folder: str) -> IO[bytes]:
         if not self.archive:
             address = self.name if "://" in self.name else os.path.join(folder, self.name)
             return PathManager.open(address, "rb")
@@ -50,7 +55,13 @@ class Source(NamedTuple):
             data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.archive} ends within {self.name}")
-        return io.BytesIO(data)
+        if not self.name.endswith(".npy"):
+            return io.BytesIO(data)
+        # NumPy maps arrays of files that have a name.
+        array = tempfile.NamedTemporaryFile(suffix=".npy")  # noqa: SIM115  (the caller closes it)
+        array.write(data)
+        array.flush()
+        return cast(IO[bytes], array)
 
 
 class Sources:

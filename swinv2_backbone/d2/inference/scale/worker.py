@@ -12,23 +12,27 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 import torch
 
 from swinv2_backbone.d2.inference.prediction import Prediction
-from swinv2_backbone.d2.inference.predictor import Predictor
 from swinv2_backbone.d2.inference.scale.reading import Chunk, chunks_of, read_ahead
 from swinv2_backbone.d2.inference.scale.run_record import Run
 from swinv2_backbone.d2.inference.scale.shards import record_of, write_shard
 from swinv2_backbone.d2.inference.scale.sources import Source
+from swinv2_backbone.d2.inference.scale.steps import Steps
 
 # An image that cannot be read, or predicted in this memory.  Other errors of a device concern every
 # image after it, and end the process.
 FAILURES = (OSError, ValueError, MemoryError, torch.OutOfMemoryError, cv2.error)
-Predict = Callable[[Sequence[np.ndarray]], list[Prediction]]
+
+
+class Failed(NamedTuple):
+    """What takes the place of an image, and of its prediction, after an error."""
+
+    message: str
 
 
 def shards_for(run: Run, rank: int, world: int) -> Iterator[int]:
@@ -49,8 +53,6 @@ class Worker:
     """A model that predicts shards of a run; see :func:`shards_for`.
 
     Args:
-        predict: predicts images together, such as :meth:`Predictor.predict_batch`.
-        chunk_size: number of images predicted together.
         threads: number of threads that read images.
         notice: called after each chunk.
 
@@ -59,9 +61,7 @@ class Worker:
     """
 
     run: Run
-    predictor: Predictor
-    predict: Predict
-    chunk_size: int = 8
+    steps: Steps
     threads: int = 2
     notice: Callable[[], None] = lambda: None
     failed: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Worker:
         """
         dropped, writing = -1, Future[None]()
         writing.set_result(None)
-        chunks = chunks_of(self.run, shards, self.chunk_size)
+        chunks = chunks_of(self.run, shards, self.steps.chunk_size)
         with ThreadPoolExecutor(1) as writer:
             for chunk, images in read_ahead(self._read, chunks, self.threads):
                 if chunk.shard == dropped or self.run.file(chunk.shard).exists():
@@ -83,49 +83,44 @@ class Worker:
                     continue
                 found = self._predict(images)
                 writing.result()
-                writing = writer.submit(self._finish, chunk, images, found)
+                writing = writer.submit(self._finish, chunk, found)
                 self.notice()
             writing.result()
 
-    def _read(self, source: Source) -> np.ndarray | str:
+    def _read(self, source: Source) -> Any | Failed:
         try:
-            return self.predictor.read(
-                source.name, opener=lambda name, mode: source.open(self.run.base)
-            )
+            return self.steps.read(source, self.run.base)
         except FAILURES as error:
-            return _message(error)
+            return Failed(_message(error))
 
-    def _predict(self, images: Sequence[np.ndarray | str]) -> list[Prediction | str]:
+    def _predict(self, images: Sequence[Any | Failed]) -> list[Prediction | Failed]:
         """Predict images together, or one by one if that fails, so that one fails alone."""
-        sound = [image for image in images if not isinstance(image, str)]
-        found: list[Prediction | str]
+        sound = [image for image in images if not isinstance(image, Failed)]
+        found: list[Prediction | Failed]
         try:
-            found = [*self.predict(sound)]
+            found = [*self.steps.predict(sound)]
         except FAILURES:
             found = [self._predict_one(image) for image in sound]
         results = iter(found)
-        return [image if isinstance(image, str) else next(results) for image in images]
+        return [image if isinstance(image, Failed) else next(results) for image in images]
 
-    def _predict_one(self, image: np.ndarray) -> Prediction | str:
+    def _predict_one(self, image: Any) -> Prediction | Failed:
         try:
-            return self.predict([image])[0]
+            return self.steps.predict([image])[0]
         except FAILURES as error:
-            return _message(error)
+            return Failed(_message(error))
 
-    def _finish(
-        self, chunk: Chunk, images: Sequence[np.ndarray | str], found: list[Prediction | str]
-    ) -> None:
+    def _finish(self, chunk: Chunk, found: list[Prediction | Failed]) -> None:
         """Convert the predictions of a chunk; after the last one of a shard, write its file."""
         if chunk.first == chunk.shard * self.run.shard_size:
             self._records = []
-        for number, (source, image, one) in enumerate(zip(chunk.sources, images, found)):
-            record: dict[str, Any] = {"image_id": chunk.first + number, "file_name": source.name}
-            if isinstance(image, str) or isinstance(one, str):
-                record["error"] = str(one)
-                self.failed.append(f"{source.name}: {one}")
+        for number, (source, one) in enumerate(zip(chunk.sources, found), chunk.first):
+            record: dict[str, Any] = {"image_id": number, "file_name": source.name}
+            if isinstance(one, Failed):
+                record["error"] = one.message
+                self.failed.append(f"{source.name}: {one.message}")
             else:
-                height, width = image.shape[:2]
-                record |= {"height": height, "width": width, **record_of(self.predictor, one)}
+                record |= record_of(self.steps.predictor, one)
             self._records.append(record)
         if chunk.last:
             write_shard(self.run, chunk.shard, self._records)

@@ -24,6 +24,7 @@ TOOL = Path(__file__).parents[4] / "tools" / "predict.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
 STARTS = {"torchrun": ([*TORCHRUN, str(TOOL)], []), "ray": ([str(TOOL)], ["--ray", "--workers=2"])}
 WORKERS = {"torchrun": str(TOOL), "ray": "ray::"}  # in the command lines of those with a model
+WAITS = {"torchrun": (2, 20), "ray": (4, 36)}  # seconds between two kills: a start takes about 8
 KILLS, IMAGES = 50, 2000
 
 
@@ -53,18 +54,18 @@ def killed_run(folder, config, name, system, most, chance) -> dict[str, int]:
     driver = start(folder, config, name, system)
     while sum(kills.values()) < most:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if driver.wait(chance.uniform(2, 20)) == 0:
+            if driver.wait(chance.uniform(*WAITS[system])) == 0:
                 break
         family = descendants(driver.pid)
         workers = [pid for pid, line in family.items() if WORKERS[system] in line]
         victim = chance.choice(["worker", "driver"])
-        if driver.poll() is None and (victim == "driver" or not workers):
-            left += workers
-            kills["driver"] += kill(driver.pid)
-        elif driver.poll() is None:
+        if victim == "worker" and workers:
             kills["worker"] += kill(chance.choice(workers))
-        if driver.poll() is not None or victim == "driver":
+        elif victim == "driver":
+            left += workers  # they go on for a while, or to the end of the run
+            kills["driver"] += kill(driver.pid)
             driver.wait()
+        if driver.poll() is not None:  # killed, or ended after too many losses of workers
             driver = start(folder, config, name, system)
         while len(left) > 2:  # of three drivers; more would only slow the test down
             kill(left.pop(0))

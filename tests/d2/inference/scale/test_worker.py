@@ -38,7 +38,7 @@ def test_results_are_those_of_each_image_in_order(tmp_path, sources):
         mean = np.asarray(Image.open(one["file_name"])).mean()
         assert (one["height"], one["width"]) == (4, 5)
         assert one["detections"][0]["bbox"] == [0, 0, pytest.approx(mean, rel=1e-6), 1]
-    assert finished.predictor.batches == [3, 3, 1] * 5 + [3, 2]  # no chunk crosses two shards
+    assert finished.steps.batches == [3, 3, 1] * 5 + [3, 2]  # no chunk crosses two shards
 
 
 def test_processes_that_end_early_take_the_shards_of_the_others(tmp_path, sources):
@@ -54,15 +54,15 @@ def test_a_shard_that_another_process_finishes_is_dropped(tmp_path, sources):
     run = begin(tmp_path / "out", sources)
 
     class Overtaken(Brightness):
-        def predict_batch(self, images):
+        def predict(self, images):
             if not self.batches:
                 predict(run)
-            return super().predict_batch(images)
+            return super().predict(images)
 
-    predictor = Overtaken()
-    Worker(run, predictor, predictor.predict_batch, chunk_size=3).work(shards_for(run, 0, 1))
+    steps = Overtaken()
+    Worker(run, steps).work(shards_for(run, 0, 1))
     require_exactly_once(results(run), names(sources))
-    assert predictor.batches == [3]
+    assert steps.batches == [3]
 
 
 @pytest.mark.parametrize("crash", ["durable.os.fsync", "durable._put_in_place", "shards.durable"])
@@ -135,13 +135,12 @@ def test_images_that_fail_are_recorded_and_stop_nothing(tmp_path, sources):
     run = begin(tmp_path / "out", [*sources, Source(str(tmp_path / "gone.png"))])
 
     class Small(Brightness):
-        def predict_batch(self, images):
+        def predict(self, images):
             if any(len(image) == 9 for image in images):
                 raise torch.OutOfMemoryError("9 GB")
-            return super().predict_batch(images)
+            return super().predict(images)
 
-    predictor = Small()
-    finished = Worker(run, predictor, predictor.predict_batch, chunk_size=3)
+    finished = Worker(run, Small())
     finished.work(shards_for(run, 0, 1))
     failed = {one["image_id"]: one["error"] for one in results(run) if "error" in one}
     assert list(failed) == [3, 10, 40]
@@ -153,11 +152,12 @@ def test_images_that_fail_are_recorded_and_stop_nothing(tmp_path, sources):
 def test_an_error_of_the_device_ends_the_process_instead_of_failing_every_image(tmp_path, sources):
     run = begin(tmp_path / "out", sources)
 
-    def broken(images):
-        raise RuntimeError("the device is lost")
+    class Broken(Brightness):
+        def predict(self, images):
+            raise RuntimeError("the device is lost")
 
     with pytest.raises(RuntimeError, match="the device is lost"):
-        Worker(run, Brightness(), broken).work(shards_for(run, 0, 1))
+        Worker(run, Broken()).work(shards_for(run, 0, 1))
     assert len(run.missing()) == run.shards
 
 
