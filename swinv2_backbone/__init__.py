@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from swinv2_backbone.classifier import SwinV2Classifier
     from swinv2_backbone.variants import VARIANTS, Variant
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "VARIANTS": "variants",

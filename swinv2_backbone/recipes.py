@@ -1,11 +1,12 @@
-"""The configs of this package, found by name.
+"""The configs of this package, found by name, and the files of a finished training.
 
-An installed package has them in its folder ``configs``, a repository at its top.
+An installed package has its configs in its folder ``configs``, a repository at its top.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -73,3 +74,48 @@ def find_recipe(name: Path) -> Path | None:
         return file if file.is_file() else None
     files = (folder / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
+
+
+def is_lazy(config_file: str | Path) -> bool:
+    """Return True for a LazyConfig: a .py file, or the config.yaml that its training wrote."""
+    file = Path(config_file)
+    if file.suffix == ".py":
+        return True
+    if not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return re.search(r"^(model|dataloader|train):", text, re.MULTILINE) is not None
+
+
+def config_in(folder: Path) -> Path:
+    """Return the config that a training wrote to its output folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no config.yaml: give the output folder of a training, a config file or "
+            "the name of a recipe"
+        )
+    return file
+
+
+def weights_in(folder: Path) -> Path:
+    """Return the weights of a training's output folder to evaluate or predict with.
+
+    These are the best ones if the training kept them (``TEST.BEST_METRIC``), else the final ones,
+    else those of the last checkpoint.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    names = ["model_best.pth", "model_final.pth"]
+    tag = folder / "last_checkpoint"
+    if tag.is_file():
+        names.append(Path(tag.read_text(encoding="utf-8", errors="replace").strip()).name)
+    for name in names:
+        if name and (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has no weights, such as model_final.pth")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train or evaluate a model with a SwinV2 backbone; see --help."""
 
-from swinv2_backbone.cli.train_net import run
+from swinv2_backbone.cli.train import main
 
 if __name__ == "__main__":
-    run()
+    main()

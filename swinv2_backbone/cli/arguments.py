@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import NamedTuple
 
 STEM_RULES = ("repeat", "mean", "zero")  # as in checkpoints.stem (a test compares)
+
+
+class Shown(NamedTuple):
+    """How help texts call a command: ``program``, its short ``usage``, and words to replace."""
+
+    program: str | None = None
+    usage: str | None = None
+    replaced: dict[str, str] = {}
+
+
+shown = Shown()  # a script of tools/; cli/main.py sets that of ``swinv2 COMMAND``
 
 
 def new_parser(documentation: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help starts with a module's docstring, line breaks included."""
     return argparse.ArgumentParser(
-        description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=shown.program,
+        usage=f"{shown.program} {shown.usage}" if shown.usage else None,
+        description=as_shown(documentation or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def as_shown(text: str) -> str:
+    """Return a text with the commands that the user can type: tools/predict.py, swinv2 predict."""
+    for script, command in shown.replaced.items():
+        text = text.replace(script, command)
+    return text
 
 
 def add_imports(parser: argparse._ActionsContainer) -> None:

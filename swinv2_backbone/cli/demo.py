@@ -17,10 +17,10 @@ from pathlib import Path
 
 from swinv2_backbone.cli.arguments import add_config_changes, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
-from swinv2_backbone.cli.repository import repository_file
+from swinv2_backbone.recipes import recipes_folder
 
-OBJECTS = "configs/mask_rcnn_swinv2_demo.yaml"
-SEMANTIC = "configs/upernet_swinv2_demo.yaml"
+OBJECTS = "mask_rcnn_swinv2_demo.yaml"
+SEMANTIC = "upernet_swinv2_demo.yaml"
 REPORTED = {
     OBJECTS: {"bbox/AP": "box AP", "bbox/AP50": "box AP50", "segm/AP": "mask AP"}
     | {"segm/AP50": "mask AP50"},
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
 
     name = SEMANTIC if args.semantic else OBJECTS
-    config = repository_file(name)
+    config = recipes_folder() / name
     opts = ["MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *args.opts]
     generate_demo_dataset("datasets/demo")
     train(config, opts)
@@ -56,8 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def train(config: Path, opts: list[str]) -> None:
-    script = repository_file("tools/train_net.py")
-    command = [sys.executable, str(script), "--config-file", str(config), "--resume"]
+    command = [sys.executable, "-m", "swinv2_backbone", "train", str(config), "--resume"]
     subprocess.run(command + opts, check=True)
 
 

@@ -1,26 +1,19 @@
-"""Files of the repository that an installed package does not have: configs, constraints."""
+"""Files that are at the top of the repository, and in the package where it was installed."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def repository_file(name: str) -> Path:
-    """Return the path of a file of the repository, such as ``configs/mask_rcnn_swinv2.yaml``.
-
-    The repository is that of the running ``tools/`` script, otherwise that of the imported package.
+    """Return the path of a file such as ``constraints.txt``.
 
     Raises:
-        FileNotFoundError: There is no repository, as in an installation from a wheel.
+        FileNotFoundError: the installation lacks it.
     """
-    script = Path(sys.argv[0]).resolve()
-    for root in (script.parent.parent, PACKAGE.parent):
-        if (root / name).is_file():
-            return root / name
-    raise FileNotFoundError(
-        f"{name} belongs to the repository of swinv2_backbone and is not in the installed package: "
-        "clone the repository and run the script in its tools/ folder"
-    )
+    for folder in (PACKAGE, PACKAGE.parent):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"there is no {name} in {PACKAGE}: install swinv2_backbone again")
