@@ -29,6 +29,7 @@ from swinv2_backbone.cli.arguments import (
     new_parser,
     pixel_numbers,
 )
+from swinv2_backbone.cli.calibration import calibration_pictures, check_int8, write_int8
 from swinv2_backbone.cli.errors import errors_as_messages
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
 
     from swinv2_backbone.export.check import Difference
     from swinv2_backbone.export.exportable import Exportable
+    from swinv2_backbone.export.formats import Format
 
 OF_A_NAME = ("backbone", "classifier")
 OF_A_CONFIG = ("backbone", "backbone+fpn", "semantic", "detector")
 FORMATS = (
     "onnx",
     "openvino",
+    "coreml",
+    "litert",
     "torch-export",
     "aoti",
 )  # as in export.formats, which needs torch (a test compares)
@@ -69,16 +73,23 @@ def run(args: argparse.Namespace) -> None:
         seen.append(difference)
         print(f"checked     {difference}", flush=True)
 
-    export_file(
-        found.model,
-        found.expected,
-        args.output,
-        format,
-        images,
-        notes=notes,
-        show=show,
-        align=found.align,
-    )
+    def write(path: Path, format: Format) -> None:
+        export_file(
+            found.model,
+            found.expected,
+            path,
+            format,
+            images,
+            notes=notes,
+            show=show,
+            align=found.align,
+        )
+
+    if args.int8:
+        pictures = calibration_pictures(args, found)
+        write_int8(args, pictures, notes, lambda path: write(path, found.format_of("onnx")))
+    else:
+        write(args.output, format)
     if not any(0 not in one.shape for one in seen):
         print(
             "NOTE        nothing was found in these images: give --picture FILE with objects in it"
@@ -118,6 +129,8 @@ def check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--picture: no file {str(args.picture)!r}")
     if args.config_file and not Path(args.config_file).is_file():
         raise FileNotFoundError(f"--config-file: no file {args.config_file!r}")
+    if args.int8:
+        check_int8(args)
     check_target(args.output, args.format, args.overwrite)
 
 
@@ -240,6 +253,8 @@ def parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE", help="compare on it, not on random pixels")
     text = "Microsoft's windows on small maps (docs/WINDOWS.md)"
     add("--square-small-maps", action="store_true", help=text)
+    text = "linear layers in 8 bits, calibrated on these pictures (docs/EXPORT.md)"
+    add("--int8", type=Path, metavar="FOLDER", help=text)
     add("--overwrite", action="store_true")
     add_imports(found)
     add_config_changes(found)

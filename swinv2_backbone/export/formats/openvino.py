@@ -43,9 +43,14 @@ def write_openvino(
 
 def convert_onnx(source: Path, path: Path, notes: Notes, half: bool = False) -> None:
     """Convert an ONNX file; with ``half``, round its weights to float16."""
+    import onnx
     import openvino
 
     graph = openvino.Core().read_model(source)
+    # An output that is also used inside the graph would have several names.
+    named = onnx.load(source, load_external_data=False).graph.output
+    for output, described in zip(graph.outputs, named, strict=True):
+        output.set_names({described.name})
     for key, text in notes.items():
         graph.set_rt_info(text, [NOTES, key])
     # OpenVINO rounds weights to float16 by default.
