@@ -14,7 +14,6 @@ from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-
 COUNTED = 1 << 22  # pixels that are counted at once
 
 

@@ -112,15 +112,15 @@ class Tiling:
 
     def intervals(self, length: int) -> list[tuple[int, int]]:
         """Return the sides of the tiles along an axis as (start, end)."""
-        return intervals(length, self.tile, self.stride, self.grid)
+        return cover(length, self.tile, self.stride, self.grid)
 
 
 def intervals(self, length: int) -> list[tuple[int, int]]:
     """Return the sides of the tiles along an axis as (start, end)."""
-    return intervals(length, self.tile, self.stride, self.grid)
+    return cover(length, self.tile, self.stride, self.grid)
 
 
-def intervals(length: int, tile: int, stride: int, grid: int = 1) -> list[tuple[int, int]]:
+def cover(length: int, tile: int, stride: int, grid: int = 1) -> list[tuple[int, int]]:
     """Cover 0 ... ``length`` by intervals (start, end) whose starts are multiples of ``grid``.
 
     All but the last are ``tile`` long. The last is moved inward to end at ``length``; up to

@@ -31,7 +31,8 @@ class LabelRows:
         self._rows = dict(zip((start for start, _ in rows), owned(rows)))
         self._columns = dict(zip((start for start, _ in columns), owned(columns)))
         large = height * width * self._dtype.itemsize > IN_MEMORY
-        self._file: IO[bytes] | None = tempfile.TemporaryFile() if large else None
+        # Deleted when the map of it is: it outlives this object.
+        self._file: IO[bytes] | None = tempfile.TemporaryFile() if large else None  # noqa: SIM115
         self._map = None if large else np.empty(self._shape, self._dtype)
         self._band: np.ndarray | None = None
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from swinv2_backbone.d2.inference.tiling.geometry import Tile
+from swinv2_backbone.d2.inference.tiling.geometry import Tile, shared
 from swinv2_backbone.d2.inference.tiling.pieces import Pieces
 
 AGREE = 0.5
@@ -59,20 +59,60 @@ def links(one: Shown, other: Shown, zone: Tile) -> Iterator[tuple[int, int]]:
     """Yield the pairs of pieces of two tiles, which share ``zone``, that belong to one object."""
     best: dict[tuple[bool, int], tuple[float, int]] = {}
     agreeing = set()
-    masks: tuple[dict[int, np.ndarray], ...] = ({}, {})
+    mine, others = _InZone(one.pieces, zone), _InZone(other.pieces, zone)
     for first, second in _candidates(one.pieces, other.pieces, zone):
-        overlap = _overlap(one, other, first, second, zone, masks)
+        overlap = _overlap(mine, others, first, second)
         for key, partner in (((True, first), second), ((False, second), first)):
             if overlap.iou > best.get(key, (0.0, -1))[0]:
                 best[key] = overlap.iou, partner
         if _covered(overlap, bool(one.cut[first]), bool(other.cut[second])):
             agreeing.add((first, second))
-        elif overlap.both and masks[0] and _parts_agree(masks[0][first], masks[1][second]):
+        elif overlap.both and mine.has_masks and _parts_agree(mine, others, first, second):
             yield first, second
     for (of_one, piece), (_, partner) in best.items():
         pair = (piece, partner) if of_one else (partner, piece)
         if pair in agreeing:
             yield pair
+
+
+class _InZone:
+    """The parts of pieces in a rectangle that two tiles share."""
+
+    def __init__(self, pieces: Pieces, zone: Tile):
+        self._zone, self._crops = zone, pieces.crops
+        self._boxes = np.concatenate(
+            [np.maximum(pieces.boxes[:, :2], zone[:2]), np.minimum(pieces.boxes[:, 2:], zone[2:])],
+            axis=1,
+        )
+        self._areas: dict[int, float] = {}
+
+    @property
+    def has_masks(self) -> bool:
+        return self._crops is not None
+
+    def box(self, index: int) -> np.ndarray:
+        return self._boxes[index]
+
+    def rectangle(self, index: int) -> Tile | None:
+        """Return where the mask of a piece is in the zone."""
+        assert self._crops is not None
+        return shared(self._crops[index].place, self._zone)
+
+    def mask(self, index: int, where: Tile | None = None) -> np.ndarray:
+        """Return the mask of a piece in a part of the zone, or in all of it, (h, w) bool."""
+        assert self._crops is not None
+        return self._crops[index].inside(where or self._zone)
+
+    def area(self, index: int) -> float:
+        """Return how much of the zone a piece covers."""
+        if index not in self._areas:
+            where = self.rectangle(index) if self.has_masks else None
+            if not self.has_masks:
+                self._areas[index] = _area(self._boxes[index])
+            else:
+                pixels = 0 if where is None else np.count_nonzero(self.mask(index, where))
+                self._areas[index] = float(pixels)
+        return self._areas[index]
 
 
 def meets(boxes: np.ndarray, zone: Tile) -> np.ndarray:
@@ -90,31 +130,18 @@ def _candidates(one: Pieces, other: Pieces, zone: Tile) -> list[tuple[int, int]]
     return list(zip(here[rows].tolist(), there[columns].tolist()))
 
 
-def _overlap(
-    one: Shown,
-    other: Shown,
-    first: int,
-    second: int,
-    zone: Tile,
-    masks: tuple[dict[int, np.ndarray], ...],
-) -> _Overlap:
-    """Compare two pieces in the zone; their masks there are kept in ``masks``."""
-    if one.pieces.crops is None or other.pieces.crops is None:
-        a, b = (
-            _clipped(shown.pieces.boxes[index], zone)
-            for shown, index in ((one, first), (other, second))
-        )
-        return _Overlap(_area(_clipped(a, b)), _area(a), _area(b))
-    for shown, index, kept in ((one, first, masks[0]), (other, second, masks[1])):
-        if index not in kept:
-            assert shown.pieces.crops is not None
-            kept[index] = shown.pieces.crops[index].inside(zone)
-    a, b = masks[0][first], masks[1][second]
-    return _Overlap(*(int(np.count_nonzero(mask)) for mask in (a & b, a, b)))
-
-
-def _clipped(box: np.ndarray, zone: np.ndarray | Tile) -> np.ndarray:
-    return np.concatenate([np.maximum(box[:2], zone[:2]), np.minimum(box[2:], zone[2:])])
+def _overlap(mine: _InZone, others: _InZone, first: int, second: int) -> _Overlap:
+    """Compare two pieces in the zone."""
+    if not mine.has_masks:
+        a, b = mine.box(first), others.box(second)
+        both = np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])])
+        return _Overlap(_area(both), mine.area(first), others.area(second))
+    a, b = mine.rectangle(first), others.rectangle(second)
+    where = shared(a, b) if a and b else None
+    pixels = 0
+    if where is not None:
+        pixels = np.count_nonzero(mine.mask(first, where) & others.mask(second, where))
+    return _Overlap(float(pixels), mine.area(first), others.area(second))
 
 
 def _area(box: np.ndarray) -> float:
@@ -131,14 +158,15 @@ def _covered(overlap: _Overlap, one_cut: bool, other_cut: bool) -> bool:
     return overlap.iou >= AGREE or covered
 
 
-def _parts_agree(one: np.ndarray, other: np.ndarray) -> bool:
+def _parts_agree(mine: _InZone, others: _InZone, first: int, second: int) -> bool:
     """Return True if a connected part of a mask agrees with one of another, as a bend may have."""
-    count, parts = cv2.connectedComponents(one.view(np.uint8), connectivity=8)
-    others, other_parts = cv2.connectedComponents(other.view(np.uint8), connectivity=8)
-    if count * others <= 4:  # one part each: they were compared before
+    mask, other_mask = (shown.view(np.uint8) for shown in (mine.mask(first), others.mask(second)))
+    count, parts = cv2.connectedComponents(mask, connectivity=8)
+    other_count, other_parts = cv2.connectedComponents(other_mask, connectivity=8)
+    if count == other_count == 2:  # background and one part each: they were compared before
         return False
-    both = np.bincount((parts * others + other_parts).ravel(), minlength=count * others)
-    both = both.reshape(count, others)
+    pairs = (parts * other_count + other_parts).ravel()
+    both = np.bincount(pairs, minlength=count * other_count).reshape(count, other_count)
     one_areas, other_areas = both.sum(axis=1)[1:, None], both.sum(axis=0)[None, 1:]
     inner = both[1:, 1:]
     iou = inner / (one_areas + other_areas - inner)

@@ -1,9 +1,9 @@
 """Objects of a large picture from the pieces that its tiles show.
 
 A piece that is cut by its own tile but that another tile shows with its surroundings is left to
-that tile. The others are joined as :mod:`linking` tells. Of joined pieces, one that no tile cuts and that no other exceeds
-is the object as it is; else the object is the union of the pieces, with the mean of their scores
-weighted by area.
+that tile. The others are joined as :mod:`linking` tells. Of joined pieces, one that no tile cuts
+and that no other exceeds is the object as it is; else the object is the union of the pieces, with
+the mean of their scores weighted by area.
 
 Legend: H, W are the height and width of the picture; N is the number of
 boxes. Boxes are (x0, y0, x1, y1) in pixels of the picture.
@@ -17,9 +17,11 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from swinv2_backbone.d2.inference.tiling.geometry import Tile, shared
+from swinv2_backbone.d2.inference.tiling.kept import Kept
 from swinv2_backbone.d2.inference.tiling.linking import Shown, links, meets
-from swinv2_backbone.d2.inference.tiling.pieces import Pieces, margins, run_lengths
+from swinv2_backbone.d2.inference.tiling.pieces import Pieces, margins
 
+BOX, SCORE, CLASS, MARGIN, AREA = slice(0, 4), 4, 5, 6, 7  # columns of kept pieces
 EXCESS = 0.1  # of the width or height of an uncut piece, by which others may exceed it
 
 
@@ -55,8 +57,7 @@ class Merger:
         self._edge = max(1, overlap // 32)  # pixels within which a box ends at the side of its tile
         self._open: list[Shown] = []
         self._parents: list[int] = []
-        self._kept: list[tuple[np.ndarray, ...]] = []
-        self._masks: list[bytes] | None = [] if masks else None
+        self._kept = Kept(height, width, masks)
 
     def add(self, tile: Tile, pieces: Pieces) -> None:
         """Add the pieces of the next tile."""
@@ -65,11 +66,7 @@ class Merger:
         pieces, margin = pieces.chosen(keep), margin[keep]
         shown = Shown(tile, pieces, margin < self._edge, len(self._parents))
         self._parents.extend(range(shown.first, shown.first + len(pieces)))
-        areas = np.prod(pieces.boxes[:, 2:] - pieces.boxes[:, :2], axis=1)
-        if self._masks is not None and pieces.crops is not None:
-            self._masks += [run_lengths(crop, *self._size) for crop in pieces.crops]
-            areas = np.array([int(np.bitwise_count(one.bits).sum()) for one in pieces.crops])
-        self._kept.append((pieces.boxes, pieces.scores, pieces.classes, margin, areas))
+        self._kept.add(pieces, margin)
         self._open = [other for other in self._open if other.tile.bottom > tile.top]
         for other in self._open:
             if zone := shared(tile, other.tile):
@@ -79,26 +76,27 @@ class Merger:
 
     def finish(self) -> Objects:
         """Return the objects."""
-        boxes, scores, classes, margin, areas = (
-            np.concatenate(column) if self._kept else np.zeros((0, 4)[: 2 - bool(index)])
-            for index, column in enumerate(zip(*self._kept) if self._kept else [()] * 5)
-        )
+        table = self._kept.table()
         groups: dict[int, list[int]] = {}
         for piece in range(len(self._parents)):
             groups.setdefault(self._root(piece), []).append(piece)
-        order = []
+        order, united = [], {}
         for root, group in groups.items():
-            chosen = root if len(group) == 1 else self._whole(group, boxes, margin)
-            if chosen is None:
-                chosen = root
-                boxes[root] = _around(boxes[group])
-                scores[root] = np.average(scores[group], weights=np.maximum(areas[group], 1e-9))
-                self._unite(root, group)
-            order.append(chosen)
+            rows = table[group]
+            whole = 0 if len(group) == 1 else self._whole(rows)
+            if whole is None:
+                weights = np.maximum(rows[:, AREA], 1e-9)
+                table[root, SCORE] = np.average(rows[:, SCORE], weights=weights)
+                table[root, BOX] = _around(rows[:, BOX])
+                united[root] = group
+            order.append(root if whole is None else group[whole])
         index = np.array(order, np.int64)
-        index = index[np.argsort(-scores[index], kind="stable")]
-        masks = None if self._masks is None else [self._masks[one] for one in index]
-        return Objects(boxes[index], scores[index], classes[index].astype(np.int64), masks)
+        index = index[np.argsort(-table[index, SCORE], kind="stable")]
+        masks = None
+        if self._kept.has_masks:
+            masks = [self._mask(united.get(piece, [piece])) for piece in index.tolist()]
+        rows = table[index]
+        return Objects(rows[:, BOX], rows[:, SCORE], rows[:, CLASS].astype(np.int64), masks)
 
     def _shown_better(self, tile: Tile, boxes: np.ndarray) -> np.ndarray:
         """Return True for boxes that another tile shows uncut, (N,)."""
@@ -109,20 +107,22 @@ class Merger:
                 found |= margins(boxes, other, *self._size) >= self._edge
         return found
 
-    def _whole(self, group: list[int], boxes: np.ndarray, margin: np.ndarray) -> int | None:
+    def _whole(self, rows: np.ndarray) -> int | None:
         """Return the piece farthest from seams that no tile cuts and none exceeds, or None."""
-        best = max(group, key=lambda piece: margin[piece])
-        if margin[best] < self._edge:
+        best = int(rows[:, MARGIN].argmax())
+        if rows[best, MARGIN] < self._edge:
             return None
-        box, around = boxes[best], _around(boxes[group])
+        box, around = rows[best, BOX], _around(rows[:, BOX])
         allowed = np.maximum(EXCESS * (box[2:] - box[:2]), self._edge)
         exceeded = np.abs(box - around).reshape(2, 2).max(axis=0) > allowed
         return None if exceeded.any() else best
 
-    def _unite(self, root: int, group: list[int]) -> None:
-        if self._masks is not None:
-            parts = [{"size": list(self._size), "counts": self._masks[one]} for one in group]
-            self._masks[root] = coco_mask.merge(parts, intersect=False)["counts"]
+    def _mask(self, pieces: list[int]) -> bytes:
+        """Return the counts of the union of masks."""
+        if len(pieces) == 1:
+            return self._kept.mask(pieces[0])
+        parts = [{"size": list(self._size), "counts": self._kept.mask(one)} for one in pieces]
+        return coco_mask.merge(parts, intersect=False)["counts"]
 
     def _root(self, piece: int) -> int:
         while self._parents[piece] != piece:

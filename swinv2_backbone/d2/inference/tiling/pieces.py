@@ -24,6 +24,10 @@ class Crop(NamedTuple):
     place: Tile
     bits: np.ndarray
 
+    def area(self) -> int:
+        """Return the number of pixels of the object."""
+        return int(np.count_nonzero(np.unpackbits(self.bits)))
+
     def inside(self, zone: Tile) -> np.ndarray:
         """Return the mask in a rectangle of the picture, (h, w) bool."""
         found = np.zeros((zone.height, zone.width), bool)

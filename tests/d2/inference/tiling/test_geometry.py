@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from swinv2_backbone.d2.inference.tiling.geometry import Tiling, intervals, owned
+from swinv2_backbone.d2.inference.tiling.geometry import Tiling, cover, owned
 
 LENGTHS = [1, 40, 64, 65, 96, 200, 255, 256, 257, 1000]
 TILINGS = [(64, 16), (64, 32), (96, 32), (128, 1), (256, 64), (100, 60)]
@@ -46,7 +46,7 @@ def test_every_pixel_has_one_owner_that_shows_it_at_least_as_well_as_any(length)
 
 
 def test_without_a_grid_all_tiles_have_their_full_size():
-    assert intervals(1000, 300, 200) == [(0, 300), (200, 500), (400, 700), (600, 900), (700, 1000)]
+    assert cover(1000, 300, 200) == [(0, 300), (200, 500), (400, 700), (600, 900), (700, 1000)]
 
 
 def test_the_default_tiles_start_where_windows_start():

@@ -6,9 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from swinv2_backbone.d2.inference.tiling.geometry import Tiling
-from swinv2_backbone.d2.inference.tiling.merging import Merger
-from swinv2_backbone.d2.inference.tiling.pieces import Pieces, crop_of
 from tests.perfect_detector import masks_of, merged, true_boxes, true_masks
 
 H, W = 420, 500
