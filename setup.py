@@ -32,6 +32,23 @@ setup(
     long_description_content_type="text/markdown",
     author="The swinv2_backbone authors",
     license="Apache-2.0",
+    keywords="swin transformer v2, detectron2, object detection, instance segmentation, "
+    "semantic segmentation, pytorch, computer vision",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2111.09883",
+        "Detectron2": "https://github.com/facebookresearch/detectron2",
+    },
     packages=find_packages(include=["swinv2_backbone*"]),
     cmdclass={"build_py": BuildPy},
     entry_points={"console_scripts": ["swinv2 = swinv2_backbone.cli.main:main"]},
@@ -83,7 +100,7 @@ setup(
         "litert": ["ai-edge-litert", "litert-torch"],
         # Experiment trackers for TRACKING.TRACKERS.
         "mlflow": ["mlflow>=3"],
-        "wandb": ["wandb"],
+        "wandb": ["wandb>=0.31"],
         # For tables of paths and results in Parquet, and to predict on a Ray cluster.
         "parquet": ["pyarrow"],
         "ray": ["ray[data]"],
