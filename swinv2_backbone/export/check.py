@@ -41,8 +41,13 @@ class Difference(NamedTuple):
     largest: float
 
     @property
+    def relative(self) -> float:
+        """The difference, relative to the largest value if that is above 1."""
+        return self.absolute / max(1.0, self.largest)
+
+    @property
     def is_small(self) -> bool:
-        return self.absolute <= LIMIT * max(1.0, self.largest)
+        return self.relative <= LIMIT
 
     def __str__(self) -> str:
         batch, _, height, width = self.images

@@ -23,8 +23,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from swinv2_backbone.export.check import LIMIT
+from swinv2_backbone.export.fixed import fix_shape
 from swinv2_backbone.export.formats import FORMATS, INPUT, Format, Notes, Options, output_names
-from swinv2_backbone.export.formats.openvino import write_openvino
+from swinv2_backbone.export.formats.openvino import Write, write_openvino
 
 TRACED_OPSET = 20  # the newest that PyTorch's tracer writes
 ONLY_ONNX = (
@@ -116,7 +117,10 @@ def detector_format(name: str) -> Format:
     Raises:
         ValueError: the format is neither "onnx" nor "openvino".
     """
-    writers = {"onnx": _write_traced, "openvino": partial(write_openvino, write=_write_traced)}
+    writers: dict[str, Write] = {
+        "onnx": _write_traced,
+        "openvino": partial(write_openvino, write=_write_traced),
+    }
     if name not in writers:
         raise ValueError(f"--format {name}: {ONLY_ONNX}")
     return FORMATS[name]._replace(write=writers[name])
@@ -131,14 +135,14 @@ def _write_traced(
         # The warnings are about Python control flow, which depends only on the image or its shape.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tuple(model).eval(),  # the exporter restores this mode
+            _Tuple(fix_shape(model, images) if options.fixed else model).eval(),
             (images,),
             path,
             dynamo=False,
-            opset_version=TRACED_OPSET,
+            opset_version=options.opset or TRACED_OPSET,
             input_names=[INPUT],
             output_names=output_names(model, images),
-            dynamic_axes={INPUT: {2: "height", 3: "width"}},
+            dynamic_axes=None if options.fixed else {INPUT: {2: "height", 3: "width"}},
         )
     written = onnx.load(path)
     onnx.helper.set_model_props(written, dict(notes))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from swinv2_backbone.export.fixed import fix_shape
 from swinv2_backbone.export.formats.format import (
     INPUT,
     Format,
@@ -26,7 +27,8 @@ def write_litert(
 ) -> None:
     import litert_torch
 
-    litert_torch.convert(model, sample_kwargs={INPUT: images}).export(str(path))
+    fixed = fix_shape(model, images)
+    litert_torch.convert(fixed, sample_kwargs={INPUT: images}).export(str(path))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(NOTES, json.dumps(dict(notes)))
 

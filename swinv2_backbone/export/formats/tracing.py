@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from swinv2_backbone.export.fixed import fix_shape
 from swinv2_backbone.export.formats.format import AXES, INPUT
 
 
@@ -22,7 +23,7 @@ def trace(model: nn.Module, images: Tensor, fixed: bool = False) -> ExportedProg
     """
     if fixed:
         with torch.no_grad():
-            return torch.export.export(model, (images,))
+            return torch.export.export(fix_shape(model, images), (images,))
     # By default PyTorch assumes that dynamic axes are longer than 1; maps of small images are not.
     import torch.fx.experimental._config as tracing
 

@@ -9,12 +9,14 @@ runtime alone, so that it runs in the environment of any runtime.
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +78,10 @@ def tract(path: Path) -> Run:
 def ncnn(path: Path) -> Run:
     """Convert the ONNX file by pnnx, which writes beside the file and numbers the outputs."""
     import ncnn
-    import pnnx
 
+    package = importlib.util.find_spec("pnnx")  # to import it imports PyTorch
+    assert package is not None and package.origin is not None
+    program = Path(package.origin).with_name("pnnx")
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -85,7 +89,7 @@ def ncnn(path: Path) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "model.onnx"
         copy.write_bytes(path.read_bytes())
-        subprocess.run([pnnx.EXEC_PATH, copy, "fp16=0"], check=True, cwd=folder, stdout=2)
+        subprocess.run([program, copy, "fp16=0"], check=True, cwd=folder, stdout=2)
         if net.load_param(str(copy.with_suffix(".ncnn.param"))):
             raise ValueError("ncnn cannot load the layers that pnnx wrote")
         if net.load_model(str(copy.with_suffix(".ncnn.bin"))):
@@ -124,7 +128,9 @@ RUNTIMES = {
 
 
 def main(name: str, file: str, inputs: str, outputs: str) -> None:
-    run, results, seconds = RUNTIMES[name](Path(file)), {}, []
+    run = RUNTIMES[name](Path(file))
+    results: dict[str, np.ndarray] = {}
+    seconds = []
     with np.load(inputs) as batches:
         for number, images in batches.items():
             times = []
@@ -134,7 +140,8 @@ def main(name: str, file: str, inputs: str, outputs: str) -> None:
                 times.append(time.perf_counter() - start)
             seconds.append(min(times))
             results |= {f"{number} {output}": value for output, value in found.items()}
-    np.savez(outputs, seconds=seconds, **results)
+    results["seconds"] = np.array(seconds)
+    np.savez(outputs, **dict[str, Any](results))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ def run_in(
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(inputs, **{str(i): images.numpy() for i, images in enumerate(batches)})
+        arrays: dict[str, Any] = {str(i): images.numpy() for i, images in enumerate(batches)}
+        np.savez(inputs, **arrays)
         command = [python, str(CHILD), name, str(path.resolve()), str(inputs), str(outputs)]
         try:
             ended = subprocess.run(
