@@ -29,6 +29,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    for name in ("batch_size", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.device:
+        from swinv2_backbone.d2.inference.sources import with_device
+
+        args.opts = with_device(args.config_file, args.opts, args.device)
     if args.shards:
         predict_shards.run(args)
         return
@@ -37,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.data.validation.report import counted
     from swinv2_backbone.d2.engine.trainer import load_plan
     from swinv2_backbone.d2.inference import batch, inputs
+    from swinv2_backbone.d2.inference.pipeline import Pipeline
     from swinv2_backbone.d2.inference.predictor import predictor_of_plan
     from swinv2_backbone.images.kinds import described
 
@@ -46,9 +55,10 @@ def run(args: argparse.Namespace) -> None:
     if found.passed_over:
         print(f"skipped ({len(found.passed_over)}):")
         print("\n".join(described(found.passed_over)))
-    predictor = predictor_of_plan(plan, args.confidence)
+    predictor = predictor_of_plan(plan, args.confidence, args.half)
     args.output.mkdir(parents=True, exist_ok=True)
-    results, failed = batch.predict_files(predictor, outputs, args.output)
+    pipeline = Pipeline(predictor, args.batch_size, args.threads)
+    results, failed = batch.predict_files(pipeline, outputs, args.output)
     left = f"{len(failed)} failed, {len(found.passed_over)} skipped"
     written = args.output / inputs.RESULTS
     drawn = f"{counted(len(results), 'file')} drawn to {args.output}"
@@ -71,6 +81,23 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--output", type=Path, metavar="DIR")
     found.add_argument("--confidence", type=float, default=0.5, help="lowest score to show")
     found.add_argument("--overwrite", action="store_true", help="replace existing output files")
+    found.add_argument("--device", help="such as cpu or cuda:1; default: that of the config")
+    found.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images of one size that enter the model together; default: 1 on a CPU, 8 on a GPU",
+    )
+    found.add_argument(
+        "--half", action="store_true", help="mixed precision with float16 (GPUs only)"
+    )
+    found.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads that read, and as many that draw and write, beside the model; default: 2 on "
+        "a CPU, up to 8 on a GPU",
+    )
     predict_shards.add_options(found)
     add_imports(found)
     add_config_changes(found)

@@ -75,7 +75,7 @@ def load_model(args: argparse.Namespace) -> Predictor:
 
     _choose_gpu()
     plan = load_plan(args.config_file, args.opts, args.imports)
-    predictor = predictor_of_plan(plan, args.confidence)
+    predictor = predictor_of_plan(plan, args.confidence, args.half)
     require_same_model(args.shards, predictor)
     return predictor
 
@@ -128,7 +128,7 @@ def _begun(args: argparse.Namespace, plan: TrainingPlan, rank: int) -> Run | Non
     from swinv2_backbone.d2.inference.scale.sources import Sources
     from swinv2_backbone.images.kinds import described
 
-    names = ("input", "recursive", "column", "confidence", "shard_size", "format")
+    names = ("input", "recursive", "column", "confidence", "half", "shard_size", "format")
     given: dict[str, Any] = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
     settings = given | model_settings(plan)
     if found := find_run(args.shards):
@@ -153,6 +153,8 @@ def _check(args: argparse.Namespace, world: int) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.batch_size or args.threads:
+        raise ValueError("--batch-size and --threads are for --output; --shards chooses its own")
     if args.output or args.overwrite:
         raise ValueError("--shards DIR takes the place of --output and --overwrite")
     if args.workers and not args.ray:

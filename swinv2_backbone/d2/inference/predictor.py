@@ -5,6 +5,7 @@ Legend: images are (H, W, 3) uint8 in BGR order, as in OpenCV, or (H, W, n) of n
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -205,6 +206,7 @@ def load_predictor(
     opts: Sequence[str] = (),
     confidence: float = 0.5,
     imports: Sequence[str] = (),
+    half: bool = False,
 ) -> Predictor:
     """Load the model of a config with its weights.
 
@@ -213,18 +215,21 @@ def load_predictor(
         opts: changes to the config: ``KEY VALUE ...``, or ``key=value ...`` for a LazyConfig.
         confidence: detections with a lower score are dropped.
         imports: other projects' code that the config needs; see :func:`load_config`.
+        half: compute in mixed precision with float16, on a GPU.
 
     Raises:
         ValueError: there are no weights, they do not match, or the class names are unknown.
     """
-    return predictor_of_plan(load_plan(config_file, opts, imports), confidence)
+    return predictor_of_plan(load_plan(config_file, opts, imports), confidence, half)
 
 
-def predictor_of_plan(plan: TrainingPlan, confidence: float = 0.5) -> Predictor:
+def predictor_of_plan(plan: TrainingPlan, confidence: float = 0.5, half: bool = False) -> Predictor:
     """Load the model of a plan with its weights; see :func:`load_predictor`."""
     if plan.dialect is Dialect.LAZY:
-        return _from_lazy(plan, confidence)
-    return predictor_of(plan.config, confidence)
+        found = _from_lazy(plan, confidence)
+    else:
+        found = predictor_of(plan.config, confidence)
+    return dataclasses.replace(found, half=half)
 
 
 def predictor_of(cfg: CfgNode, confidence: float = 0.5) -> Predictor:
