@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parent
 SUFFIXES = (".yaml", ".yml", ".py")
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+
+
+class Trained(NamedTuple):
+    """The files of a trained model; without ``weights``, those that the config names."""
+
+    config: Path
+    weights: str | None
 
 
 def recipes_folder() -> Path:
@@ -119,3 +129,32 @@ def weights_in(folder: Path) -> Path:
         if name and (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"{folder} has no weights, such as model_final.pth")
+
+
+def find_trained(source: str | Path, weights: str | Path | None = None) -> Trained:
+    """Return the config and the weights that a source means.
+
+    - The output folder of a training means its config, and the best weights if the training kept
+      them (``TEST.BEST_METRIC``), else the final ones, else those of the last checkpoint.
+    - A checkpoint means the config beside it.
+    - A config in an output folder means the weights of the folder, and any other config, or the
+      name of a recipe, the weights that it names.
+
+    Args:
+        weights: weights to take instead.
+
+    Raises:
+        FileNotFoundError: there is no such source, or it lacks its config or weights.
+    """
+    path, chosen = Path(source), None if weights is None else str(weights)
+    if path.is_dir():
+        return Trained(config_in(path), chosen or str(weights_in(path)))
+    if path.suffix in WEIGHT_SUFFIXES:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {str(source)!r}")
+        return Trained(config_in(path.parent), chosen or str(path))
+    config = config_path(source)
+    if chosen is None and config.name == "config.yaml":  # its own weights are where training began
+        with suppress(FileNotFoundError):
+            chosen = str(weights_in(config.parent))
+    return Trained(config, chosen)

@@ -20,21 +20,24 @@ class Shown(NamedTuple):
 shown = Shown()  # a script of tools/; cli/main.py sets that of ``swinv2 COMMAND``
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose help has the commands that the user types, ``swinv2 X`` or ``tools/X.py``."""
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        for script, command in shown.replaced.items():
+            text = text.replace(script, command)
+        return text
+
+
 def new_parser(documentation: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help starts with a module's docstring, line breaks included."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=shown.program,
         usage=f"{shown.program} {shown.usage}" if shown.usage else None,
-        description=as_shown(documentation or ""),
+        description=documentation,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def as_shown(text: str) -> str:
-    """Return a text with the commands that the user can type: tools/predict.py, swinv2 predict."""
-    for script, command in shown.replaced.items():
-        text = text.replace(script, command)
-    return text
 
 
 def add_imports(parser: argparse._ActionsContainer) -> None:

@@ -7,6 +7,7 @@ the output folder of a training takes the place of ``--config-file`` and ``MODEL
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -124,6 +125,15 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader ended, as in ``swinv2 info | head``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def run(argv: Sequence[str] | None) -> None:
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(overview())

@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.recipes import config_in, config_path, is_lazy, weights_in
+from swinv2_backbone.recipes import config_in, config_path, find_trained, is_lazy
 
 # MODEL.WEIGHTS, or train.init_checkpoint=...
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|~?\+{0,2}[A-Za-z_][\w.]*=.*")
-WEIGHTS = ("MODEL.WEIGHTS", "train.init_checkpoint")  # in YAML, in a LazyConfig
+WEIGHTS, LAZY_WEIGHTS = "MODEL.WEIGHTS", "train.init_checkpoint"
 
 
 def of_training(argv: Sequence[str]) -> list[str]:
@@ -54,14 +54,13 @@ def of_prediction(argv: Sequence[str]) -> list[str]:
 
 
 def of_export(argv: Sequence[str]) -> list[str]:
-    """Rewrite ``SOURCE [options]``, whose source may also be a variant such as swinv2_tiny."""
+    """Rewrite ``SOURCE [options]``, whose source may also be the name of a variant."""
     from swinv2_backbone.cli.export_model import parser
     from swinv2_backbone.variants import RELEASES, VARIANTS
 
     words = list(argv)
-    if words and not words[0].startswith("-"):
-        named = words[0] in VARIANTS or words[0] in RELEASES
-        words = ["--model" if named else "--config-file", *words]
+    if words and (words[0] in VARIANTS or words[0] in RELEASES):
+        words = ["--model", *words]
     return with_config(parser(), words, weights=True, option="--weights")
 
 
@@ -81,13 +80,16 @@ def with_config(
     Args:
         argv: words that name the config by ``--config-file``, or by their first word that is no
             option.  It may be a file, a recipe, or the output folder of a training.
-        weights: add the weights of an output folder, unless the user gives others.
+        weights: add those of :func:`find_trained`, unless the user gives others.
         option: the option that takes the weights; None: a key of the config.
 
     Raises:
         FileNotFoundError: there is no such config, or it has no weights.
+        ValueError: options follow the changes of the config.
     """
     words = list(argv)
+    if words and not words[0].startswith("-"):
+        words = ["--config-file", *words]
     args = parser.parse_args(words)
     if not args.config_file and args.opts:
         place = len(words) - len(args.opts)
@@ -95,15 +97,26 @@ def with_config(
         args = parser.parse_args(words)
     if not args.config_file:
         return words
-    given = Path(args.config_file)
-    place = len(words) - len(args.opts or ())
-    config = config_in(given) if given.is_dir() else config_path(given)
+    place = len(words) - len(args.opts)
+    before, opts = words[:place], words[place:]
+    if late := [word for word in opts if word.startswith("--") and len(word) > 2]:
+        raise ValueError(f"options come before KEY VALUE: {' '.join(late)}")
+    if not weights:
+        given = Path(args.config_file)
+        config = config_in(given) if given.is_dir() else config_path(given)
+        return [*before, "--config-file", str(config), *opts]
+    chosen = vars(args)[option.lstrip("-")] if option else weights_among(args.opts)
+    found = find_trained(args.config_file, chosen)
     more: list[str] = []
-    if weights and given.is_dir():
-        key = WEIGHTS[is_lazy(config)]
-        if option and not vars(args)[option.lstrip("-")]:
-            more = [option, str(weights_in(given))]
-        elif not option and not any(word.split("=")[0] == key for word in args.opts):
-            file = weights_in(given)
-            more = [f"{key}={file}"] if is_lazy(config) else [key, str(file)]
-    return [*words[:place], "--config-file", str(config), *more, *words[place:]]
+    if found.weights and not chosen:
+        lazy = is_lazy(found.config)
+        more = [f"{LAZY_WEIGHTS}={found.weights}"] if lazy else [WEIGHTS, found.weights]
+        more = [option, found.weights] if option else more
+    return [*before, "--config-file", str(found.config), *more, *opts]
+
+
+def weights_among(opts: Sequence[str]) -> str | None:
+    """Return the weights that changes of a config set; None if they set none."""
+    pairs = dict(zip(opts, opts[1:]))
+    pairs |= dict(word.split("=", 1) for word in opts if "=" in word)
+    return pairs.get(WEIGHTS) or pairs.get(LAZY_WEIGHTS) or None

@@ -35,6 +35,7 @@ from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
 from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
 from swinv2_backbone.d2.solver.optimizer import build_optimizer
 from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
+from swinv2_backbone.recipes import is_lazy
 
 
 class Trainer(DefaultTrainer):
@@ -181,14 +182,14 @@ def load_plan(
     """Load a config of either dialect, determined by its suffix, as a validated plan.
 
     Args:
-        config_file: a YAML file, or a LazyConfig (.py).
+        config_file: a YAML file, or a LazyConfig: a .py file, or the config.yaml of its training.
         opts: overrides, ``KEY VALUE ...`` or ``key=value ...``.
         imports: other projects' code, "package.module:function"; see :func:`load_config`.
 
     Raises:
         ConfigError: the config is invalid; a ValueError that lists all errors.
     """
-    if config_file.endswith(".py"):
+    if is_lazy(config_file):
         return plan_from_lazy(load_lazy_config(config_file, opts, imports))
     return Trainer.plan_of(load_config(config_file, opts, imports))
 
