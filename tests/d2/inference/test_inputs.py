@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from swinv2_backbone.d2.data.loading.images import read_image
 from swinv2_backbone.d2.inference.batch import predict_files
 from swinv2_backbone.d2.inference.inputs import find_inputs, plan_outputs
+from swinv2_backbone.d2.inference.pipeline import Pipeline
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
+from swinv2_backbone.d2.inference.predictor import Prepared
 from swinv2_backbone.images.kinds import described
 
 COLORS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -21,6 +25,8 @@ COLORS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 
 class Copying:
     """A predictor without a model: it finds nothing, and draws the image itself."""
+
+    device = torch.device("cpu")
 
     def __init__(self, fails: str = ""):
         self.fails = fails
@@ -30,8 +36,11 @@ class Copying:
             raise MemoryError("too large")
         return read_image(path, "BGR")
 
-    def __call__(self, image: np.ndarray) -> Prediction:
-        return Prediction()
+    def prepare(self, image: np.ndarray) -> Prepared:
+        return Prepared(torch.from_numpy(image.copy()), *image.shape[:2])
+
+    def apply(self, images: Sequence[Prepared]) -> list[Prediction]:
+        return [Prediction() for _ in images]
 
     def draw(self, image: np.ndarray, found: Prediction) -> np.ndarray:
         return image
@@ -104,7 +113,7 @@ def test_drawings_of_kinds_that_opencv_cannot_write_are_png_files(folder, tmp_pa
     ]
     assert [path.name for path in outputs.values()] == drawn
     (tmp_path / "drawn").mkdir()
-    results, failed = predict_files(Copying(), outputs, tmp_path / "drawn")
+    results, failed = predict_files(Pipeline(Copying()), outputs, tmp_path / "drawn")
     assert len(results) == 8 and failed == []
     for target in outputs.values():
         assert cv2.imread(str(target)).shape == COLORS.shape
@@ -118,7 +127,7 @@ def test_failing_files_stop_nothing(folder, tmp_path):
     pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
     (folder / "clip.mp4").write_bytes(b"no video")
     outputs = plan_outputs(find_inputs([str(folder)]).files, tmp_path, overwrite=False)
-    results, failed = predict_files(Copying(fails="b.png"), outputs, tmp_path)
+    results, failed = predict_files(Pipeline(Copying(fails="b.png")), outputs, tmp_path)
     written = json.loads((tmp_path / "detections.json").read_text())
     assert written == results and len(results) == 7 and len(failed) == 5
     for name in ("b.png", "clip.mp4", "cut.jpg", "float.tif", "pages.tif"):
@@ -134,7 +143,7 @@ def test_an_interruption_keeps_the_results_so_far(folder, tmp_path):
 
     outputs = plan_outputs(find_inputs([str(folder)]).files, tmp_path, overwrite=False)
     with pytest.raises(KeyboardInterrupt):
-        predict_files(Interrupted(), outputs, tmp_path)
+        predict_files(Pipeline(Interrupted()), outputs, tmp_path)
     names = [
         Path(one["file_name"]).name
         for one in json.loads((tmp_path / "detections.json").read_text())
