@@ -10,7 +10,7 @@ from swinv2_backbone.checkpoints.durable import PARTIAL, write_text
 
 
 def first_text(path: Path, text: str) -> str:
-    """Create a text file unless it exists, and return the text that it has now.
+    """Create a text file, and its folder, unless it exists, and return the text that it has now.
 
     It appears whole. Of several processes, one creates it, and all get the same text.
 
@@ -18,6 +18,7 @@ def first_text(path: Path, text: str) -> str:
         OSError: it cannot be written or read.
     """
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         mine = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(8)}{PARTIAL}")
         write_text(mine, text)
         try:

@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ TOOL = Path(__file__).parents[4] / "tools" / "predict.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
 STARTS = {"torchrun": ([*TORCHRUN, str(TOOL)], []), "ray": ([str(TOOL)], ["--ray", "--workers=2"])}
 WORKERS = {"torchrun": str(TOOL), "ray": "ray::"}  # in the command lines of those with a model
-WAITS = {"torchrun": (2, 20), "ray": (4, 36)}  # seconds between two kills: a start takes about 8
 KILLS, IMAGES = 50, 2000
+PATIENCE = 60  # seconds for a start, on a busy machine
 
 
 @pytest.mark.reliability
@@ -53,9 +54,8 @@ def killed_run(folder, config, name, system, most, chance) -> dict[str, int]:
     kills, left = {"worker": 0, "driver": 0}, []
     driver = start(folder, config, name, system)
     while sum(kills.values()) < most:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if driver.wait(chance.uniform(*WAITS[system])) == 0:
-                break
+        if wait(folder / name, driver, chance) == 0:
+            break
         family = descendants(driver.pid)
         workers = [pid for pid, line in family.items() if WORKERS[system] in line]
         victim = chance.choice(["worker", "driver"])
@@ -75,6 +75,27 @@ def killed_run(folder, config, name, system, most, chance) -> dict[str, int]:
         kill(pid)
     driver.wait()
     return kills
+
+
+def wait(results: Path, driver: subprocess.Popen, chance: random.Random) -> int | None:
+    """Wait for a random moment: of the start, or after up to four further shards.
+
+    Returns:
+        The exit code of the driver, or None while it runs.
+    """
+    shards = chance.choice([0, 1, 2, 3, 4])
+    end = time.monotonic() + (PATIENCE if shards else chance.uniform(1, 10))
+    most = written(results) + shards
+    while time.monotonic() < end and driver.poll() is None:
+        if shards and written(results) >= most:
+            time.sleep(chance.uniform(0, 0.5))
+            break
+        time.sleep(0.05)
+    return driver.poll()
+
+
+def written(results: Path) -> int:
+    return len(list(results.glob("predictions-*.jsonl")))
 
 
 def command(folder, config, name, system) -> list[str]:
