@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         save_pretrained,
     )
     from swinv2_backbone.classifier import SwinV2Classifier
+    from swinv2_backbone.d2.inference.model import load
     from swinv2_backbone.variants import VARIANTS, Variant
 
 __version__ = "0.2.0"
@@ -33,6 +34,7 @@ _MODULES = {
     "Variant": "variants",
     "build_backbone": "build",
     "build_classifier": "build",
+    "load": "d2.inference.model",
     "load_checkpoint": "checkpoints",
     "model_for": "build",
     "push_to_hub": "checkpoints",
@@ -50,6 +52,7 @@ __all__ = [
     "Variant",
     "build_backbone",
     "build_classifier",
+    "load",
     "load_checkpoint",
     "model_for",
     "push_to_hub",

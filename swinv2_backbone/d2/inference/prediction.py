@@ -98,16 +98,21 @@ def _detections(instances: Instances, classes: Classes) -> list[dict]:
             "score": float(instances.scores[index]),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
         }
-        rle = None
-        if instances.has("pred_rles"):
-            rle = instances.pred_rles[index]
-        elif instances.has("pred_masks"):
-            mask = np.asfortranarray(instances.pred_masks[index].numpy(), np.uint8)
-            rle = coco_mask.encode(mask)
-        if rle is not None:
-            record["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        if (rle := rle_of(instances, index)) is not None:
+            record["segmentation"] = rle
         records.append(record)
     return records
+
+
+def rle_of(instances: Instances, index: int) -> dict[str, Any] | None:
+    """Return the mask of an object as COCO's RLE for JSON; None if there are no masks."""
+    if instances.has("pred_rles"):
+        rle = instances.pred_rles[index]
+    elif instances.has("pred_masks"):
+        rle = coco_mask.encode(np.asfortranarray(instances.pred_masks[index].numpy(), np.uint8))
+    else:
+        return None
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def _segment(segment: dict, classes: Classes) -> dict:

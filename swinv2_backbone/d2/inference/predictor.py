@@ -29,6 +29,7 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.prepare import register_datasets
 from swinv2_backbone.d2.engine.trainer import load_plan
 from swinv2_backbone.d2.engine.training import factories_of
+from swinv2_backbone.d2.inference.algorithms import algorithms
 from swinv2_backbone.d2.inference.drawing import Artist
 from swinv2_backbone.d2.inference.prediction import Classes, Prediction, to_records
 from swinv2_backbone.d2.modeling.architectures import kind_of
@@ -60,6 +61,7 @@ class Predictor:
         confidence: detections with a lower score are dropped.
         display_bands: the bands that are drawn as red, green and blue; see :func:`as_picture`.
         half: compute in float16 where that is accurate enough (mixed precision), on a GPU.
+        deterministic: on a GPU, use algorithms that give the same bits in every call.
 
     Raises:
         ValueError: half precision without a GPU.
@@ -72,6 +74,7 @@ class Predictor:
     confidence: float = 0.5
     display_bands: Sequence[int] = ()
     half: bool = False
+    deterministic: bool = False
     _artist: Artist = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +145,10 @@ class Predictor:
         for tensor, height, width in images:
             pixels = tensor.to(device, non_blocking=True).float()
             inputs.append({"image": pixels, "height": height, "width": width})
-        with torch.autocast(device.type, torch.float16, enabled=self.half):
+        with (
+            torch.autocast(device.type, torch.float16, enabled=self.half),
+            algorithms(self.deterministic),
+        ):
             return self.model(inputs)
 
     def _prediction(self, output: dict[str, Any]) -> Prediction:
