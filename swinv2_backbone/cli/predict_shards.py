@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swinv2_backbone.cli import tiles
+
 if TYPE_CHECKING:
     from swinv2_backbone.d2.config.plan import TrainingPlan
     from swinv2_backbone.d2.inference.predictor import Predictor
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from swinv2_backbone.d2.inference.scale.worker import Worker
 
 FAILED_SHOWN = 10
+SETTINGS = (  # the options on which the results depend
+    *("input", "recursive", "column", "confidence", "half", "shard_size", "format"),
+    *("tile", "overlap", "tile_scale"),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -72,20 +78,27 @@ def load_model(args: argparse.Namespace) -> Predictor:
     from swinv2_backbone.d2.engine.trainer import load_plan
     from swinv2_backbone.d2.inference.predictor import predictor_of_plan
     from swinv2_backbone.d2.inference.scale.settings import require_same_model
+    from swinv2_backbone.d2.inference.tiling import require_joinable
 
     _choose_gpu()
     plan = load_plan(args.config_file, args.opts, args.imports)
     predictor = predictor_of_plan(plan, args.confidence, args.half)
+    if args.tile:
+        require_joinable(predictor)
     require_same_model(args.shards, predictor)
     return predictor
 
 
 def build_worker(args: argparse.Namespace, run: Run, predictor: Predictor | None = None) -> Worker:
     """Return the worker of a process; without a loaded model it loads one, as Ray's actors do."""
-    from swinv2_backbone.d2.inference.scale.steps import Whole
+    from swinv2_backbone.d2.inference.scale.steps import Steps, Tiled, Whole
     from swinv2_backbone.d2.inference.scale.worker import Worker
 
-    return Worker(run, Whole(predictor or load_model(args)))
+    predictor, tiling = predictor or load_model(args), tiles.tiling_of(args)
+    steps: Steps = Whole(predictor, args.batch_size)
+    if tiling:
+        steps = Tiled(predictor, tiling)
+    return Worker(run, steps, args.threads)
 
 
 def _alone(args: argparse.Namespace, begun: Run | None, rank: int, world: int) -> list[str]:
@@ -128,8 +141,9 @@ def _begun(args: argparse.Namespace, plan: TrainingPlan, rank: int) -> Run | Non
     from swinv2_backbone.d2.inference.scale.sources import Sources
     from swinv2_backbone.images.kinds import described
 
-    names = ("input", "recursive", "column", "confidence", "half", "shard_size", "format")
-    given: dict[str, Any] = {f"--{name.replace('_', '-')}": getattr(args, name) for name in names}
+    given: dict[str, Any] = {
+        f"--{name.replace('_', '-')}": getattr(args, name) for name in SETTINGS
+    }
     settings = given | model_settings(plan)
     if found := find_run(args.shards):
         require_same(found, settings)
@@ -153,8 +167,6 @@ def _check(args: argparse.Namespace, world: int) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if args.batch_size or args.threads:
-        raise ValueError("--batch-size and --threads are for --output; --shards chooses its own")
     if args.output or args.overwrite:
         raise ValueError("--shards DIR takes the place of --output and --overwrite")
     if args.workers and not args.ray:

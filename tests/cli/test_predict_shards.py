@@ -17,6 +17,7 @@ from small_predictor import CLASSES, write_images, write_model
 from swinv2_backbone.cli import merge_predictions, predict
 from swinv2_backbone.d2.inference.predictor import load_predictor
 from swinv2_backbone.d2.inference.scale.run_record import find_run
+from swinv2_backbone.d2.inference.tiling import Tiling, predict_tiled
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,15 @@ def test_the_lines_of_progress_are_few(detector, images, capsys):
     predict.main(command(detector))
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 1 and shown[0].endswith("0:00:00 left")
+
+
+def test_large_pictures_are_predicted_by_tiles(detector, images):
+    """The results are those of predict_tiled, and a model that it refuses begins no run."""
+    predict.main(command(detector, "--tile", "24", "--overlap", "8"))
+    predictor = load_predictor(str(detector), confidence=0)
+    for one in results(find_run(Path("out"))):
+        found = predict_tiled(predictor, one["file_name"], Tiling(24, 8))
+        assert one["detections"] == predictor.records(found)["detections"]
+        assert (one["height"], one["width"]) == found.instances.image_size
+    with pytest.raises(SystemExit, match="--tile: 24 then, None now"):
+        predict.main(command(detector))

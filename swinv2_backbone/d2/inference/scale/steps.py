@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from swinv2_backbone.d2.inference.pipeline import CPU_BATCH, GPU_BATCH
 from swinv2_backbone.d2.inference.prediction import Prediction
 from swinv2_backbone.d2.inference.predictor import Predictor, Prepared
 from swinv2_backbone.d2.inference.scale.sources import Source
 from swinv2_backbone.d2.inference.tiling import Tiling, predict_tiled
 
-CHUNKS = {"cpu": 8, "cuda": 32}  # images that are read and converted together
-BATCHES = {"cpu": 1, "cuda": 8}  # images that the model predicts together
+CHUNK = 8  # images at least that are read together
+BATCHES = 4  # in a chunk, whose images are sorted by size
 
 
 class Steps(Protocol):
@@ -34,13 +35,19 @@ class Steps(Protocol):
 
 @dataclass
 class Whole:
-    """Images that the model predicts as a whole, those of one size together."""
+    """Images that the model predicts as a whole, those of one size together.
+
+    Args:
+        batch_size: images that enter the model together; default: 1 on a CPU, 8 on a GPU.
+    """
 
     predictor: Predictor
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        device = self.predictor.device.type
-        self.chunk_size, self.batch_size = CHUNKS.get(device, 8), BATCHES.get(device, 1)
+        on_gpu = self.predictor.device.type == "cuda"
+        self.size = self.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH)
+        self.chunk_size = max(CHUNK, BATCHES * self.size)
 
     def read(self, source: Source, folder: str) -> Prepared:
         image = self.predictor.read(source.name, opener=source.opener(folder))
@@ -49,8 +56,8 @@ class Whole:
     def predict(self, images: Sequence[Prepared]) -> list[Prediction]:
         order = sorted(range(len(images)), key=lambda index: images[index].tensor.shape)
         found: dict[int, Prediction] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        for start in range(0, len(order), self.size):
+            batch = order[start : start + self.size]
             found.update(zip(batch, self.predictor.apply([images[index] for index in batch])))
         return [found[index] for index in range(len(images))]
 

@@ -27,6 +27,7 @@ from swinv2_backbone.d2.inference.scale.steps import Steps
 # An image that cannot be read, or predicted in this memory.  Other errors of a device concern every
 # image after it, and end the process.
 FAILURES = (OSError, ValueError, MemoryError, torch.OutOfMemoryError, cv2.error)
+THREADS = 2
 
 
 class Failed(NamedTuple):
@@ -53,7 +54,7 @@ class Worker:
     """A model that predicts shards of a run; see :func:`shards_for`.
 
     Args:
-        threads: number of threads that read images.
+        threads: number of threads that read images; default: 2.
         notice: called after each chunk.
 
     Attributes:
@@ -62,7 +63,7 @@ class Worker:
 
     run: Run
     steps: Steps
-    threads: int = 2
+    threads: int | None = None
     notice: Callable[[], None] = lambda: None
     failed: list[str] = field(default_factory=list)
     _records: list[dict[str, Any]] = field(default_factory=list)
@@ -77,7 +78,7 @@ class Worker:
         writing.set_result(None)
         chunks = chunks_of(self.run, shards, self.steps.chunk_size)
         with ThreadPoolExecutor(1) as writer:
-            for chunk, images in read_ahead(self._read, chunks, self.threads):
+            for chunk, images in read_ahead(self._read, chunks, self.threads or THREADS):
                 if chunk.shard == dropped or self.run.file(chunk.shard).exists():
                     dropped = chunk.shard
                     continue
