@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
 from swinv2_backbone import __version__
 
 project = "swinv2_backbone"
@@ -29,3 +37,34 @@ html_theme = "furo"
 html_title = f"swinv2_backbone {version}"
 html_copy_source = False
 html_show_sphinx = False
+
+
+class IndexOfKeys(SphinxTransform):
+    """Make the keys in the tables of OPTIONS.md entries of the index, which the search reads.
+
+    The search splits MODEL.WEIGHTS into two words that are on many pages; an entry of the index is
+    found as it is, and leads to its row.
+    """
+
+    default_priority = 500  # before Sphinx collects the index
+
+    def apply(self, **_: Any) -> None:
+        if self.env.docname != "OPTIONS":
+            return
+        for row in self.document.findall(nodes.row):
+            for cell in row.children[:2]:
+                for literal in list(cell.findall(nodes.literal)):
+                    self._index(literal)
+
+    def _index(self, literal: nodes.literal) -> None:
+        key = literal.astext()
+        if not re.fullmatch(r"[\w{}]+(\.\w+|\[\w+\])+", key):
+            return
+        name = nodes.make_id(f"key-{key}")
+        literal["ids"].append(name)
+        entry = addnodes.index(entries=[("single", key, name, "", None)])
+        literal.parent.insert(literal.parent.index(literal), entry)
+
+
+def setup(app: Sphinx) -> None:
+    app.add_transform(IndexOfKeys)

@@ -166,7 +166,7 @@ def test_commands_run_with_replaced_downloads(block, published):
 
 
 @pytest.mark.parametrize("block", of("python", ""))
-def test_snippets_run(block, there, capsys):
+def test_snippets_run(block, there, trained, capsys):
     capsys.readouterr()
     exec(compile(block.text, block.name, "exec"), given(there))
     if block.output is not None:
@@ -217,6 +217,11 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors_of(target), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_have_titles_not_names_of_files(page):
+    assert not re.findall(r"\[[\w/]+\.md\]\(", prose_of(page))
+
+
 def test_quoted_lines_of_code_exist():
     page = (ROOT / "docs/TRAPS.md").read_text()
     quoted = re.findall(r"^Here, in `([\w/.]+)`:\s+`([^`]+)`", page, re.M)
@@ -227,7 +232,7 @@ def test_quoted_lines_of_code_exist():
 
 
 def test_every_page_is_in_the_list_of_pages():
-    listed = re.findall(r"<?([\w/]+)>$", (ROOT / "docs/contents.rst").read_text(), re.M)
+    listed = re.findall(r"^   ([\w/]+)$", (ROOT / "docs/contents.rst").read_text(), re.M)
     pages = [page.relative_to(ROOT / "docs") for page in PAGES if ROOT / "docs" in page.parents]
     assert sorted(listed) == sorted(str(page.with_suffix("")) for page in pages)
 

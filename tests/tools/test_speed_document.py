@@ -1,7 +1,8 @@
-"""docs/speed.json: small, one result a line, and the source of the tables of docs/SPEED.md."""
+"""docs/speed.json: small, one result a line, and the source of the tables of docs/speed."""
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # as the script itself does
 
 from benchmarking import figures, report, results  # noqa: E402
 
-DATA, DOCUMENT = ROOT / "docs" / "speed.json", ROOT / "docs" / "SPEED.md"
+DATA, PAGES = ROOT / "docs" / "speed.json", ROOT / "docs" / "speed"
 KILOBYTES = 60
 LINE = 3000  # characters
 
@@ -43,11 +44,13 @@ def test_the_file_is_as_it_would_be_written_again(measured, tmp_path):
     assert (tmp_path / "a.json").read_bytes() == DATA.read_bytes()
 
 
-def test_the_tables_of_the_document_are_made_from_the_file(measured):
-    """The document has them one level deeper, below its own headings."""
-    tables = report.tables(on_cpu(measured))
-    deeper = "\n".join("#" + line if line[:1] == "#" else line for line in tables.splitlines())
-    assert deeper.strip() in DOCUMENT.read_text(encoding="utf-8")
+def test_the_tables_of_the_pages_are_made_from_the_file(measured):
+    """Each section is on one page, a level higher than in the whole document."""
+    machine, *sections = re.split(r"^### ", report.tables(on_cpu(measured)), flags=re.M)
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("*.md")))
+    assert "\n## " in machine and len(sections) == 12
+    for section in sections:
+        assert pages.count(f"## {section.strip()}\n") == 1, section.splitlines()[0]
 
 
 def test_every_comparison_has_ours_and_a_peer_to_draw(measured):

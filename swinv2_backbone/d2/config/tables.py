@@ -8,7 +8,7 @@ from typing import Any
 from swinv2_backbone.d2.config.options import Option, options_of
 from swinv2_backbone.d2.config.sections import SECTIONS
 
-HEAD = """# Options
+HEAD = """# All options
 
 All training options, with their keys in both config dialects. `tools/option_tables.py` generates
 this page from the declarations in `swinv2_backbone/d2/config/sections.py`. Detectron2 options that
