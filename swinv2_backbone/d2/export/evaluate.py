@@ -73,7 +73,8 @@ def load_exported(path: Path, image_format: str) -> ExportedModel:
         raise ValueError(
             f"{path} takes {notes['input']}, but the config reads {image_format} images"
         )
-    size = tuple(map(int, notes["size"].split("x"))) if "size" in notes else None
+    height, _, width = notes.get("size", "").partition("x")
+    size = (int(height), int(width)) if width else None
     batch = int(notes["batch"]) if "batch" in notes else None
     return ExportedModel(run, json.loads(notes["mean"]), size, batch)
 

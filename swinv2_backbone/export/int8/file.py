@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,8 +82,7 @@ def export_int8(source: Path, path: Path, name: str, pictures: Pictures, notes: 
         notes = {**notes, "int8": _note(quantized)}
         STORE[name](source, plain, notes)
         STORE[name](graph, small, notes)
-        runs = [format.read(file)[0] for file in (small, plain)]
-        comparison = compare_files(*runs, compared)
+        comparison = compare_files(format.read(small)[0], format.read(plain)[0], compared)
         if not comparison.largest <= LIMIT:
             raise ValueError(
                 f"{path} was not written: in {name}, its outputs differ from the float file's by "
@@ -111,7 +111,8 @@ def _store_onnx(graph: Path, path: Path, notes: Notes) -> None:
     onnx.save(model, path)
 
 
-STORE = {"onnx": _store_onnx, "openvino": convert_onnx}
+Store = Callable[[Path, Path, Notes], None]
+STORE: dict[str, Store] = {"onnx": _store_onnx, "openvino": convert_onnx}
 COUNT = {"onnx": count_onnxruntime, "openvino": count_openvino}
 
 

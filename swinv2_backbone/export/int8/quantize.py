@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LAYER_LIMIT = 0.05  # largest error of a layer in 8 bits, see Int8
 LIMIT = 0.1  # largest error of an output, see agreement.errors
 REMOVED = 0.1  # part of the layers that each further attempt leaves in float
-LEAST_QUANTIZED = 0.5  # of the weights of the linear layers
+LEAST_QUANTIZED = 0.25  # of the weights of the linear layers
 
 Layers = dict[str, tuple[Linear, Int8]]  # by output
 
