@@ -95,10 +95,10 @@ def _files(folder: Path, found: Exportable) -> list[Path]:
 def _of_a_config(args: argparse.Namespace, found: Exportable) -> Callable[[Path], Tensor]:
     import torch
 
-    from swinv2_backbone.d2.export.resizing import test_resize
+    from swinv2_backbone.d2.export.resizing import resize_of_tests
     from swinv2_backbone.images.bands import read_pixels
 
-    resize = test_resize(args.config_file, args.opts, args.imports)
+    resize = resize_of_tests(args.config_file, args.opts, args.imports)
 
     def prepare(path: Path) -> Tensor:
         pixels: np.ndarray = read_pixels(path, found.image_format, len(found.mean))

@@ -17,7 +17,9 @@ from swinv2_backbone.images.bands import BANDS
 Resize = Callable[[np.ndarray], np.ndarray]  # (H, W, C_in) -> (h, w, C_in) float32
 
 
-def test_resize(config_file: str, opts: Sequence[str] = (), imports: Sequence[str] = ()) -> Resize:
+def resize_of_tests(
+    config_file: str, opts: Sequence[str] = (), imports: Sequence[str] = ()
+) -> Resize:
     """Return a function that resizes pixels as a config resizes its test images."""
     augmentation: T.Augmentation
     if Path(config_file).suffix == ".py":
