@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli import predict_shards
+from swinv2_backbone.cli import predict_shards, tiles
 from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
         from swinv2_backbone.d2.inference.sources import with_device
 
         args.opts = with_device(args.config_file, args.opts, args.device)
+    tiling = tiles.tiling_of(args)
     if args.shards:
         predict_shards.run(args)
         return
@@ -47,18 +48,24 @@ def run(args: argparse.Namespace) -> None:
     from swinv2_backbone.d2.inference import batch, inputs
     from swinv2_backbone.d2.inference.pipeline import Pipeline
     from swinv2_backbone.d2.inference.predictor import predictor_of_plan
+    from swinv2_backbone.d2.inference.tiling import files
     from swinv2_backbone.images.kinds import described
 
     plan = load_plan(args.config_file, args.opts, args.imports)
     found = inputs.find_inputs(args.input, bands=plan.augmentation.image_format == BANDS)
+    if tiling:
+        tiles.refuse_videos(found.files)
     outputs = inputs.plan_outputs(found.files, args.output, args.overwrite)
     if found.passed_over:
         print(f"skipped ({len(found.passed_over)}):")
         print("\n".join(described(found.passed_over)))
     predictor = predictor_of_plan(plan, args.confidence, args.half)
     args.output.mkdir(parents=True, exist_ok=True)
-    pipeline = Pipeline(predictor, args.batch_size, args.threads)
-    results, failed = batch.predict_files(pipeline, outputs, args.output)
+    if tiling:
+        results, failed = files.predict_large_files(predictor, tiling, outputs, args.output)
+    else:
+        pipeline = Pipeline(predictor, args.batch_size, args.threads)
+        results, failed = batch.predict_files(pipeline, outputs, args.output)
     left = f"{len(failed)} failed, {len(found.passed_over)} skipped"
     written = args.output / inputs.RESULTS
     drawn = f"{counted(len(results), 'file')} drawn to {args.output}"
@@ -98,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read, and as many that draw and write, beside the model; default: 2 on "
         "a CPU, up to 8 on a GPU",
     )
+    tiles.add_options(found)
     predict_shards.add_options(found)
     add_imports(found)
     add_config_changes(found)

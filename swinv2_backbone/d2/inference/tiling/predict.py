@@ -16,6 +16,7 @@ from typing import Any
 import detectron2.data.transforms as T
 import numpy as np
 import torch
+from detectron2.modeling import PanopticFPN
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
@@ -32,6 +33,10 @@ from swinv2_backbone.images.tiff_windows import Window
 from swinv2_backbone.images.windows import Windows, open_windows
 
 DEFAULT = Tiling()
+PANOPTIC = (
+    "panoptic segments are not joined across tiles: predict without tiles, or use a model for "
+    "objects or for semantic segmentation"
+)
 JOINED = {"pred_boxes", "scores", "pred_classes", "pred_masks"}  # outputs that can be joined
 
 
@@ -57,7 +62,7 @@ def predict_tiled(
     *,
     opener: Opener = PathManager.open,
     progress: bool = False,
-    seen: Callable[[Tile, np.ndarray], None] | None = None,
+    seen: Callable[[Tile, np.ndarray, tuple[int, int]], None] | None = None,
 ) -> Prediction:
     """Apply a model to the tiles of a picture, and join what they show.
 
@@ -70,7 +75,7 @@ def predict_tiled(
         tiling: the tiles; see :class:`Tiling`.
         opener: opens a file.
         progress: show a progress bar.
-        seen: called with every tile and its pixels, row by row.
+        seen: called with every tile, its pixels and the (H, W) of the picture, row by row.
 
     Returns:
         The objects, whose field ``pred_rles`` has the masks of a model with masks as
@@ -81,6 +86,7 @@ def predict_tiled(
         OSError, ValueError: the file cannot be read by windows; see :func:`open_windows`.
         ValueError: the outputs of the model cannot be joined (panoptic segments, keypoints).
     """
+    require_joinable(predictor)
     tile_predictor = dataclasses.replace(predictor, resize=Scaling(tiling.scale))
     with _windows(predictor, source, opener) as picture:
         tiles = tiling.tiles(picture.height, picture.width)
@@ -93,11 +99,17 @@ def predict_tiled(
                 for tile, pixels, prediction in zip(batch, images, found):
                     joined.add(tile, prediction)
                     if seen is not None:
-                        seen(tile, pixels)
+                        seen(tile, pixels, (picture.height, picture.width))
                     if tile.right == picture.width:
                         _return_memory()
                 bar.update(len(batch))
         return joined.finish()
+
+
+def require_joinable(predictor: Predictor) -> None:
+    """Raise ValueError for a model with panoptic segments, which are not joined across tiles."""
+    if isinstance(predictor.model, PanopticFPN):
+        raise ValueError(PANOPTIC)
 
 
 def _return_memory() -> None:
@@ -123,10 +135,7 @@ class _Joined:
 
     def add(self, tile: Tile, found: Prediction) -> None:
         if found.panoptic is not None:
-            raise ValueError(
-                "panoptic segments are not joined across tiles: predict without tiles, or use a "
-                "model for objects or for semantic segmentation"
-            )
+            raise ValueError(PANOPTIC)
         if found.instances is not None:
             pieces = _pieces(found.instances, tile)
             if self._merger is None:

@@ -106,17 +106,12 @@ def test_boxes_alone_and_empty_pictures(numbers):
 
 
 def test_each_tile_is_shown_with_its_pixels(numbers):
-    shown = []
-    picture = painted(numbers)
-    predict_tiled(
-        perfect_predictor(),
-        picture,
-        TILING,
-        seen=lambda *tile_and_pixels: shown.append(tile_and_pixels),
-    )
-    assert [tile for tile, _ in shown] == TILING.tiles(H, W)
-    for (left, top, right, bottom), pixels in shown:
+    shown, picture = [], painted(numbers)
+    predict_tiled(perfect_predictor(), picture, TILING, seen=lambda *given: shown.append(given))
+    assert [tile for tile, *_ in shown] == TILING.tiles(H, W)
+    for (left, top, right, bottom), pixels, size in shown:
         np.testing.assert_array_equal(pixels, picture[top:bottom, left:right])
+        assert size == (H, W)
 
 
 class Answering(torch.nn.Module):
