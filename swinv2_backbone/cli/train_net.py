@@ -11,10 +11,11 @@ from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
 from swinv2_backbone.cli.train import parser
 from swinv2_backbone.d2.config.plan import TrainingPlan
-from swinv2_backbone.d2.engine.launch import launch
+from swinv2_backbone.d2.engine.launch import LaunchError, launch
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
@@ -29,7 +30,7 @@ def main(args: argparse.Namespace) -> dict | None:
         if args.exported:
             from swinv2_backbone.d2.export.evaluate import load_exported
 
-            model = load_exported(Path(args.exported), plan.augmentation.image_format)
+            model: nn.Module = load_exported(Path(args.exported), plan.augmentation.image_format)
         elif args.eval_only:
             model = load_for_evaluation(plan, args.resume)
         else:
@@ -71,4 +72,7 @@ def verify(plan: TrainingPlan, results: dict | None) -> None:
 
 def run(args: argparse.Namespace | None = None) -> None:
     """Start the processes that the command line asks for."""
-    launch(main, args or parser().parse_args())
+    try:
+        launch(main, args or parser().parse_args())
+    except LaunchError as error:
+        sys.exit(f"ValueError: {error}")

@@ -31,6 +31,10 @@ GRACE = 30.0  # seconds for the other processes to end after one has failed
 POLL = 1.0  # seconds
 
 
+class LaunchError(ValueError):
+    """The processes cannot be started as the command line asks for."""
+
+
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     """Call ``main(args)`` in every process; return its result if it ran in this process.
 
@@ -40,7 +44,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
     Raises:
         SystemExit: a signal ended training; the code is 128 + the signal.
-        ValueError: there are too few GPUs, or torchrun and these options contradict each other.
+        LaunchError: there are too few GPUs, or torchrun and these options contradict each other.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _join_torchrun(main, args)
@@ -48,7 +52,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     if world <= 1:
         return main(args)
     if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
-        raise ValueError(f"--num-gpus {args.num_gpus}: there are {torch.cuda.device_count()} GPUs")
+        raise LaunchError(f"--num-gpus {args.num_gpus}: there are {torch.cuda.device_count()} GPUs")
     first_rank = args.machine_rank * args.num_gpus
     processes = mp.start_processes(
         _run,
@@ -62,7 +66,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
 def _join_torchrun(main: Callable, args: argparse.Namespace) -> Any:
     if args.num_gpus != 1 or args.num_machines != 1:
-        raise ValueError("torchrun starts the processes: omit --num-gpus and --num-machines")
+        raise LaunchError("torchrun starts the processes: omit --num-gpus and --num-machines")
     local_rank, rank = int(os.environ["LOCAL_RANK"]), int(os.environ["RANK"])
     world, local_world = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     return _run(local_rank, main, args, rank - local_rank, world, local_world, "env://")
