@@ -23,7 +23,7 @@ from swinv2_backbone.d2.inference.scale.sources import Source
 
 RECORD = "run.json"
 WAIT = 3600  # seconds for the first process to list the images
-SHOWN = 10  # differing settings
+SHOWN, LONGEST = 10, 200  # differing settings, and characters of a value
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def record(run: Run) -> Run:
     text = first_text(run.folder / RECORD, json.dumps({**asdict(run), "folder": ""}))
     chosen = _parsed(run.folder, text)
     if chosen.images != run.images:
-        (run.folder / run.images).unlink()
+        (run.folder / run.images).unlink(missing_ok=True)
     require_same(chosen, run.settings)
     return chosen
 
@@ -155,13 +155,19 @@ def require_same(run: Run, settings: Mapping[str, Any]) -> None:
     names = [name for name in {**run.settings, **now} if run.settings.get(name) != now.get(name)]
     if names:
         lines = [
-            f"  {name}: {run.settings.get(name)!r} then, {now.get(name)!r} now"
+            f"  {name}: {_shown(run.settings.get(name))} then, {_shown(now.get(name))} now"
             for name in names[:SHOWN]
         ]
         raise ValueError(
             f"{run.folder} has results of a run with other settings; give the same to continue "
             "it, or another folder to start anew:\n" + "\n".join(lines)
         )
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text; ``--input`` may be a million paths that a shell has listed."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
 
 
 def _parsed(folder: Path, text: str) -> Run:

@@ -47,6 +47,9 @@ def test_a_run_continues_only_with_its_own_settings(tmp_path):
         require_same(run, {"--confidence": 0.4})
     with pytest.raises(ValueError, match=r"--tile: None then, 1024 now"):
         require_same(run, {"--confidence": 0.5, "--tile": 1024})
+    with pytest.raises(ValueError) as long:
+        require_same(run, {**SETTINGS, "--input": ["a.png"] * 100_000})
+    assert len(str(long.value)) < 1000
 
 
 def test_a_run_that_does_not_begin_is_not_awaited_forever(tmp_path, monkeypatch):
