@@ -8,6 +8,7 @@ tools/benchmark.py --int8 --sizes 256x256 512x512
 tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
 tools/benchmark.py --device cuda --dtype bfloat16 --attention --sizes 1024x1024 --batch 2
 tools/benchmark.py --startup /tmp/startup --images 118000 --rounds 3
+tools/benchmark.py --predict output --predict-images photos --images 200 --rounds 5
 tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
 
 All candidates have the same random weights and images and take turns in one process, A B C A B C
@@ -55,6 +56,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.startup:
             print(startup.compare(args.startup, args.images, args.rounds))
             return
+        if args.predict:
+            print(predicted(args))
+            return
         plan = Plan(args.rounds, args.warmup, args.time_limit, memory_script(args))
         todo = planned(args, plan)
         found = run(todo, Results(args.json), args, plan)
@@ -62,6 +66,20 @@ def main(argv: list[str] | None = None) -> None:
     wrong = list(failures(found))
     if wrong:
         sys.exit("\n".join(wrong))
+
+
+def predicted(args: argparse.Namespace) -> str:
+    from benchmarking import predicting  # it needs Detectron2
+
+    return predicting.compare(
+        args.predict,
+        args.weights,
+        args.predict_images,
+        args.images,
+        args.batch,
+        args.rounds,
+        args.device,
+    )
 
 
 def memory_script(args: argparse.Namespace) -> Path | None:
@@ -159,6 +177,8 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if any(window < 1 for window in args.window or ()):
         raise ValueError(f"--window must be at least 1, got {args.window}")
+    if args.predict and not args.predict_images:
+        raise ValueError("--predict needs --predict-images FOLDER")
     if VARIABLE in os.environ:
         raise ValueError(f"unset {VARIABLE}, which overrides the kernels that are compared here")
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -195,7 +215,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="check and load a COCO-format set, generated in FOLDER, against Detectron2",
     )
-    what.add_argument("--images", type=int, default=12000, metavar="N", help="of --startup")
+    what.add_argument(
+        "--predict",
+        metavar="SOURCE",
+        help="images a second of predict, with files and drawings, against its model alone; SOURCE "
+        "is an output folder, a config or a recipe",
+    )
+    what.add_argument("--weights", metavar="FILE", help="of --predict")
+    what.add_argument("--predict-images", metavar="FOLDER", help="of --predict")
+    what.add_argument(
+        "--images", type=int, default=12000, metavar="N", help="of --startup and --predict"
+    )
     add_setting(parser.add_argument_group("setting"))
     add_thoroughness(parser.add_argument_group("how"))
     add_output(parser.add_argument_group("output"))
