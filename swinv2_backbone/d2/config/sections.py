@@ -60,7 +60,7 @@ class Backbone:
     """SwinV2."""
 
     variant: str | None = _backbone(None, "variant", optional(text),
-        "Name or seed name of a published architecture ([MODELS.md](MODELS.md)).")
+        "Name or seed name of a published architecture ([Sizes of the models](MODELS.md)).")
     embed_dim: int | None = _backbone(None, "embed_dim", optional(integer(1)),
         "Channels of the first stage, for a custom size.")
     depths: tuple | None = _backbone(None, "depths", optional(sequence(integer(1))),
@@ -75,7 +75,7 @@ class Backbone:
         "or the weights.")
     small_map_rule: str = _backbone("per_axis", "small_map_rule", one_of(*SMALL_MAP_RULES),
         "Windows of a feature map whose shorter side is one window or less: `per_axis`, or "
-        "`square`, Microsoft's rule ([WINDOWS.md](WINDOWS.md#small-maps)).")
+        "`square`, Microsoft's rule ([Small maps](WINDOWS.md#small-maps)).")
     drop_path_rate: float = _backbone(0.0, "drop_path_rate", share,
         "Drop path rate of the last block; it rises linearly from 0.")
     out_features: tuple | None = _backbone(None, "out_features", optional(sequence(text)),
@@ -89,7 +89,7 @@ class Backbone:
         "Recompute activations in the backward pass: less memory, more time.")
     kernel: str = _backbone("auto", "kernel", text,
         "Implementation of the blocks; all give the same result "
-        "([SPEED.md](SPEED.md#which-kernel-runs)).")
+        "([Which kernel runs](SPEED.md#which-kernel-runs)).")
     mask_padding: bool = _backbone(True, "mask_padding", flag,
         "Exclude the padding of a batch from attention. A meta-architecture that is not "
         "Detectron2's requires a `PIXEL_MEAN` that no pixel equals.")
@@ -295,7 +295,7 @@ class Data:
         "Exclude images without annotations from training.")
     mask_targets: str = option("none", "INPUT.MASK_TARGETS", "dataloader.train.mapper.mask_targets",
         one_of("none", *TASKS),
-        "Targets of a mask classification model ([PROJECTS.md](PROJECTS.md)): `instance`, "
+        "Targets of a mask classification model ([Other projects](PROJECTS.md)): `instance`, "
         "`semantic` or `panoptic`, a mask for each object, class or segment; `none`: Detectron2's "
         "targets.")
     max_broken: float = option(MAX_BROKEN, "DATALOADER.MAX_BROKEN_IMAGES",
@@ -360,7 +360,7 @@ class Augmentation:
 
     image_format: str = option("BGR", "INPUT.FORMAT", "dataloader.train.mapper.image_format", text,
         "Channel order, `RGB` or `BGR`: use `RGB` for SwinV2. Or `BANDS`: all bands of TIFF files "
-        "and NumPy arrays, as many as `PIXEL_MEAN` has numbers ([DATASETS.md](DATASETS.md)).")
+        "and NumPy arrays, as many as `PIXEL_MEAN` has numbers ([Your data](DATASETS.md)).")
     display_bands: tuple = option((), "INPUT.DISPLAY_BANDS", "train.display_bands",
         either(only(()), sequence(integer(0), least=3)),
         "With `BANDS`, the three bands that are drawn as red, green and blue, counted from 0; "
@@ -456,14 +456,14 @@ class Run:
         "File of any layout, `swinv2://NAME` or `hf://org/name`; empty: random weights.")
     imports: tuple = option((), "IMPORTS", "", sequence(text),
         "Written by `--import`: code of other projects that the config needs "
-        "([PROJECTS.md](PROJECTS.md)).")
+        "([Other projects](PROJECTS.md)).")
     partial_weights: bool = option(False, "MODEL.SWINV2.PARTIAL_WEIGHTS", "train.partial_weights",
         flag,
         "Load the weights even if tensors of the backbone are missing or unexpected.")
     stem: str | None = option(None, "MODEL.SWINV2.STEM", "train.stem",
         optional(one_of(*STEM_RULES)),
         "Rule for weights of another number of bands: `repeat`, `mean` or `zero` "
-        "([CHECKPOINTS.md](CHECKPOINTS.md#bands)); None: such weights are refused.")
+        "([Bands](CHECKPOINTS.md#bands)); None: such weights are refused.")
     checkpoint_period: int = option(5000, "SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period",
         integer(1),
         "Iterations between checkpoints.")
@@ -472,6 +472,14 @@ class Run:
         "Number of latest checkpoints to keep, besides the final one; None: all.")
     log_period: int = option(20, "SOLVER.LOG_PERIOD", "train.log_period", integer(1),
         "Iterations between log lines.")
+    trackers: tuple = option((), "TRACKING.TRACKERS", "train.tracking.trackers",
+        sequence(one_of("wandb", "mlflow")),
+        "Experiment trackers that log the run: `wandb`, `mlflow` "
+        "([Experiment trackers](TRAINING.md#experiment-trackers)).")
+    tracking_project: str = option("swinv2", "TRACKING.PROJECT", "train.tracking.project", text,
+        "Name of the trackers' project (MLflow: experiment).")
+    tracking_name: str = option("", "TRACKING.NAME", "train.tracking.name", text,
+        "Name of the run in the trackers; empty: they choose one.")
     time_limit: float | None = option(None, "SOLVER.TIME_LIMIT", "train.time_limit",
         optional(positive),
         "Minutes after which a run saves, evaluates and ends; `--resume` continues it. None: no "

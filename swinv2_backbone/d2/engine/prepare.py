@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,8 @@ def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) 
             f"dataloader.test has no {plan.key('data.test').partition('test.')[2]}: name the "
             "dataset to test on there, or set dataloader.evaluator=null"
         )
+    if not eval_only:
+        yield from _missing_trackers(plan)
     if rehearse and resume:
         yield "--fast-dev-run always starts anew: omit --resume"
     if len(plan.data.test) > 1 and not _takes_any_dataset(plan):
@@ -175,6 +178,15 @@ def _missing(plan: TrainingPlan, eval_only: bool, resume: bool, rehearse: bool) 
             f"{plan.key('data.test')} has {len(plan.data.test)} datasets, but "
             "dataloader.evaluator has no dataset_name: use a single test dataset"
         )
+
+
+def _missing_trackers(plan: TrainingPlan) -> Iterator[str]:
+    for name in plan.run.trackers:
+        if find_spec(name) is None:
+            yield (
+                f"{plan.key('run.trackers')} has {name!r}, but its package is not installed: "
+                f"pip install 'swinv2_backbone[{name}]'"
+            )
 
 
 def _own_loader(plan: TrainingPlan, split: str) -> bool:

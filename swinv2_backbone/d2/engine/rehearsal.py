@@ -30,6 +30,7 @@ def shorten(plan: TrainingPlan) -> TrainingPlan:
         "evaluation.period": ITERATIONS // 2,
         "evaluation.expected_results": [],
         "data.samples_picture": True,
+        "run.trackers": (),
     }
     if test:  # otherwise there may be no loader to set them in
         values["data.test"] = test

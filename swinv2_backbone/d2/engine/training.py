@@ -29,6 +29,7 @@ from swinv2_backbone.d2.engine.samples import draw_samples
 from swinv2_backbone.d2.engine.signals import TrainingEnded
 from swinv2_backbone.d2.engine.step import TrainingStep
 from swinv2_backbone.d2.engine.summary import log_summary
+from swinv2_backbone.d2.engine.tracking import Tracking
 from swinv2_backbone.d2.evaluation.results import write_results
 from swinv2_backbone.d2.evaluation.titled import Titled
 from swinv2_backbone.d2.evaluation.tta import with_augmentation
@@ -125,6 +126,7 @@ class Training:
         plan = self.plan
         if writers is None:
             writers = default_writers(plan.run.output_dir, plan.schedule.max_iter)
+        tracking = self._tracking()
         evaluate = Evaluate(
             plan.evaluation.period,
             self.evaluate,
@@ -140,7 +142,7 @@ class Training:
             checkpoint_period=plan.run.checkpoint_period,
             max_to_keep=plan.run.checkpoints_kept,
             evaluate=evaluate,
-            writers=writers if comm.is_main_process() else (),
+            writers=[*tracking, *writers] if comm.is_main_process() else (),
             output_dir=plan.run.output_dir,
             log_period=plan.run.log_period,
             lr_scheduler=hooks.LRScheduler(self.step.optimizer, self.scheduler),
@@ -149,7 +151,7 @@ class Training:
         )
         if plan.evaluation.precise_bn and get_bn_modules(self.model):
             found.insert(2, self._precise_bn())
-        return found
+        return [*tracking, *found]
 
     def evaluate(self) -> dict:
         """Evaluate, with test-time augmentation only at the end, because it multiplies the time."""
@@ -165,6 +167,12 @@ class Training:
         if plan.run.time_limit is not None:
             found.append(TimeLimit(60 * plan.run.time_limit, self.step))
         return found
+
+    def _tracking(self) -> list[Tracking]:
+        if not (self.plan.run.trackers and comm.is_main_process()):
+            return []
+        resumed = lambda: bool(self.checkpointer.resumed)  # noqa: E731
+        return [Tracking(self.plan, resumed, lambda: bool(self.step.ending))]
 
     def _precise_bn(self) -> HookBase:
         plan = self.plan.replaced({"data.num_workers": 0})  # used rarely
