@@ -30,6 +30,7 @@ NEEDS = {
     "ImageNet",
     "GPU",
     "several machines",
+    "Slurm",
     "network",
     "peft",
     "account",
