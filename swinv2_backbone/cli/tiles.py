@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--tile``, ``--overlap`` and ``--tile-scale``."""
-    add = parser.add_argument_group("large pictures (docs/LARGE_PICTURES.md)").add_argument
+    add = parser.add_argument_group("large pictures (docs/PREDICTING.md)").add_argument
     add(
         "--tile",
         type=int,
@@ -49,10 +49,8 @@ def tiling_of(args: argparse.Namespace) -> Tiling | None:
         return None
     from swinv2_backbone.d2.inference.tiling import Tiling
 
-    overlap = max(args.tile // 4, 1) if args.overlap is None else args.overlap
-    scale = 1.0 if args.tile_scale is None else args.tile_scale
     try:
-        return Tiling(args.tile, overlap, scale, args.batch_size or 1)
+        return Tiling.given(args.tile, args.overlap, args.tile_scale, args.batch_size)
     except ValueError as error:
         raise ValueError(f"--tile, --overlap, --tile-scale: {error}") from error
 

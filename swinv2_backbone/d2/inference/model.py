@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +20,8 @@ from swinv2_backbone.d2.inference.prediction import Prediction
 from swinv2_backbone.d2.inference.predictor import Predictor, predictor_of_plan
 from swinv2_backbone.d2.inference.result import Result
 from swinv2_backbone.d2.inference.sources import changes, checked_device
+from swinv2_backbone.d2.inference.tiling import Tiling, require_joinable
+from swinv2_backbone.d2.inference.tiling.result import predict_large
 from swinv2_backbone.recipes import find_trained
 
 logger = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ class Model:
         self, predictor: Predictor, config: str, weights: str, batch_size: int | None = None
     ):
         self.predictor, self.config, self.weights = predictor, config, weights
-        self._pipeline = Pipeline(predictor, batch_size)
+        self._pipeline, self._batch_size = Pipeline(predictor, batch_size), batch_size
         self.stuff_names = list(predictor.classes.stuff)
         self.names = list(predictor.classes.things) or self.stuff_names
 
@@ -106,10 +109,31 @@ class Model:
         *,
         order: str = "RGB",
         urls: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_scale: float | None = None,
     ) -> Result: ...
     @overload
-    def __call__(self, images: Any, *, order: str = "RGB", urls: bool = False) -> Any: ...
-    def __call__(self, images: Any, *, order: str = "RGB", urls: bool = False) -> Any:
+    def __call__(
+        self,
+        images: Any,
+        *,
+        order: str = "RGB",
+        urls: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_scale: float | None = None,
+    ) -> Any: ...
+    def __call__(
+        self,
+        images: Any,
+        *,
+        order: str = "RGB",
+        urls: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        tile_scale: float | None = None,
+    ) -> Any:
         """Predict one image, or several, which are read while the model computes.
 
         Args:
@@ -120,6 +144,11 @@ class Model:
                 numbers are used as they are.
             order: channel order of arrays and tensors: "RGB", or "BGR" as OpenCV reads them.
             urls: download images whose paths are addresses, such as https://.
+            tile: side of the tiles of large pictures, such as 1024 pixels: files are read by
+                windows, tiles enter the model one after the other without resizing, and objects
+                across their sides are joined. See :class:`TiledResult`.
+            overlap: of neighboring tiles; default: a quarter of the tile.
+            tile_scale: resizing of tiles before the model; default: 1.
 
         Returns:
             A :class:`Result` for an image, a list of them for a list, and a generator for an
@@ -131,6 +160,13 @@ class Model:
         """
         if order not in ("RGB", "BGR"):
             raise ValueError(f"order must be 'RGB' or 'BGR', got {order!r}")
+        if tile is not None:
+            tiling = Tiling.given(tile, overlap, tile_scale, self._batch_size)
+            require_joinable(self.predictor)
+            predict = partial(predict_large, self.predictor, tiling=tiling, order=order, urls=urls)
+            return _each(images, predict)
+        if overlap is not None or tile_scale is not None:
+            raise ValueError("overlap and tile_scale need tile=PIXELS, such as tile=1024")
         if is_picture(images):
             picture = picture_of(images, self.predictor, order, urls)
             return Result(self.predictor, picture, self.predictor(picture), path_of(images))
@@ -138,9 +174,7 @@ class Model:
             return list(self._stream(images, order, urls))
         if isinstance(images, Iterator):
             return self._stream(images, order, urls)
-        raise TypeError(
-            f"expected {KINDS}, or a list or an iterator of them, got {type(images).__name__}"
-        )
+        raise _no_image(images)
 
     def _stream(self, images: Iterable[Any], order: str, urls: bool) -> Iterator[Result]:
         def read(image: Any) -> np.ndarray:
@@ -162,3 +196,20 @@ class Model:
             f"Model({kind}, {self.config} with {self.weights}; {len(self.names)} classes: {shown}; "
             f"on {self.device}, confidence {self.predictor.confidence})"
         )
+
+
+def _each(images: Any, predict: Callable[[Any], Result]) -> Any:
+    """Apply a function to an image, to each of a list, or to each of an iterator when it is due."""
+    if is_picture(images):
+        return predict(images)
+    if isinstance(images, (list, tuple)):
+        return [predict(image) for image in images]
+    if isinstance(images, Iterator):
+        return map(predict, images)
+    raise _no_image(images)
+
+
+def _no_image(value: Any) -> TypeError:
+    return TypeError(
+        f"expected {KINDS}, or a list or an iterator of them, got {type(value).__name__}"
+    )

@@ -51,7 +51,7 @@ def picture_of(value: Any, predictor: Predictor, order: str = "RGB", urls: bool 
         ValueError: its pixels are not those of an image.
     """
     if isinstance(value, (str, os.PathLike)):
-        return predictor.read(_checked_path(value, urls))
+        return predictor.read(checked_path(value, urls))
     if isinstance(value, Image.Image):
         if predictor.image_format == BANDS:
             raise ValueError("a model of bands takes files and arrays, not PIL images")
@@ -63,7 +63,12 @@ def picture_of(value: Any, predictor: Predictor, order: str = "RGB", urls: bool 
     raise TypeError(f"an image is {KINDS}, not {type(value).__name__}")
 
 
-def _checked_path(value: str | os.PathLike, urls: bool) -> str:
+def checked_path(value: str | os.PathLike, urls: bool) -> str:
+    """Return a path or, with ``urls``, an address to read from.
+
+    Raises:
+        OSError, ValueError: there is no such file.
+    """
     path = os.fspath(value)
     if URL.match(path):
         if not urls:

@@ -88,6 +88,19 @@ class Tiling:
                 f"{self.tile} is at most {self.tile - self.step}, got {self.overlap}"
             )
 
+    @classmethod
+    def given(
+        cls,
+        tile: int,
+        overlap: int | None = None,
+        scale: float | None = None,
+        batch_size: int | None = None,
+    ) -> Tiling:
+        """Return the tiles of a user's arguments; the overlap is a quarter of the tile if None."""
+        if overlap is None:
+            overlap = max(tile // 4, 1) if isinstance(tile, int) else 1
+        return cls(tile, overlap, 1.0 if scale is None else scale, batch_size or 1)
+
     @property
     def step(self) -> int:
         """Pixels of the picture per token of the last stage; 1 if the scale allows no alignment."""

@@ -40,10 +40,15 @@ class Preview:
             reduced = cv2.resize(np.ascontiguousarray(pixels), shape, interpolation=cv2.INTER_AREA)
             self._pixels[y0:y1, x0:x1] = reduced.reshape(*shape[::-1], -1)
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """The reduced picture, (h, w, n)."""
+        assert self._pixels is not None
+        return self._pixels
+
     def draw(self, predictor: Predictor, found: Prediction) -> np.ndarray:
         """Draw the prediction of the picture on its preview, (h, w, 3) uint8 in BGR order."""
-        assert self._pixels is not None
-        return predictor.draw(self._pixels, _reduce(found, self._size, self._pixels.shape[:2]))
+        return predictor.draw(self.pixels, _reduce(found, self._size, self.pixels.shape[:2]))
 
 
 class _ReducedMasks:
