@@ -36,17 +36,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    variant = variant_name(args.model)
+    for path in args.images:
+        if not Path(path).is_file():
+            raise ValueError(f"no file {path!r}")
+
     import torch
 
     from swinv2_backbone.build import build_classifier
     from swinv2_backbone.cli.classification import Pixels, check_device
 
-    variant = variant_name(args.model)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(args.device)
-    for path in args.images:
-        if not Path(path).is_file():
-            raise ValueError(f"no file {path!r}")
     pixels = Pixels(args.image_format, *pixel_numbers(args))
     model = build_classifier(
         variant, weights=args.weights, in_channels=len(pixels.mean), stem=args.stem

@@ -7,6 +7,7 @@ output/model_final.pth``.
 from __future__ import annotations
 
 import argparse
+import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ def of_prediction(argv: Sequence[str]) -> list[str]:
         while end < len(rest) and is_file_or_no_key(rest[end]):
             end += 1
         images, rest = rest[:end], rest[end:]
+        for image in images:
+            if not glob.has_magic(image) and "://" not in image and not Path(image).exists():
+                raise FileNotFoundError(f"there is no image or folder {image!r}")
         # The images first, so that --input does not take KEY VALUE for images.
         words = [*(["--input", *images] if images else []), "--config-file", source, *rest]
     return with_config(parser(), words, weights=True)
@@ -106,6 +110,8 @@ def with_config(
         config = config_in(given) if given.is_dir() else config_path(given)
         return [*before, "--config-file", str(config), *opts]
     chosen = vars(args)[option.lstrip("-")] if option else weights_among(args.opts)
+    if chosen and not option and "://" not in chosen and not Path(chosen).exists():
+        raise FileNotFoundError(f"there is no file of weights {chosen!r}")
     found = find_trained(args.config_file, chosen)
     more: list[str] = []
     if found.weights and not chosen:

@@ -30,7 +30,9 @@ for argv in ([], ["--version"], *([name, "--help"] for name in main.COMMANDS)):
 for argv in (["trian"], ["train", "mask_rcnn_swin"], ["eval", "."], ["train", "a.yaml"],
              ["train", "mask_rcnn_swinv2", "A"],
              ["train", "mask_rcnn_swinv2", "A", "1", "--resume"],
-             ["predict", "mask_rcnn_swinv2", "photo.jpg", "MODEL.WEIGHTS"],
+             ["predict", "mask_rcnn_swinv2", "photo.jpg"],
+             ["classify", "photo.jpg", "--model", "swinv2_tiny_window8_256"],
+             ["eval", "mask_rcnn_swinv2", "MODEL.WEIGHTS", "none.pth"],
              ["train", "mask_rcnn_swinv2", "MODEL.WEIGHTS", "nowhere.pth"]):
     try:
         main.main(argv)
@@ -47,11 +49,13 @@ def _shown(monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path, monkeypatch) -> Path:
     """The output folder of a training."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("MODEL:\n  DEVICE: cpu\n")
-    (tmp_path / "run" / "model_final.pth").write_bytes(b"")
+    for name in ("run/model_final.pth", "mine.pth", "a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
     return tmp_path / "run"
 
 
@@ -71,6 +75,9 @@ def test_help_and_short_errors_import_nothing_heavy(tmp_path):
         "pairs KEY VALUE, got A",
         "options come before KEY VALUE: --resume",
         "no file 'nowhere.pth'",
+        "no image or folder 'photo.jpg'",
+        "no file 'photo.jpg'",
+        "no file of weights 'none.pth'",
     ):
         assert words_of_an_error in done.stderr
 
@@ -104,8 +111,7 @@ def test_a_run_of_a_lazy_config_takes_its_own_key(run):
     assert given[-1] == "train.init_checkpoint=mine.pth" and len(given) == 5
 
 
-def test_images_end_where_keys_begin(run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_images_end_where_keys_begin(run, tmp_path):
     given = words.of_prediction([str(run), "a.jpg", "b.jpg", "--output", "drawn", "A", "1"])
     args = tool("predict").parser().parse_args(given)
     assert args.input == ["a.jpg", "b.jpg"] and args.opts[-2:] == ["A", "1"]
@@ -174,6 +180,7 @@ def test_the_page_of_commands_has_each_with_a_line_that_parses(monkeypatch, tmp_
     folder.mkdir()
     (folder / "config.yaml").write_text("MODEL: {}\n")
     (folder / "model_final.pth").write_bytes(b"")
+    (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path)
     for name, _, example in rows:
         command, *argv = example.split()
