@@ -98,7 +98,7 @@ class Artist:
         for index in order:
             _draw_outlines(drawing, outlines.get(index, ()), colors[index], scale, line)
             corners = (boxes[index] * scale).round().astype(int).tolist()
-            cv2.rectangle(drawing, corners[:2], corners[2:], colors[index], line, cv2.LINE_AA)
+            cv2.rectangle(drawing, corners[:2], corners[2:], colors[index], line)
         if found.has("pred_keypoints"):
             _draw_keypoints(drawing, found.pred_keypoints.numpy(), colors, scale, line)
         for index in order:
