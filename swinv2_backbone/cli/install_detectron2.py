@@ -146,6 +146,6 @@ def parser() -> argparse.ArgumentParser:
         "--archive", default=ARCHIVE_URL, metavar="URL_OR_PATH", help="the official archive"
     )
     found.add_argument(
-        "--constraints", type=Path, metavar="FILE", help="default: the repository's constraints.txt"
+        "--constraints", type=Path, metavar="FILE", help="default: those of this package"
     )
     return found
