@@ -75,19 +75,23 @@ def band_windows(
         (height, width), axis = _header(stored, bands)
         if refused := _refusal(stored, bands):
             raise RefusedImageError(f"{name}: {refused}")
-        by_tiff = isinstance(stored, TiffBands) and not stored.rows and _whole_bytes(stored)
-        windows = TiffWindows(stored) if by_tiff else None
-        whole = stored.read() if isinstance(stored, TiffBands) and not by_tiff else None
+        if not isinstance(stored, TiffBands):
+            # Mapped anew for each window, so that its pages do not stay in memory.
+            yield (
+                height,
+                width,
+                lambda window: _part(_last(_mapped(file, name), axis), window, name),
+            )
+        elif stored.rows or not _whole_bytes(stored):
+            pixels = stored.read()
+            yield height, width, lambda window: _part(pixels, window, name)
+        else:
+            windows = TiffWindows(stored)
+            yield height, width, lambda window: _as_floats(windows.read(window), name)
 
-        def read(window: Window) -> np.ndarray:
-            if windows is not None:
-                return _as_floats(windows.read(window), name)
-            # An array is mapped anew for each window, so that its pages do not stay in memory.
-            pixels = whole if whole is not None else _last(_stored(file, name), axis)
-            left, top, right, bottom = window
-            return _as_floats(pixels[top:bottom, left:right], name)
 
-        yield height, width, read
+def _part(pixels: np.ndarray, window: Window, name: str) -> np.ndarray:
+    return _as_floats(pixels[window.top : window.bottom, window.left : window.right], name)
 
 
 def _whole_bytes(content: TiffBands) -> bool:
@@ -189,6 +193,11 @@ def _stored(file: IO[bytes], name: str) -> TiffBands | np.ndarray:
             f"{name} is {found}, but INPUT.FORMAT {BANDS} (image_format) reads TIFF and .npy "
             "alone: convert it"
         )
+    return _mapped(file, name)
+
+
+def _mapped(file: IO[bytes], name: str) -> np.ndarray:
+    """Map a NumPy array into memory."""
     try:
         array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -76,8 +76,13 @@ def open_windows(
             raise RefusedImageError(f"{os.fspath(path)}: {refused}")
         found = _tiff_windows(image, path, opener) or _whole(image, path)
         if image_format == "BGR":
-            found = found._replace(read=lambda window, rgb=found.read: rgb(window)[:, :, ::-1])
+            found = found._replace(read=_reversed(found.read))
         yield found
+
+
+def _reversed(read: Callable[[Window], np.ndarray]) -> Callable[[Window], np.ndarray]:
+    """Return a function that reads the channels in the reverse order."""
+    return lambda window: read(window)[:, :, ::-1]
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def to_records(found: Prediction, classes: Classes) -> dict[str, Any]:
             counts += np.bincount(rows.ravel(), minlength=len(counts))
         records["classes"] = {
             classes.stuff[number]: int(counts[number]) / found.labels.size
-            for number in np.flatnonzero(counts)
+            for number in np.flatnonzero(counts).tolist()
         }
     return records
 

@@ -128,11 +128,6 @@ class Tiling:
         return cover(length, self.tile, self.stride, self.grid)
 
 
-def intervals(self, length: int) -> list[tuple[int, int]]:
-    """Return the sides of the tiles along an axis as (start, end)."""
-    return cover(length, self.tile, self.stride, self.grid)
-
-
 def cover(length: int, tile: int, stride: int, grid: int = 1) -> list[tuple[int, int]]:
     """Cover 0 ... ``length`` by intervals (start, end) whose starts are multiples of ``grid``.
 

@@ -22,7 +22,8 @@ class Kept:
     def __init__(self, height: int, width: int, masks: bool):
         self._size = height, width
         self._numbers = array("d")
-        self._counts, self._ends = (bytearray(), array("q", [0])) if masks else (None, None)
+        self._counts = bytearray() if masks else None
+        self._ends = array("q", [0])
 
     def __len__(self) -> int:
         return len(self._numbers) // COLUMNS
@@ -30,7 +31,7 @@ class Kept:
     def add(self, pieces: Pieces, margin: np.ndarray) -> None:
         """Add the pieces of a tile, with their distances from its sides, (N,)."""
         areas = np.prod(pieces.boxes[:, 2:] - pieces.boxes[:, :2], axis=1)
-        if self._counts is not None and self._ends is not None:
+        if self._counts is not None:
             assert pieces.crops is not None
             for crop in pieces.crops:
                 self._counts += run_lengths(crop, *self._size)
@@ -50,5 +51,5 @@ class Kept:
 
     def mask(self, piece: int) -> bytes:
         """Return the compressed counts of a piece's mask."""
-        assert self._counts is not None and self._ends is not None
+        assert self._counts is not None
         return bytes(self._counts[self._ends[piece] : self._ends[piece + 1]])

@@ -117,7 +117,8 @@ class _InZone:
 
 def meets(boxes: np.ndarray, zone: Tile) -> np.ndarray:
     """Return True for boxes that meet a rectangle, (N,)."""
-    return (boxes[:, :2] < zone[2:]).all(axis=1) & (boxes[:, 2:] > zone[:2]).all(axis=1)
+    left_of, right_of = boxes[:, :2] < np.array(zone[2:]), boxes[:, 2:] > np.array(zone[:2])
+    return np.all(np.concatenate([left_of, right_of], axis=1), axis=1, keepdims=False)
 
 
 def _candidates(one: Pieces, other: Pieces, zone: Tile) -> list[tuple[int, int]]:
@@ -136,11 +137,11 @@ def _overlap(mine: _InZone, others: _InZone, first: int, second: int) -> _Overla
         a, b = mine.box(first), others.box(second)
         both = np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])])
         return _Overlap(_area(both), mine.area(first), others.area(second))
-    a, b = mine.rectangle(first), others.rectangle(second)
-    where = shared(a, b) if a and b else None
+    here, there = mine.rectangle(first), others.rectangle(second)
+    where = shared(here, there) if here and there else None
     pixels = 0
     if where is not None:
-        pixels = np.count_nonzero(mine.mask(first, where) & others.mask(second, where))
+        pixels = int(np.count_nonzero(mine.mask(first, where) & others.mask(second, where)))
     return _Overlap(float(pixels), mine.area(first), others.area(second))
 
 

@@ -181,7 +181,8 @@ def _windows(
 ) -> Iterator[Windows]:
     """Open a picture in the channel order of :meth:`Predictor.read`."""
     if isinstance(source, np.ndarray):
-        picture = Windows(*source.shape[:2], lambda window: _part(source, window))
+        height, width = source.shape[:2]
+        picture = Windows(height, width, lambda window: _part(source, window))
         yield _checked(picture, "the picture")
         return
     bands = predictor.image_format == BANDS

@@ -62,7 +62,7 @@ def predict_large(
     predictor: Predictor, image: Any, tiling: Tiling, order: str = "RGB", urls: bool = False
 ) -> TiledResult:
     """Predict an image of any kind that :class:`Model` takes, by tiles; files by windows."""
-    preview, sizes = Preview(), []
+    preview, sizes = Preview(), [(0, 0)]
 
     def seen(tile: Tile, pixels: np.ndarray, size: tuple[int, int]) -> None:
         preview.add(tile, pixels, size)
