@@ -25,13 +25,14 @@ from swinv2_backbone.d2.inference.predictor import Predictor, Prepared
 FAILURES = (OSError, ValueError, RuntimeError, MemoryError, cv2.error)
 CPU_BATCH, GPU_BATCH = 1, 8  # images that enter the model together, by default
 LEAST_AHEAD = 4  # images that are read before they are needed
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _Item(NamedTuple):
     """An item of the stream: its picture, or the error of reading it."""
 
-    index: int
+    number: int
     source: Any
     picture: np.ndarray | None
     prepared: Prepared | Exception
@@ -84,7 +85,7 @@ class Pipeline:
             for batch in _batches(items, size, limit):
                 for item, found in zip(batch, self._predicted(batch)):
                     task = pool.submit(_finished, finish, item, found)
-                    waiting[item.index] = item.source, task
+                    waiting[item.number] = item.source, task
                 while following in waiting and (
                     waiting[following][1].done() or len(waiting) > limit
                 ):
@@ -141,8 +142,8 @@ def _batches(items: Iterable[_Item], size: int, limit: int) -> Iterator[list[_It
         pending.setdefault(shape, []).append(item)
         if len(pending[shape]) == size:
             yield pending.pop(shape)
-        oldest = min(pending, key=lambda key: pending[key][0].index, default=None)
-        if oldest is not None and item.index - pending[oldest][0].index >= limit:
+        oldest = min(pending, key=lambda key: pending[key][0].number, default=None)
+        if oldest is not None and item.number - pending[oldest][0].number >= limit:
             yield pending.pop(oldest)
     yield from pending.values()
 

@@ -118,7 +118,7 @@ class Predictor:
             pixels = transformed(resize, pixels.astype(np.float32))
         else:
             pixels = resize.apply_image(pixels)
-        tensor = torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
         return Prepared(
             tensor.pin_memory() if self.device.type == "cuda" else tensor, height, width
         )

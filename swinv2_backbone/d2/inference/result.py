@@ -205,7 +205,7 @@ class Result:
             ImportError: pandas is not installed.
         """
         try:
-            import pandas
+            import pandas  # type: ignore[import-untyped]  # its types are another package
         except ImportError as error:
             raise ImportError("to_pandas() needs: pip install pandas") from error
         names = [self.names[number] for number in self.classes.tolist()]
