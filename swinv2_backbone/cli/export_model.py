@@ -8,7 +8,8 @@ tools/export_model.py --config-file configs/upernet_swinv2_tiny_ade20k.py --weig
     --what semantic --format torch-export --output upernet.pt2
 
 The file takes pixels from 0 to 255, or bands as they are stored, of any height, width and batch
-size (a detector's: one image).  It is kept only if its outputs equal the model's at three sizes.
+size (a detector's: one image), or with --size of one.  It is kept only if its outputs equal the
+model's, at three sizes or at its own, and in each runtime of --check-with.
 See docs/EXPORT.md.
 """
 
@@ -30,7 +31,16 @@ from swinv2_backbone.cli.arguments import (
     pixel_numbers,
 )
 from swinv2_backbone.cli.calibration import calibration_pictures, check_int8, write_int8
+from swinv2_backbone.cli.check_with import add_check_with, check_in_runtimes, check_runtimes
 from swinv2_backbone.cli.errors import errors_as_messages
+from swinv2_backbone.cli.export_shapes import (
+    HALF_LIMIT,
+    add_shape_options,
+    check_shape_options,
+    fixed_shape,
+    shape_notes,
+    write_options,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from swinv2_backbone.export.file import export_file
+    from swinv2_backbone.export.check import LIMIT
+    from swinv2_backbone.export.file import export_file, passed
 
     check(args)
     found, weights = from_name(args) if args.model else from_config(args)
@@ -68,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
     notes = notes_of(args, found, weights)
     images = list(images_to_check(args, found))
     seen: list[Difference] = []
+    limit = HALF_LIMIT if args.half else LIMIT
 
     def show(difference: Difference) -> None:
         seen.append(difference)
@@ -81,12 +93,15 @@ def run(args: argparse.Namespace) -> None:
             format,
             images,
             notes=notes,
+            options=write_options(args),
             show=show,
             align=found.align,
+            limit=limit,
+            check=check_in_runtimes(args, found, images, limit) if path == args.output else passed,
         )
 
     if args.int8:
-        pictures = calibration_pictures(args, found)
+        pictures = calibration_pictures(args, found, fixed_shape(args, found))
         write_int8(args, pictures, notes, lambda path: write(path, found.format_of("onnx")))
     else:
         write(args.output, format)
@@ -96,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         )
     for key, value in notes.items():
         print(f"{key:<11} {value}")
-    print(f"written     {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+    print(f"written     {args.output} ({stored(args.output) / 1e6:.1f} MB)")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -131,7 +146,9 @@ def check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--config-file: no file {args.config_file!r}")
     if args.int8:
         check_int8(args)
-    check_target(args.output, args.format, args.overwrite)
+    check_shape_options(args)
+    check_target(args.output, args.format, args.overwrite, fixed=bool(args.size))
+    check_runtimes(args, fixed=bool(args.size), batch=args.batch)
 
 
 def from_name(args: argparse.Namespace) -> tuple[Exportable, Path]:
@@ -165,10 +182,15 @@ def from_config(args: argparse.Namespace) -> tuple[Exportable, Path]:
 
 
 def images_to_check(args: argparse.Namespace, found: Exportable) -> Iterator[Tensor]:
-    """Yield images (B, C_in, H, W) of three sizes: random pixels, or a picture resized."""
+    """Yield images (B, C_in, H, W): random pixels, or a picture resized.
+
+    They have three sizes, or the one of the file.
+    """
     from swinv2_backbone.export.check import check_shapes
 
     shapes = check_shapes(found.backbone.window_sizes, found.backbone.in_channels)
+    if only := fixed_shape(args, found):
+        shapes = [only]
     for batch, *shape in shapes:
         batch = 1 if found.one_image else batch
         if args.picture:
@@ -208,7 +230,7 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
 
     import swinv2_backbone
 
-    batch = 1 if found.one_image else "batch"
+    batch = "1" if found.one_image else "batch"
     pixels = "0 to 255" if found.image_format in ("RGB", "BGR") else "as they are stored"
     channels, backbone = found.backbone.in_channels, found.backbone
     return {
@@ -224,8 +246,15 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         "windows": json.dumps(backbone.window_sizes),
         "pretrained windows": json.dumps(backbone.pretrained_window_sizes),
         "small maps": backbone.small_map_rule,
+        **shape_notes(args),
         "made by": f"swinv2_backbone {swinv2_backbone.__version__}, PyTorch {torch.__version__}",
     }
+
+
+def stored(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def digest(path: Path) -> str:
@@ -255,6 +284,8 @@ def parser() -> argparse.ArgumentParser:
     add("--square-small-maps", action="store_true", help=text)
     text = "linear layers in 8 bits, calibrated on these pictures (docs/EXPORT.md)"
     add("--int8", type=Path, metavar="FOLDER", help=text)
+    add_shape_options(found)
+    add_check_with(found)
     add("--overwrite", action="store_true")
     add_imports(found)
     add_config_changes(found)

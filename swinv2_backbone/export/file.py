@@ -9,8 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from swinv2_backbone.export.check import Align, Difference, Run, as_found, compare
+from swinv2_backbone.export.check import LIMIT, Align, Difference, Run, as_found, compare
 from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS, Format, Notes, Options
+
+
+def passed(path: Path) -> None:
+    """Accept any file: the default of :func:`export_file`."""
 
 
 def check_target(path: Path, name: str, overwrite: bool, fixed: bool = False) -> None:
@@ -56,7 +60,8 @@ def export_file(
     options: Options = EVERY_SHAPE,
     show: Callable[[Difference], None] = lambda difference: None,
     align: Align = as_found,
-    check: Callable[[Path], None] = lambda path: None,
+    limit: float = LIMIT,
+    check: Callable[[Path], None] = passed,
 ) -> None:
     """Write a model, compare the file with it, and move the file to its path.
 
@@ -66,11 +71,12 @@ def export_file(
         path: the file (or folder, of coreml), replaced if it exists; ONNX above 2 GB and OpenVINO
             have a second file beside it.
         format: the format of the file.
-        images: batches (B, C_in, H, W) to compare at; the second is traced, see check_shapes.
+        images: batches (B, C_in, H, W) to compare at; the second, or the only one, is traced.
         notes: the file's metadata.
         options: fixed shapes, operator set, precision.
         show: called with every difference.
         align: see :func:`compare`.
+        limit: the largest difference, as in :class:`Difference`.
         check: called with the written file, which is kept unless it raises an error.
 
     Raises:
@@ -80,12 +86,12 @@ def export_file(
     folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
     folder.mkdir()
     try:
-        format.write(model.eval(), images[1], folder / path.name, notes, options)
+        format.write(model.eval(), images[:2][-1], folder / path.name, notes, options)
         run, _ = format.read(folder / path.name)
         differences = compare(run, expected, images, align)
         for difference in differences:
             show(difference)
-        wrong = [str(difference) for difference in differences if not difference.is_small]
+        wrong = [str(one) for one in differences if not one.relative <= limit]
         if wrong:
             raise ValueError(f"{path} was not written: it differs from the model: {wrong[0]}")
         check(folder / path.name)

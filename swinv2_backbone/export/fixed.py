@@ -1,7 +1,7 @@
 """The exportable form of a model for one shape: no arithmetic on sizes, at most four axes.
 
-Many runtimes cannot compute the windows of graph.py, which are for every size.  Here the windows are
-cut by reshapes, transposes and slices of known sizes, and the mask is a constant.
+Many runtimes cannot compute the windows of graph.py, which are for every size.  Here they are cut
+by reshapes, transposes and slices of known sizes, and the mask is a constant.
 
 Legend: B images; H, W a map in tokens; T = H * W; C channels; (Mh, Mw) a window clipped to the map;
 nh, nw rows and columns of windows; N = Mh * Mw tokens in a window; nH heads, d channels of each.

@@ -94,6 +94,14 @@ def _graph_head(head: nn.Module) -> nn.Module:
 
 
 def _pad_end(x: Tensor, height: int, width: int) -> Tensor:
+    if type(height) is int:
+        # A graph for one shape.  The ONNX exporter would move a padding into the convolution behind
+        # it, and OpenCV computes a convolution of 1 x 1 with padding at one side wrong.
+        for axis, length in ((2, height), (3, width)):
+            if length > x.shape[axis]:
+                zero = x.narrow(axis, 0, 1) * 0.0
+                x = torch.cat([x, *[zero] * (length - x.shape[axis])], dim=axis)
+        return x
     return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
 
 

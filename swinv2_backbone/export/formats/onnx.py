@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,20 @@ def write_onnx(
     program.model.metadata_props.update(notes)
     size = sum(t.numel() * t.element_size() for t in graph.state_dict.values())
     program.save(path, external_data=size > FILE_LIMIT)
+    if options.half:
+        _halve(path)
     onnx.checker.check_model(path, full_check=True)
+
+
+def _halve(path: Path) -> None:
+    """Round the weights of a file to float16; it computes in float16, its images stay float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers below 1e-7 are raised to it
+        half = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    onnx.save(half, path)
 
 
 def read_onnx(path: Path) -> tuple[Run, dict[str, str]]:
