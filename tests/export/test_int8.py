@@ -142,6 +142,22 @@ def test_a_layer_computes_the_product_of_its_integers():
     assert 0 < found.error < 0.03 and np.abs(expected - exact).max() < 0.1 * np.abs(exact).max()
 
 
+def test_a_bias_that_is_added_after_the_product_belongs_to_the_layer(tmp_path):
+    """onnxruntime computes a MatMul followed by an Add in float."""
+    weight, bias = np.eye(12, dtype=np.float32), np.arange(12, dtype=np.float32)
+    graph = network([("fc", weight, bias)])
+    (node,) = graph.graph.node
+    node.input.pop()
+    node.output[0] = "product"
+    graph.graph.node.append(helper.make_node("Add", ["fc.bias", "product"], ["fc"]))
+    onnx.save(graph, tmp_path / "a.onnx")
+    folded = quantize.folded(tmp_path / "a.onnx")
+    (layer,) = linear_layers(folded)
+    assert layer.output == "fc" and np.array_equal(layer.bias, bias)
+    rows = rows_of(Path("0")).numpy()
+    assert np.array_equal(run(folded, rows), run(graph, rows))
+
+
 def test_a_layer_whose_inputs_have_outliers_stays_in_float(tmp_path, monkeypatch):
     """A channel of the second layer's input is a million times the others, and not used by it."""
     monkeypatch.setattr(quantize, "LIMIT", 10)  # so that the outputs alone would allow it
