@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 INIT = (ROOT / "swinv2_backbone" / "__init__.py").read_text(encoding="utf-8")
 IMAGES = ["imagecodecs", "pillow-heif", "tifffile"]
+NOTEBOOK = [f"{name}; python_version >= '3.11'" for name in ("ipykernel", "nbclient")]
 
 
 class BuildPy(build_py):
@@ -93,7 +94,9 @@ setup(
             "myst-parser; python_version >= '3.11'",
             "sphinx; python_version >= '3.11'",
         ],
-        # To export to ONNX and OpenVINO and to run the result; torch-export and AOTInductor need PyTorch alone.
+        "notebook": NOTEBOOK,  # docs/tour.ipynb
+        # To export to ONNX and OpenVINO and to run the result; torch-export and AOTInductor need
+        # PyTorch alone.
         "export": ["onnx", "onnxruntime", "onnxscript", "openvino"],
         # Formats for one image size, with what converts to them.
         "coreml": ["coremltools"],
@@ -115,6 +118,7 @@ setup(
             "torchvision",
             "transformers",
             *IMAGES,
+            *NOTEBOOK,
         ],
     },
 )
