@@ -164,11 +164,12 @@ def test_the_lines_of_progress_are_few(detector, images, capsys):
 
 def test_large_pictures_are_predicted_by_tiles(detector, images):
     """The results are those of predict_tiled, and belong to a run of the same tiles."""
-    predict.main(command(detector, "--tile", "32", "--overlap", "8"))
+    write_images(Path("images/large"), 1, (100, 130))
+    predict.main(command(detector, "--tile", "64", "--overlap", "32"))
     predictor = load_predictor(str(detector), confidence=0)
     for one in results(find_run(Path("out"))):
-        found = predict_tiled(predictor, one["file_name"], Tiling(32, 8))
+        found = predict_tiled(predictor, one["file_name"], Tiling(64, 32))
         assert one["detections"] == predictor.records(found)["detections"]
         assert (one["height"], one["width"]) == found.instances.image_size
-    with pytest.raises(SystemExit, match="--tile: 32 then, None now"):
+    with pytest.raises(SystemExit, match="--tile: 64 then, None now"):
         predict.main(command(detector))
