@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import check
 
 import swinv2_backbone
 
@@ -80,3 +81,13 @@ def test_the_dockerfile_installs_extras_that_exist_from_files_that_exist():
     assert set(used.split(",")) <= set(extras)
     for name in re.findall(r"^COPY (\S+) |python (tools/\S+)", read("Dockerfile"), re.M):
         assert (ROOT / "".join(name)).exists()
+
+
+def test_the_scripts_for_slurm_have_options_and_keys_that_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    script = re.sub(r'"[^"]*\$[^"]*"', "2", read("docs/SLURM.md").replace("\\\n", " "))
+    found = re.findall(r"srun.* swinv2 train (\w+) ([^'\n]+)", script)
+    assert len(found) == 2
+    for recipe, rest in found:
+        config = ["--config-file", f"configs/{recipe}.yaml"]
+        check(["tools/train_net.py", *config, *rest.split()])
