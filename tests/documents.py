@@ -103,7 +103,8 @@ def inline_commands(page: Path) -> list[list[str]]:
 
 def is_command(line: str) -> bool:
     """Return whether a line looks like a command: a script with arguments, make, pip, ..."""
-    return re.match(r"\s*(?:\.venv/bin/|tools/\w+\.py +\S|make +\w|pip |python |torchrun )", line)
+    starts = r"\.venv/bin/|tools/\w+\.py +\S|make +\w|pip |python |torchrun |swinv2 +\w"
+    return re.match(rf"\s*(?:{starts})", line)
 
 
 def links_of(page: Path) -> list[str]:
