@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from documents import ROOT
 from project_stand_ins import stand_ins
 from small_configs import SMALL
 
+from swinv2_backbone.cli.main import COMMANDS
+from swinv2_backbone.cli.words import of_analysis
 from swinv2_backbone.d2.config.lazy import load_lazy_config
 from swinv2_backbone.d2.config.yacs import load_config
 
@@ -29,7 +32,7 @@ SHORT = {
     "train_net": (["--fast-dev-run"], (*CPU, *SMALL)),
 }
 # Not run by the tests of the documentation: always long, or run by other tests.
-NEVER_SHORT = {"make", "benchmark", "export_model"}
+NEVER_SHORT = {"make", "pip", "benchmark", "demo", "export_model", "install_detectron2"}
 
 sys.path.append(str(ROOT / "tools"))  # where a running script finds its neighbors
 
@@ -40,6 +43,8 @@ class _Found(Exception):
 
 def script_of(words: list[str]) -> tuple[str, list[str]]:
     """Return the name of the script in ``tools/`` that a command runs, and its arguments."""
+    if words[0] == "swinv2":
+        return script_of_swinv2(*words[1:])
     places = [i for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
     if not places:
         raise ValueError(f"no script of tools/ in: {' '.join(words)}")
@@ -47,6 +52,19 @@ def script_of(words: list[str]) -> tuple[str, list[str]]:
     if not (ROOT / "tools" / f"{name}.py").is_file():
         raise ValueError(f"tools/{name}.py does not exist")
     return name, words[places[0] + 1 :]
+
+
+def script_of_swinv2(name: str, *words: str) -> tuple[str, list[str]]:
+    """Return the script that does the same as ``swinv2 NAME``, and its arguments."""
+    if name not in COMMANDS:
+        raise ValueError(f"swinv2 has no command {name}")
+    if name == "analyze":
+        kind, *rest = words
+        return f"analyze_{kind}", of_analysis(rest) if kind == "results" else ["--model", *rest]
+    arguments = COMMANDS[name].rewrite(words)
+    if name == "eval":
+        return "train_net", ["--eval-only", *arguments]
+    return "train_net" if name == "train" else COMMANDS[name].module, arguments
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
@@ -74,10 +92,13 @@ def check(words: list[str]) -> None:
     elif words[0] == "source":
         if words != ["source", ".venv/bin/activate"]:
             raise ValueError(f"unknown command: {' '.join(words)}")
+    elif words[0] == "srun":  # sbatch's jobs start a command in a shell
+        if inner := " ".join(words).partition("exec ")[2]:
+            check(shlex.split(inner))
     elif words[0] == "python":
         if not Path(words[1]).is_file():
             raise ValueError(f"{words[1]} does not exist")
-    elif words[0] != "export":
+    elif words[0] not in ("export", "pip"):
         args = parsed(*script_of(words))
         if getattr(args, "config_file", None):
             check_config(args.config_file, args.opts, getattr(args, "imports", ()))
@@ -112,10 +133,22 @@ def check_inline(words: list[str]) -> None:
     elif words[0] == "make":
         check_targets(words[1:])
     else:
-        name, arguments = script_of(words)
+        name, arguments = inline_script(words)
         options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
         if unknown := options - set(parser_of(name)._option_string_actions):
             raise ValueError(f"tools/{name}.py has no {', '.join(sorted(unknown))}")
+
+
+def inline_script(words: list[str]) -> tuple[str, list[str]]:
+    """Return the script of a command in prose, whose files need not exist, and its options."""
+    if words[0] != "swinv2":
+        return script_of(words)
+    if words[1] == "analyze":
+        return f"analyze_{words[2] if len(words) > 2 else 'results'}", words[3:]
+    if words[1] not in COMMANDS:
+        raise ValueError(f"swinv2 has no command {words[1]}")
+    module = COMMANDS[words[1]].module
+    return {"train": "train_net", "evaluate": "train_net"}.get(module, module), words[2:]
 
 
 def parsed(name: str, arguments: list[str]) -> argparse.Namespace:

@@ -103,7 +103,7 @@ def inline_commands(page: Path) -> list[list[str]]:
 
 def is_command(line: str) -> bool:
     """Return whether a line looks like a command: a script with arguments, make, pip, ..."""
-    starts = r"\.venv/bin/|tools/\w+\.py +\S|make +\w|pip |python |torchrun |swinv2 +\w"
+    starts = r"\.venv/bin/|tools/\w+\.py +\S|make +\w|pip |python |torchrun |swinv2 +[a-z]"
     return re.match(rf"\s*(?:{starts})", line)
 
 

@@ -38,6 +38,7 @@ def reader_folder(folder: Path) -> Path:
     )
     demo = generate_demo_dataset(folder / "datasets/demo", num_train=8, num_val=4, image_size=64)
     write_fruit(folder, demo)
+    (folder / "fruit.yaml").write_text("_BASE_: mask_rcnn_swinv2.yaml\n")  # as of `swinv2 suggest`
     write_land(folder, demo)
     forms.labelme(folder / "labels")
     forms.yolo(folder / "yolo")
