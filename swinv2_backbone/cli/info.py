@@ -88,7 +88,7 @@ def _processor() -> str:
     """Return the name of the processor; Linux and macOS tell more than ``platform`` does."""
     cpus = Path("/proc/cpuinfo")
     if cpus.is_file():
-        for line in cpus.read_text(errors="replace").splitlines():
+        for line in cpus.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
