@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from math import prod
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class FixedWindows(nn.Module):
         super().__init__()
         (size,), (window, shifted) = partition.sizes, partition.window_of(partition.sizes[0])
         self.batch, self.size = batch, size
-        self.window = tuple(min(pair) for pair in zip(size, window))
+        self.window: Size = (min(size[0], window[0]), min(size[1], window[1]))
         pairs = list(zip(size, window, self.window))
         self.shift = tuple(m // 2 if shifted and n > m else 0 for n, m, _ in pairs)
         self.padded = tuple(-(-n // m) * m for n, _, m in pairs)
@@ -118,13 +119,14 @@ class FixedStage(nn.Module):
         self.downsample, self.size = stage.downsample, size
         if stage.downsample is not None:
             (size,) = shrink([size], 2)
-        self.merged = size
-        self.windows = nn.ModuleList(
+        self.merged: Size = size
+        windows = [
             FixedWindows(batch, Partition((size,), stage.window, shifted, stage.square_small_maps))
             for shifted in (False, True)[: len(stage.blocks)]
-        )
+        ]
+        self.windows = nn.ModuleList(windows)
         self.blocks = nn.ModuleList(
-            FixedBlock(block, stage.offsets, stage.window, self.windows[0].window)
+            FixedBlock(cast(GraphBlock, block), stage.offsets, stage.window, windows[0].window)
             for block in stage.blocks
         )
 
@@ -147,7 +149,7 @@ class FixedBackbone(nn.Module):
         self.patch_embed, self.norms = graph.patch_embed, graph.norms
         size, stages = (height, width), []
         for stage in graph.stages:
-            stages.append(FixedStage(stage, batch, size))
+            stages.append(FixedStage(cast(GraphStage, stage), batch, size))
             size = stages[-1].merged
         self.stages = nn.ModuleList(stages)
 
@@ -157,7 +159,7 @@ class FixedBackbone(nn.Module):
             x = stage(x)
             if name in self.norms:
                 maps = self.norms[name](x).transpose(1, 2)
-                features[name] = maps.reshape(x.shape[0], x.shape[2], *stage.merged)
+                features[name] = maps.reshape(x.shape[0], x.shape[2], *cast(Size, stage.merged))
         return features
 
 
