@@ -6,7 +6,7 @@ import processes
 import pytest
 from shard_runs import SETTINGS, begin
 
-from swinv2_backbone.d2.inference.scale import run_record
+from swinv2_backbone.d2.inference.scale import first, run_record
 from swinv2_backbone.d2.inference.scale.first import first_text
 from swinv2_backbone.d2.inference.scale.run_record import (
     find_run,
@@ -34,10 +34,10 @@ def test_every_shard_reads_its_own_images(tmp_path):
 
 def test_of_two_beginnings_the_first_holds_and_leaves_one_list(tmp_path):
     """The folder of images has grown between the two."""
-    first, second = (list_images(tmp_path, FILES[:n], 5, "jsonl", SETTINGS) for n in (8, 9))
-    assert record(first) == record(second) == wait_for_run(tmp_path)
-    tidy(first)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.images, "run.json"])
+    one, other = (list_images(tmp_path, FILES[:n], 5, "jsonl", SETTINGS) for n in (8, 9))
+    assert record(one) == record(other) == wait_for_run(tmp_path)
+    tidy(one)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([one.images, "run.json"])
 
 
 def test_a_run_continues_only_with_its_own_settings(tmp_path):
@@ -71,6 +71,17 @@ def test_all_processes_get_the_text_of_the_first(tmp_path, monkeypatch, links):
     )  # a later process may be here before the one that makes the folder
     assert first_text(path, "first") == first_text(path, "second") == "first"
     assert [path.name for path in path.parent.iterdir()] == ["a"]
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
+    path, write = tmp_path / "a", first.write_text
+
+    def overtaken(mine, text):
+        write(path, "first")
+        write(mine, text)
+
+    monkeypatch.setattr(first, "write_text", overtaken)
+    assert first_text(path, "second") == path.read_text(encoding="utf-8") == "first"
 
 
 def test_processes_that_begin_at_once_agree(tmp_path):
