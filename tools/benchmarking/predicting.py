@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from benchmarking.comparison import progress
 from swinv2_backbone.d2.inference.batch import predict_files
 from swinv2_backbone.d2.inference.inputs import find_inputs, plan_outputs
 from swinv2_backbone.d2.inference.model import load
@@ -43,6 +44,7 @@ def compare(
     for _ in range(rounds):
         alone.append(len(files) / _seconds_alone(predictor, batches))
         whole.append(len(files) / _seconds_whole(Pipeline(predictor, batch), files))
+        progress(f"model alone {alone[-1]:.2f}, predict {whole[-1]:.2f} images/s")
     ratio = median(one / other for one, other in zip(whole, alone))
     size = "x".join(map(str, batches[0][0]["image"].shape[1:]))
     return "\n".join(
