@@ -12,6 +12,8 @@ from swinv2_backbone.d2.export.detector import align_ties
 from swinv2_backbone.export.check import compare, random_pixels
 from swinv2_backbone.export.file import check_target, export_file
 from swinv2_backbone.export.formats import FORMATS, Options
+from swinv2_backbone.export.formats.openvino import convert_onnx
+from swinv2_backbone.export.runtimes.run import run_in
 
 NOTES = {"what": "a test", "input": "images, \"RGB\" <0 to 255> & 'more'"}
 
@@ -91,3 +93,28 @@ def test_scores_keep_their_places_and_other_counts_are_left_alone():
     assert align_ties(found, expected)["scores"].tolist() == found["scores"].tolist()
     fewer = {name: value[:2] for name, value in detections().items()}
     assert align_ties(fewer, expected) is fewer
+
+
+def test_an_output_with_a_second_name_inside_the_graph_keeps_its_own(tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 2, 2))
+        for name in ("images", "boxes", "masks")
+    ]
+    nodes = [
+        helper.make_node("Abs", ["images"], ["/model/Gather_13_output_0"]),
+        helper.make_node("Identity", ["/model/Gather_13_output_0"], ["boxes"]),
+        helper.make_node("Neg", ["/model/Gather_13_output_0"], ["masks"]),
+    ]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:])
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
+    convert_onnx(tmp_path / "a.onnx", tmp_path / "a.xml", {})
+    run, _ = FORMATS["openvino"].read(tmp_path / "a.xml")
+    images = random_pixels((1, 3, 2, 2))
+    assert list(run(images)) == ["boxes", "masks"]
+    for name in ("a.xml", "a.onnx"):
+        (found,) = run_in("openvino", tmp_path / name, [images], ["boxes", "masks"]).outputs
+        assert torch.equal(found["boxes"], images) and list(found) == ["boxes", "masks"]

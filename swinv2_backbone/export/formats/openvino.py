@@ -64,11 +64,12 @@ def read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
     graph = core.read_model(path)
     # By default it computes in bfloat16 or float16 on processors that have it.
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    names = [output.get_any_name() for output in compiled.outputs]
+    # Compiling may add names to an output; the order stays.
+    names = [output.get_any_name() for output in graph.outputs]
 
     def run(images: Tensor) -> dict[str, Tensor]:
         found = compiled({INPUT: images.numpy()})
-        return {name: torch.from_numpy(found[name].copy()) for name in names}
+        return {name: torch.from_numpy(found[i].copy()) for i, name in enumerate(names)}
 
     notes = graph.get_rt_info([NOTES]).value if graph.has_rt_info([NOTES]) else {}
     return run, dict(notes)

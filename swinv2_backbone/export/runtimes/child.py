@@ -41,7 +41,8 @@ def openvino(path: Path) -> Run:
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
-    names = [output.get_any_name() for output in compiled.outputs]
+    # An output that is also used inside the graph has several names.
+    names = [name for output in compiled.outputs for name in output.get_names()]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         found = compiled({INPUT: images})

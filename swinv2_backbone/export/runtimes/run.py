@@ -82,7 +82,7 @@ def last_words(text: str) -> str:
 def _by_name(
     runtime: str, found: np.lib.npyio.NpzFile, batches: int, names: Sequence[str]
 ) -> list[dict[str, Tensor]]:
-    """Return the outputs of each batch in the order of ``names``."""
+    """Return the outputs of each batch in the order of ``names``; if one is absent, all others."""
     outputs: list[dict[str, Tensor]] = []
     for number in range(batches):
         prefix = f"{number} "
@@ -93,5 +93,5 @@ def _by_name(
         }
         if runtime in UNNAMED and len(one) == len(names):
             one = dict(zip(names, one.values()))
-        outputs.append({name: one[name] for name in [*names, *one] if name in one})
+        outputs.append({name: one[name] for name in names} if set(names) <= set(one) else one)
     return outputs
