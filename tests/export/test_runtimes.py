@@ -43,6 +43,16 @@ def test_a_runtime_returns_the_outputs_of_the_model(name, small):
     assert all(one.absolute < 1e-6 for one in found.differences) and found.ratio > 0
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_file_of_half_precision_is_near_the_model(format, fixed, tmp_path):
+    model, path = Small().eval(), tmp_path / f"small{FORMATS[format].suffix}"
+    images = random_pixels((2, 3, 9, 8))
+    FORMATS[format].write(model, images, path, {}, Options(fixed=fixed, half=True))
+    (found, _) = check_in(format.replace("onnx", "onnxruntime"), path, model, [images]).differences
+    assert 1e-6 < found.absolute < 1e-3
+
+
 def test_a_difference_and_other_outputs_are_seen(small):
     model, path = small
 

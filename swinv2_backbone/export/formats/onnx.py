@@ -58,10 +58,12 @@ def _halve(path: Path) -> None:
     """Round the weights of a file to float16; it computes in float16, its images stay float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers below 1e-7 are raised to it
         half = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    OnnxModel(half).topological_sort()  # the conversions of the images are last
     onnx.save(half, path)
 
 
