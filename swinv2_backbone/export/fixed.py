@@ -226,8 +226,10 @@ def _rolled(maps: Tensor, axis: int, shift: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Divide rows by their length, as ``F.normalize`` with an eps of 1e-6.
+    """Divide the rows of (nW, nH, N, d) by their length, as ``F.normalize`` with an eps of 1e-6.
 
-    The eps of a sum would be dropped by PyTorch's ONNX exporter, which takes it for zero.
+    The eps of a sum would be dropped by PyTorch's ONNX exporter, which takes it for zero.  The sum
+    is over two axes, because pnnx (ncnn) drops a sum over one.
     """
-    return x * torch.rsqrt((x * x).sum(-1, keepdim=True).clamp_min(1e-12))
+    squares = (x * x).reshape(x.shape[0], -1, x.shape[3], 1).sum((2, 3))
+    return x * torch.rsqrt(squares.clamp_min(1e-12)).reshape(*x.shape[:3], 1)

@@ -45,3 +45,12 @@ def test_its_operators_are_those_that_every_runtime_has():
     values = [node.meta["val"] for node in graph.nodes if node.op == "call_function"]
     assert max(value.ndim for value in values) == 4
     assert {value.dtype for value in values} == {torch.float32}  # no indices, no boolean masks
+
+
+def test_no_sum_is_over_one_axis():
+    """Pnnx drops such a sum from an ONNX file, without a warning."""
+    images = pictures(1, 3, 45, 70)
+    graph = trace(GraphBackbone(backbone(FOUR_STAGES).eval()).eval(), images, fixed=True).graph
+    sums = [node for node in graph.nodes if node.target == torch.ops.aten.sum.dim_IntList]
+    assert len(sums) == 2 * sum(FOUR_STAGES["depths"])  # of the queries and of the keys
+    assert all(len(node.args[1]) == 2 for node in sums)

@@ -77,7 +77,10 @@ def tract(path: Path) -> Run:
 
 
 def ncnn(path: Path) -> Run:
-    """Convert the ONNX file by pnnx, which writes beside the file and numbers the outputs."""
+    """Convert the ONNX file by pnnx, which writes beside the file and numbers the outputs.
+
+    pnnx names them out0, out1, ... in the order of the file; ncnn lists them in another order.
+    """
     import ncnn
 
     package = importlib.util.find_spec("pnnx")  # to import it imports PyTorch
@@ -95,7 +98,7 @@ def ncnn(path: Path) -> Run:
             raise ValueError("ncnn cannot load the layers that pnnx wrote")
         if net.load_model(str(copy.with_suffix(".ncnn.bin"))):
             raise ValueError("ncnn cannot load the weights that pnnx wrote")
-    outputs = net.output_names()
+    outputs = sorted(net.output_names(), key=lambda name: int(name.removeprefix("out")))
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with net.create_extractor() as extractor:
