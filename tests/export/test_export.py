@@ -385,6 +385,14 @@ def test_a_whole_detector_is_exported_to_onnx(stem, tmp_path):
     assert len(counts) > 1 and max(counts) > 3
 
 
+def test_a_detector_without_detections_returns_none_in_openvino(tmp_path):
+    """OpenVINO's suppression returns one box of none."""
+    model = small_model("mask_rcnn_swinv2", **{"MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.9"})
+    seen = checked(model, "detector", "openvino", tmp_path, [(1, 45, 77)])
+    assert [one.shape[0] for one in seen] == [0] * 4
+    assert all(one.absolute == 0 for one in seen)
+
+
 def test_what_cannot_be_exported_is_refused_with_a_reason(tmp_path):
     from swinv2_backbone.d2.export.model import exportable_part
 

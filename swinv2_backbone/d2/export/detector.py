@@ -52,7 +52,7 @@ class GraphDetector(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         size = torch.stack([torch.as_tensor(length) for length in images.shape[-2:]])
         listed, features = ImageList(images, [size]), self.backbone(images)
-        with _lengths_as_tensors():
+        with _lengths_as_tensors(), _nms_of_any_number():
             proposals, _ = self.proposal_generator(listed, features, None)
             (found,), _ = self.roi_heads(listed, features, proposals, None)
         return _outputs(found)
@@ -168,6 +168,27 @@ def _outputs(found: Instances) -> dict[str, Tensor]:
         "classes": found.pred_classes,
     }
     return outputs | ({"masks": found.pred_masks[:, 0]} if found.has("pred_masks") else {})
+
+
+@contextlib.contextmanager
+def _nms_of_any_number() -> Iterator[None]:
+    """Give the suppression of Detectron2's heads one more box, of the lowest score, and drop it.
+
+    OpenVINO returns one detection, with numbers from elsewhere, if there is no box to suppress.
+    """
+    original = fast_rcnn.batched_nms
+
+    def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
+        boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+        scores = torch.cat([scores, scores.new_full((1,), -1.0)])
+        classes = torch.cat([classes, classes.new_zeros(1)])
+        return original(boxes, scores, classes, threshold)[:-1]
+
+    fast_rcnn.batched_nms = suppress
+    try:
+        yield
+    finally:
+        fast_rcnn.batched_nms = original
 
 
 @contextlib.contextmanager
