@@ -40,10 +40,13 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     memory = args.memory or memory_of_gpu()
 
-    from swinv2_backbone.d2.suggestion import read_objects, suggest
+    from swinv2_backbone.d2.suggestion import read_objects, suggest, suggest_for_cpu
 
     objects = read_objects(args.dataset, args.images, args.format)
-    found = suggest(objects, memory, args.gpus, args.batch)
+    if memory is None:
+        found = suggest_for_cpu(objects)
+    else:
+        found = suggest(objects, memory, args.gpus, args.batch)
     print(described(objects))
     for reason in found.reasons:
         print(f"- {reason.setting}\n    {reason.why}")
@@ -84,11 +87,12 @@ def memory_size(text: str) -> float:
     return float(match[1]) * UNITS[match[2].upper()]
 
 
-def memory_of_gpu() -> float:
+def memory_of_gpu() -> float | None:
+    """Return the memory of the GPU here; None if there is none."""
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("there is no GPU here: give the memory of the one to train on, as 12GB")
+        return None
     return float(torch.cuda.get_device_properties(0).total_memory)
 
 
@@ -147,8 +151,8 @@ def config_text(found: Suggestion, args: argparse.Namespace) -> str:
             if file
         }
     settings |= found.settings
-    if not args.test:
-        settings["TEST.EVAL_PERIOD"] = 0
+    if not args.test:  # the recipe may have a test set
+        settings |= {"DATASETS.TEST": [], "DATASETS.CUSTOM.TEST.JSON": "", "TEST.EVAL_PERIOD": 0}
     tree: dict[str, Any] = {}
     for key, value in settings.items():
         *path, last = key.split(".")
@@ -171,7 +175,12 @@ def parser() -> argparse.ArgumentParser:
     add("--table", action="store_true", help="print the memory of recipes and image sizes")
     add("--images", default="", metavar="DIR", help="default: where the format has them")
     add("--format", default="auto", choices=FORMATS, help="default: detected")
-    add("--memory", type=memory_size, metavar="SIZE", help="of each GPU; default: this GPU's")
+    add(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="of each GPU; default: this machine's, or its CPU",
+    )
     add("--gpus", type=int, default=1, metavar="N")
     add("--batch", type=int, default=16, metavar="N", help="images a step, over all GPUs")
     add("--test", default="", metavar="FILE", help="test annotations, for the config")

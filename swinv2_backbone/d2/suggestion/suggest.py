@@ -9,13 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from swinv2_backbone.d2.config.yacs import load_config
-from swinv2_backbone.d2.suggestion.anchors import REACHED, Anchors, choose_anchors
+from swinv2_backbone.d2.suggestion.anchors import choose_anchors
 from swinv2_backbone.d2.suggestion.memory import DetectorMemory, detector_memory
 from swinv2_backbone.d2.suggestion.objects import ObjectSizes
+from swinv2_backbone.d2.suggestion.parts import (
+    Part,
+    Reason,
+    anchors_part,
+    detections_part,
+    has_masks,
+    images_part,
+    model_part,
+)
 from swinv2_backbone.d2.suggestion.resolution import (
-    QUANTILE,
     SHORT_EDGES,
-    SMALL,
     Resolution,
     choose_resolution,
     scaled_boxes,
@@ -33,14 +40,8 @@ BATCH, EPOCHS, DROPS = 16, 36, (27, 33)  # of the recipes
 RATE = 1e-4  # the recipes' learning rate at BATCH
 SHORTEST = 1_500  # iterations at BATCH; small datasets need as many
 EVALUATIONS = 20
-DETECTIONS = 100  # COCO's maximum for an image
-
-
-class Reason(NamedTuple):
-    """A suggested setting in words, and the reason for it."""
-
-    setting: str
-    why: str
+# A small model from scratch, which learns within minutes on a CPU.
+CPU_RECIPE, CPU_SHORT = "mask_rcnn_swinv2_demo", 256
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,39 @@ def suggest(objects: ObjectSizes, memory: float, gpus: int = 1, batch: int = BAT
     fit = _fit(objects, memory)
     boxes = scaled_boxes(objects, fit.resolution.short, fit.resolution.longest)
     anchors = choose_anchors(boxes)
-    parts = (
-        _model(objects, fit, memory),
-        _images(objects, fit.resolution),
-        _anchors(anchors),
+    model, reason = model_part(fit.recipe, objects, _why_model(objects, fit, memory))
+    if fit.checkpointing:
+        model["MODEL.SWINV2.ACTIVATION_CHECKPOINTING"] = True
+    return _joined(
+        fit.recipe,
+        (model, reason),
+        images_part(fit.resolution),
+        anchors_part(anchors),
         _batch(fit, gpus, batch, memory),
         _schedule(len(objects.images), batch),
         _rate(batch),
-        _detections(objects),
+        detections_part(objects),
     )
+
+
+def suggest_for_cpu(objects: ObjectSizes) -> Suggestion:
+    """Suggest a small model that is trained from scratch on a CPU, to try a dataset."""
+    resolution = choose_resolution(objects, CPU_SHORT)
+    boxes = scaled_boxes(objects, resolution.short, resolution.longest)
+    why = "a small model from scratch, to try the data on a CPU; --memory suggests for a GPU"
+    settings, reason = model_part(CPU_RECIPE, objects, why)
+    return _joined(
+        CPU_RECIPE,
+        (settings | {"MODEL.DEVICE": "cpu", "OUTPUT_DIR": "output"}, reason),
+        images_part(resolution),
+        anchors_part(choose_anchors(boxes), keep_default=False),
+        detections_part(objects),
+    )
+
+
+def _joined(recipe: str, *parts: Part) -> Suggestion:
     settings = {key: value for part, _ in parts for key, value in part.items()}
-    return Suggestion(fit.recipe, settings, [reason for _, reason in parts])
+    return Suggestion(recipe, settings, [reason for _, reason in parts])
 
 
 def _fit(objects: ObjectSizes, memory: float) -> _Fit:
@@ -125,7 +148,7 @@ def _memory_of(
 ) -> DetectorMemory:
     crowded = int(np.quantile(objects.per_image, 0.99))
     size = (resolution.short, resolution.longest)
-    return recipe_memory(recipe, size, checkpointing, _has_masks(objects), crowded)
+    return recipe_memory(recipe, size, checkpointing, has_masks(objects), crowded)
 
 
 @lru_cache
@@ -144,64 +167,17 @@ def recipe_memory(
     return detector_memory(load_config(str(config_path(recipe)), opts), size, objects)
 
 
-def _has_masks(objects: ObjectSizes) -> bool:
-    return objects.masks == len(objects)
-
-
-def _model(objects: ObjectSizes, fit: _Fit, memory: float) -> tuple[dict[str, Any], Reason]:
-    settings: dict[str, Any] = {"MODEL.ROI_HEADS.NUM_CLASSES": len(objects.names)}
-    what = "Mask R-CNN"
-    if not _has_masks(objects):
-        settings["MODEL.MASK_ON"] = False
-        missing = len(objects) - objects.masks
-        what = f"Faster R-CNN (MODEL.MASK_ON False), as {missing} objects have no mask"
-    elif objects.rle:
-        settings["INPUT.MASK_FORMAT"] = "bitmask"
-        what += " with bitmasks, as some masks are RLE"
-    if fit.checkpointing:
-        settings["MODEL.SWINV2.ACTIVATION_CHECKPOINTING"] = True
+def _why_model(objects: ObjectSizes, fit: _Fit, memory: float) -> str:
     suited = next(name for name, images in RECIPES if len(objects.images) >= images)
     why = f"{len(objects.images)} images with objects suit {suited}"
     if fit.recipe != suited:
         why += f", which does not fit into {memory / GIB:.1f} GiB"
     if fit.checkpointing:
         why += "; activation checkpointing makes it fit, and takes more time"
-    return settings, Reason(f"{fit.recipe}: {what}", why)
+    return why
 
 
-def _images(objects: ObjectSizes, found: Resolution) -> tuple[dict[str, Any], Reason]:
-    settings = {
-        "INPUT.MIN_SIZE_TRAIN": found.short_edges,
-        "INPUT.MAX_SIZE_TRAIN": found.longest,
-        "INPUT.MIN_SIZE_TEST": found.short,
-        "INPUT.MAX_SIZE_TEST": found.longest,
-    }
-    why = (
-        f"{100 - 100 * QUANTILE:.0f} % of the objects are then at least {found.small:.0f} pixels "
-        f"wide (square root of the area); {SMALL:.0f} are aimed at"
-    )
-    if not found.sees_small:
-        why += (
-            ". To see smaller objects, train on crops (INPUT.CROP) and predict with `--tile` "
-            "(docs/TUNING.md)"
-        )
-    return settings, Reason(f"images of {found.short} pixels, at most {found.longest}", why)
-
-
-def _anchors(found: Anchors) -> tuple[dict[str, Any], Reason]:
-    reached = f"{100 * found.reached:.1f} % of the objects have an anchor with IoU {REACHED}"
-    if found.are_default:
-        return {}, Reason("the recipe's anchors", f"{reached}, and others reach no more")
-    settings = {
-        "MODEL.ANCHOR_GENERATOR.SIZES": [[size] for size in found.sizes],
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [list(found.ratios)],
-    }
-    words = f"anchors of {', '.join(map(str, found.sizes))} pixels, height / width "
-    words += ", ".join(f"{ratio:g}" for ratio in found.ratios)
-    return settings, Reason(words, f"{reached}, {100 * found.default_reached:.1f} % by default")
-
-
-def _batch(fit: _Fit, gpus: int, batch: int, memory: float) -> tuple[dict[str, Any], Reason]:
+def _batch(fit: _Fit, gpus: int, batch: int, memory: float) -> Part:
     """Divide the images of a step into the fewest equal parts that fit."""
     each = batch // gpus
     parts = next(n for n in range(1, each + 1) if each % n == 0 and each // n <= fit.images)
@@ -218,7 +194,7 @@ def _batch(fit: _Fit, gpus: int, batch: int, memory: float) -> tuple[dict[str, A
     return settings, Reason(words, why)
 
 
-def _schedule(images: int, batch: int) -> tuple[dict[str, Any], Reason]:
+def _schedule(images: int, batch: int) -> Part:
     length = max(round(EPOCHS * images / batch), round(SHORTEST * BATCH / batch))
     epochs = length * batch / images
     settings = {
@@ -233,26 +209,10 @@ def _schedule(images: int, batch: int) -> tuple[dict[str, Any], Reason]:
     return settings, Reason(f"{length} iterations", why)
 
 
-def _rate(batch: int) -> tuple[dict[str, Any], Reason]:
+def _rate(batch: int) -> Part:
     """Scale AdamW's learning rate by the square root of the batch size."""
     rate = float(f"{RATE * (batch / BATCH) ** 0.5:.2g}")
     why = "the recipe's, for its batch size"
     if batch != BATCH:
         why = f"{RATE:g} for {BATCH} images, times the square root of {batch} / {BATCH} (AdamW)"
     return {"SOLVER.BASE_LR": rate}, Reason(f"learning rate {rate:g}", why)
-
-
-def _detections(objects: ObjectSizes) -> tuple[dict[str, Any], Reason]:
-    most = int(objects.per_image.max())
-    if most <= DETECTIONS:
-        why = f"no image has more than {most} objects"
-        return {}, Reason(f"at most {DETECTIONS} detections of an image", why)
-    limit = int(-(-most * 1.2 // 50) * 50)
-    settings = {
-        "TEST.DETECTIONS_PER_IMAGE": limit,
-        "MODEL.RPN.POST_NMS_TOPK_TEST": max(1000, 2 * limit),
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": max(1000, 2 * limit),
-    }
-    return settings, Reason(
-        f"at most {limit} detections of an image", f"an image has {most} objects; default: 100"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -194,3 +195,15 @@ def test_a_size_needs_a_number_and_a_unit(text, capsys):
     with pytest.raises(SystemExit):
         command.main(["x.json", "--memory", text])
     assert f"{text!r} is no size" in capsys.readouterr().err
+
+
+def test_without_a_gpu_a_small_model_is_suggested_that_trains_from_scratch(tmp_path):
+    file = dataset(tmp_path, [(80, 80)])
+    target = tmp_path / "nuts.yaml"
+    with mock.patch.object(command, "memory_of_gpu", return_value=None):
+        command.main([file, "--images", str(tmp_path), "--output", str(target)])
+    cfg = load_config(str(target))
+    assert cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.WEIGHTS and not cfg.SOLVER.AMP.ENABLED
+    assert cfg.MODEL.SWINV2.EMBED_DIM == 32 and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32]  # not the demo's
+    assert cfg.DATASETS.CUSTOM.TRAIN.JSON == file and not cfg.DATASETS.CUSTOM.TEST.JSON
