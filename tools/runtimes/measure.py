@@ -67,6 +67,7 @@ def main(name: str, output: str, *runtimes: str) -> None:
 def measure(runtime: str, exportable: Exportable, model: Model, folder: Path) -> dict[str, Any]:
     """Return the difference and the ratio of times of a file in a runtime."""
     format, _, apart = RUNTIMES[runtime]
+    exportable.format_of(format)
     images = random_pixels(model.shape)
     if apart:
         check_runtime(runtime.lower(), format, fixed=True, batch=len(images))

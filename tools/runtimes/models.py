@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from swinv2_backbone.export.exportable import Exportable, exportable_model
 from swinv2_backbone.recipes import config_path
 
 VARIANT = "swinv2_tiny_window8_256"
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Model(NamedTuple):
@@ -60,7 +61,7 @@ def _part(recipe: str, what: str) -> Exportable:
     return exportable_part(_random(model), what, "RGB")
 
 
-def _random(model: nn.Module) -> nn.Module:
+def _random(model: Module) -> Module:
     """Draw weights; some start at zero, so that exporters would fold every block to a constant."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

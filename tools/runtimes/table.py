@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtimes.measure import NOT_RUN
+from runtimes.measure import NOT_RUN, RUNTIMES
 from runtimes.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,9 +19,10 @@ def table(results: Results) -> str:
     """Return the table in Markdown: a row for each runtime, a column for each model."""
     titles = [f"{name}, {model.title}" for name, model in MODELS.items()]
     lines = [f"| | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
-    for runtime in next(iter(results.values())):
-        found = [results[model][runtime] for model in MODELS]
-        versions = ", ".join(" ".join(one) for one in found[0]["versions"].items())
+    for runtime in RUNTIMES:
+        found = [results[model].get(runtime, {}) for model in MODELS]
+        stated = next((one["versions"] for one in found if one), {})
+        versions = ", ".join(" ".join(one) for one in stated.items()) or "not measured"
         cells = [in_words(one, runtime) for one in found]
         lines.append(f"| {runtime} ({versions}) | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -29,6 +30,8 @@ def table(results: Results) -> str:
 
 def in_words(result: dict[str, Any], runtime: str) -> str:
     """Describe a result: the difference and the ratio of times, or the reason."""
+    if not result:
+        return "not measured"
     if "reason" in result:
         return str(result["reason"]).replace("|", "\\|")
     time = "not run" if runtime in NOT_RUN else f"{result['time']:.2f}"
