@@ -21,7 +21,7 @@ def table(results: Results) -> str:
     lines = [f"| | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
     for runtime in RUNTIMES:
         found = [results[model].get(runtime, {}) for model in MODELS]
-        stated = next((one["versions"] for one in found if one), {})
+        stated: dict[str, str] = next((one["versions"] for one in found if one), {})
         versions = ", ".join(" ".join(one) for one in stated.items()) or "not measured"
         cells = [in_words(one, runtime) for one in found]
         lines.append(f"| {runtime} ({versions}) | {' | '.join(cells)} |")
