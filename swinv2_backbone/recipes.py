@@ -71,7 +71,7 @@ def no_config(name: Path) -> FileNotFoundError:
     """Return the error for a config that does not exist, with similar names of recipes."""
     close = difflib.get_close_matches(name.with_suffix("").as_posix(), recipe_names(), 3, 0.6)
     hint = f"; similar recipes: {', '.join(close)}" if close else ""
-    return FileNotFoundError(f"there is no config file and no recipe {str(name)!r}{hint}")
+    return FileNotFoundError(f"there is no config, folder or recipe {str(name)!r}{hint}")
 
 
 def find_recipe(name: Path) -> Path | None:
@@ -145,8 +145,14 @@ def find_trained(source: str | Path, weights: str | Path | None = None) -> Train
 
     Raises:
         FileNotFoundError: there is no such source, or it lacks its config or weights.
+        ValueError: it is a file of another kind.
     """
     path, chosen = Path(source), None if weights is None else str(weights)
+    if path.is_file() and path.suffix not in (*SUFFIXES, *WEIGHT_SUFFIXES):
+        raise ValueError(
+            f"{source} is no trained model: give the output folder of a training, a checkpoint "
+            f"({', '.join(WEIGHT_SUFFIXES)}) in it, a config or the name of a recipe"
+        )
     if path.is_dir():
         return Trained(config_in(path), chosen or str(weights_in(path)))
     if path.suffix in WEIGHT_SUFFIXES:

@@ -4,4 +4,10 @@ A module imports torch and Detectron2 only when its command needs them, so that 
 A command is a module with ``main(argv=None)``; this package exports no names.
 """
 
+import os
+
 __all__: list[str] = []
+
+# Read by OpenMP when torch is imported: threads that wait for work sleep. Spinning ones slow a busy
+# machine down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import build_trainer, load_plan
 from swinv2_backbone.d2.engine.training import evaluate_plan, load_for_evaluation
+
+FINAL = "model_final.pth"  # written by every training at its end
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -58,6 +61,11 @@ def setup(args: argparse.Namespace) -> TrainingPlan:
     # Before the data is checked, so that repairs are logged.
     rank = comm.get_rank()
     setup_logger(plan.run.output_dir, distributed_rank=rank, name="swinv2_backbone")
+    if not (args.eval_only or args.resume) and Path(plan.run.output_dir, FINAL).is_file():
+        logging.getLogger(__name__).warning(
+            f"{plan.run.output_dir} has a finished training, whose {FINAL} this one will replace; "
+            "to keep it, choose another output folder, or continue it with --resume"
+        )
     plan = prepare(plan, eval_only=args.eval_only, resume=args.resume, rehearse=args.fast_dev_run)
     default_setup(plan.config, args)
     return plan

@@ -71,7 +71,7 @@ def test_help_and_short_errors_import_nothing_heavy(tmp_path):
         "did you mean train?",
         "similar recipes: mask_rcnn_swinv2",
         "no config.yaml",
-        "no recipe 'a.yaml'",
+        "or recipe 'a.yaml'",
         "pairs KEY VALUE, got A",
         "options come before KEY VALUE: --resume",
         "no file 'nowhere.pth'",

@@ -106,8 +106,11 @@ def load_config(
     if len(opts) % 2:
         raise ConfigError([f"overrides come in pairs KEY VALUE, got {' '.join(opts)}"])
     faults = _merge_file(cfg, config_file, imports) if config_file else []
+    unread = bool(faults)
     for key, value in zip(opts[::2], opts[1::2]):
         faults += _merge(cfg, key, value)
+    if unread:  # errors of values would be those of the defaults
+        raise ConfigError(faults)
     cfg[RECORD] = imports
     validate(plan_from_yacs(cfg, unreadable=faults))
     return cfg

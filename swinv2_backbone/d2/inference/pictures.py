@@ -57,9 +57,9 @@ def picture_of(value: Any, predictor: Predictor, order: str = "RGB", urls: bool 
             raise ValueError("a model of bands takes files and arrays, not PIL images")
         return _from_pillow(value)
     if isinstance(value, torch.Tensor):
-        return _from_array(_channels_last(value), predictor, order, "tensor (channels, H, W)")
+        return _from_array(_channels_last(value), predictor, order, "a tensor (channels, H, W)")
     if isinstance(value, np.ndarray):
-        return _from_array(value, predictor, order, "array (H, W, channels)")
+        return _from_array(value, predictor, order, "an array (H, W, channels)")
     raise TypeError(f"an image is {KINDS}, not {type(value).__name__}")
 
 
@@ -110,7 +110,7 @@ def _from_array(pixels: np.ndarray, predictor: Predictor, order: str, layout: st
     if pixels.ndim == 4:
         raise ValueError(f"an array of shape {pixels.shape} is a batch: pass list(array)")
     if pixels.ndim not in (2, 3) or not pixels.size:
-        raise ValueError(f"an image is an {layout} or (H, W), got shape {pixels.shape}")
+        raise ValueError(f"an image is {layout} or (H, W), got shape {pixels.shape}")
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if predictor.image_format == BANDS:
         return _checked_bands(pixels, predictor, layout)
@@ -124,7 +124,7 @@ def _from_array(pixels: np.ndarray, predictor: Predictor, order: str, layout: st
 
 def _wrong_channels(shape: tuple[int, ...], layout: str) -> str:
     """Return the error for an image that is neither gray nor RGB, as (H, W, channels)."""
-    found = f"an {layout} of an image has 1 or 3 channels, got {shape[2]} in (H, W, channels) "
+    found = f"{layout} of an image has 1 or 3 channels, got {shape[2]} in (H, W, channels) "
     found += f"= {shape}"
     if shape[2] in (2, 4):
         return f"{found}: drop alpha"
@@ -161,7 +161,7 @@ def _checked_bands(pixels: np.ndarray, predictor: Predictor, layout: str) -> np.
     bands = predictor.channels
     if bands is not None and pixels.shape[2] != bands:
         raise ValueError(
-            f"the model takes {bands} bands as an {layout}, got {pixels.shape[2]} in (H, W, bands) "
+            f"the model takes {bands} bands as {layout}, got {pixels.shape[2]} in (H, W, bands) "
             f"= {pixels.shape}"
         )
     if pixels.dtype.kind not in "iuf" or not np.isfinite(pixels).all():

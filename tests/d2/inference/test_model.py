@@ -60,7 +60,7 @@ def test_the_best_weights_of_a_folder_come_first(folder, tmp_path):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("mask_rcnn_swin", {}, "no recipe 'mask_rcnn_swin'; similar recipes: mask_rcnn_swinv2"),
+        ("mask_rcnn_swin", {}, "or recipe 'mask_rcnn_swin'; similar recipes: mask_rcnn_swinv2"),
         ("mask_rcnn_swinv2_demo", {}, r"names no weights: load\('mask_rcnn_swinv2_demo', weights="),
         (".", {}, "has no config.yaml"),
         ("gone.pth", {}, "no checkpoint 'gone.pth'"),
