@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from swinv2_backbone.cli import train
 from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
+from swinv2_backbone.cli.training_options import add_processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--config-file", default="", metavar="FILE", help="a recipe's name, a folder or a file")
     add("--exported", metavar="FILE", help="an exported file instead of the model, on the CPU")
-    train.add_processes(found)
+    add_processes(found)
     add_imports(found)
     add_config_changes(found)
     return found

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from swinv2_backbone.cli.train import parser
+from swinv2_backbone.cli.training_options import parser
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.launch import LaunchError, launch
 from swinv2_backbone.d2.engine.prepare import prepare

@@ -21,7 +21,7 @@ WEIGHTS, LAZY_WEIGHTS = "MODEL.WEIGHTS", "train.init_checkpoint"
 
 def of_training(argv: Sequence[str]) -> list[str]:
     """Rewrite the words of ``swinv2 train``; the source may stand anywhere before KEY VALUE."""
-    from swinv2_backbone.cli.train import parser
+    from swinv2_backbone.cli.training_options import parser
 
     return with_config(parser(), argv, weights=False)
 

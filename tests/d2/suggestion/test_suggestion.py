@@ -206,4 +206,5 @@ def test_without_a_gpu_a_small_model_is_suggested_that_trains_from_scratch(tmp_p
     assert cfg.MODEL.DEVICE == "cpu" and not cfg.MODEL.WEIGHTS and not cfg.SOLVER.AMP.ENABLED
     assert cfg.MODEL.SWINV2.EMBED_DIM == 32 and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32]  # not the demo's
-    assert cfg.DATASETS.CUSTOM.TRAIN.JSON == file and not cfg.DATASETS.CUSTOM.TEST.JSON
+    assert not cfg.DATASETS.CUSTOM.TEST.JSON
+    assert cfg.DATASETS.CUSTOM.TRAIN.JSON == file
