@@ -207,4 +207,4 @@ def test_without_a_gpu_a_small_model_is_suggested_that_trains_from_scratch(tmp_p
     assert cfg.MODEL.SWINV2.EMBED_DIM == 32 and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32]  # not the demo's
     assert not cfg.DATASETS.CUSTOM.TEST.JSON
-    assert cfg.DATASETS.CUSTOM.TRAIN.JSON == file
+    assert file == cfg.DATASETS.CUSTOM.TRAIN.JSON
