@@ -247,8 +247,19 @@ def notes_of(args: argparse.Namespace, found: Exportable, weights: Path) -> dict
         "pretrained windows": json.dumps(backbone.pretrained_window_sizes),
         "small maps": backbone.small_map_rule,
         **shape_notes(args),
+        **resize_notes(args),
         "made by": f"swinv2_backbone {swinv2_backbone.__version__}, PyTorch {torch.__version__}",
     }
+
+
+def resize_notes(args: argparse.Namespace) -> dict[str, str]:
+    """Return how a config resizes its test images: a file finds less at other sizes."""
+    if args.model:
+        return {}
+    from swinv2_backbone.d2.export.resizing import resize_note
+
+    note = resize_note(args.config_file, args.opts, args.imports)
+    return {"resize": f"{note}, before the file, as in testing"}
 
 
 def stored(path: Path) -> int:

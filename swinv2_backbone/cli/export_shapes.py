@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 OPSETS = range(18, 24)  # that PyTorch's exporter writes
 TRACED_OPSETS = range(16, 21)  # that its older tracer writes, for detectors
 OF_ONNX = ("onnx", "openvino")
-HALF = ("onnx", "openvino", "coreml")
+HALF = ("onnx", "openvino")
 HALF_LIMIT = 2e-2  # the largest difference of a file in half precision
 
 

@@ -23,7 +23,7 @@ def script():
         (["--format", "onnx", "--batch", "2"], "--batch 2 goes with --size"),
         (["--format", "onnx", "--opset", "11"], "--opset 11: there are 18 to 23"),
         (["--format", "aoti", "--opset", "20"], "--opset goes with --format onnx or openvino"),
-        (["--format", "aoti", "--half"], "--half goes with --format onnx, openvino, coreml"),
+        (["--format", "aoti", "--half"], "--half goes with --format onnx, openvino, and"),
         (["--format", "onnx", "--check-with", "opencv"], "fixed shape alone: give --size"),
         (["--format", "onnx", "--check-with", "tensorrt"], "there are onnxruntime"),
     ],
