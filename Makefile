@@ -7,8 +7,6 @@ INSTALLED := $(VENV)/.installed
 INSTALLER := $(addprefix swinv2_backbone/cli/, install_detectron2.py detectron2_sdist.py archives.py pip.py)
 # Tests use one thread each; what a file's tests share is made once.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
-# In a process of their own: a signal ends one in which the export tests loaded other runtimes.
-SIGNALS := tests/d2/engine/test_signals.py
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -46,16 +44,14 @@ demo-semantic: env
 	$(BIN)/python tools/demo.py --semantic
 
 test: env
-	$(BIN)/python -m pytest $(PARALLEL) --ignore $(SIGNALS)
-	$(BIN)/python -m pytest $(SIGNALS)
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-quick: env
 	$(BIN)/python -m pytest $(PARALLEL) tests/core tests/kernels tests/checkpoints \
 		-m "not heavy and not slow and not reliability"
 
 test-slow: env
-	$(BIN)/python -m pytest $(PARALLEL) -m "not reliability" --ignore $(SIGNALS)
-	$(BIN)/python -m pytest -m "not reliability" $(SIGNALS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not reliability"
 
 reliability: env
 	$(BIN)/python -m pytest -m reliability

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import ROOT
 from torch import Tensor, nn
 
 from swinv2_backbone.d2.export.detector import align_ties
@@ -118,3 +121,30 @@ def test_an_output_with_a_second_name_inside_the_graph_keeps_its_own(tmp_path):
     for name in ("a.xml", "a.onnx"):
         (found,) = run_in("openvino", tmp_path / name, [images], ["boxes", "masks"]).outputs
         assert torch.equal(found["boxes"], images) and list(found) == ["boxes", "masks"]
+
+
+AFTER_FILES = """
+import gc, os, signal, sys, time
+import subprocess
+import sys
+from pathlib import Path
+from swinv2_backbone.export.formats import FORMATS
+
+files = [FORMATS["openvino"].read(Path(sys.argv[1])) for _ in range(2)]
+while files:
+    del files[0]  # in the order of their opening
+    gc.collect()
+seen = []
+signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+assert seen == [signal.SIGTERM]
+"""
+
+
+def test_signals_are_handled_after_files_were_open(tmp_path):
+    written(tmp_path, Options(fixed=True))
+    (file,) = tmp_path.glob("*.xml")
+    command = [sys.executable, "-W", "ignore", "-c", AFTER_FILES, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,18 @@ from swinv2_backbone.export.formats.onnx import write_onnx
 
 NOTES = "swinv2_backbone"  # the group of the notes in the file's rt_info
 Write = Callable[[nn.Module, Tensor, Path, Notes, Options], None]
+
+
+@lru_cache
+def only_core() -> Any:
+    """Return the one ``openvino.Core`` of this process.
+
+    A Core replaces the stack on which this thread handles signals. Several of them may leave one
+    behind that is freed, and the next Ctrl-C is then a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def write_openvino(
@@ -46,7 +60,7 @@ def convert_onnx(source: Path, path: Path, notes: Notes, half: bool = False) -> 
     import onnx
     import openvino
 
-    graph = openvino.Core().read_model(source)
+    graph = only_core().read_model(source)
     # An output that is also used inside the graph would have several names.
     named = onnx.load(source, load_external_data=False).graph.output
     for output, described in zip(graph.outputs, named, strict=True):
@@ -58,12 +72,9 @@ def convert_onnx(source: Path, path: Path, notes: Notes, half: bool = False) -> 
 
 
 def read_openvino(path: Path) -> tuple[Run, dict[str, str]]:
-    import openvino
-
-    core = openvino.Core()
-    graph = core.read_model(path)
+    graph = only_core().read_model(path)
     # By default it computes in bfloat16 or float16 on processors that have it.
-    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = only_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     # Compiling may add names to an output; the order stays.
     names = [output.get_any_name() for output in graph.outputs]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from swinv2_backbone.export.formats.openvino import only_core
+
 ONNXRUNTIME = ("MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearMatMul")
 OPENVINO = ("FullyConnected", "MatMul")
 ERRORS = 3  # onnxruntime's severity: it warns that an optimized file is for this computer
@@ -26,9 +28,7 @@ def count_onnxruntime(path: Path) -> int:
 
 def count_openvino(path: Path) -> int:
     """Count the products of integers in the graph that OpenVINO makes of a file."""
-    import openvino
-
-    core = openvino.Core()
+    core = only_core()
     graph = core.compile_model(core.read_model(path), "CPU").get_runtime_model()
     described = [operator.get_rt_info() for operator in graph.get_ops()]
     return sum(
