@@ -30,14 +30,14 @@ def write_coreml(
 ) -> None:
     import coremltools
 
+    if options.half:
+        raise ValueError("a CoreML file in half precision could not be compared with the model")
     graph = trace(model, images, fixed=True).run_decompositions({})
-    # coremltools computes in float16 by default.
-    precision = coremltools.precision.FLOAT16 if options.half else coremltools.precision.FLOAT32
     package = coremltools.convert(
         graph,
         convert_to="mlprogram",
         outputs=[coremltools.TensorType(name=name) for name in output_names(model, images)],
-        compute_precision=precision,
+        compute_precision=coremltools.precision.FLOAT32,  # the default is float16
         minimum_deployment_target=coremltools.target.iOS15,
     )
     package.user_defined_metadata.update(notes)
