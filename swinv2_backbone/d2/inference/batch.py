@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -18,8 +18,6 @@ from swinv2_backbone.d2.inference.pipeline import FAILURES, Pipeline
 from swinv2_backbone.d2.inference.prediction import Prediction
 
 FRAME_RATE = 25  # of a video that does not state its own
-# The noise of photographs has no runs: PNG files are as large, in two thirds of the time.
-PHOTO = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
 
 
 def predict_files(
@@ -51,7 +49,7 @@ def _outcomes(
     predictor = pipeline.predictor
 
     def finish(source: Path, picture: np.ndarray, found: Prediction) -> None:
-        _write(outputs[source], predictor.draw(picture, found), PHOTO)
+        _write(outputs[source], predictor.draw(picture, found))
         if found.labels is not None and found.panoptic is None:
             depth = np.uint16 if found.labels.max() > 255 else np.uint8
             _write(label_file(outputs[source]), found.labels.astype(depth))
@@ -128,7 +126,6 @@ def _size(picture: np.ndarray) -> dict[str, int]:
     return {"height": picture.shape[0], "width": picture.shape[1]}
 
 
-def _write(target: Path, picture: np.ndarray, png: Sequence[int] = ()) -> None:
-    """Write an image with parameters that a PNG file obeys."""
-    if not cv2.imwrite(str(target), picture, png if target.suffix.lower() == ".png" else ()):
+def _write(target: Path, picture: np.ndarray) -> None:
+    if not cv2.imwrite(str(target), picture):
         raise OSError(f"cannot write {target}")
