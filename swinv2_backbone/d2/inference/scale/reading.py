@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice, tee
 from typing import Any, NamedTuple
 
+from swinv2_backbone.d2.inference.pipeline import run_ahead
 from swinv2_backbone.d2.inference.scale.run_record import Run
 from swinv2_backbone.d2.inference.scale.sources import Source
 
@@ -32,18 +33,11 @@ def chunks_of(run: Run, shards: Iterable[int], size: int) -> Iterator[Chunk]:
 
 
 def read_ahead(
-    read: Callable[[Source], Any], chunks: Iterable[Chunk], threads: int
+    read: Callable[[Source], Any], chunks: Iterable[Chunk], threads: int, size: int
 ) -> Iterator[tuple[Chunk, list[Any]]]:
-    """Yield each chunk with what ``read`` returns for its images."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
+    """Yield each chunk of at most ``size`` images with what ``read`` returns for its images."""
+    chunks, same = tee(chunks)
+    sources = (source for chunk in same for source in chunk.sources)
+    with closing(run_ahead(read, sources, threads, AHEAD * size)) as images:
         for chunk in chunks:
-            waiting.append((chunk, [pool.submit(read, source) for source in chunk.sources]))
-            if len(waiting) > AHEAD:
-                yield _read(*waiting.popleft())
-        while waiting:
-            yield _read(*waiting.popleft())
-
-
-def _read(chunk: Chunk, images: list) -> tuple[Chunk, list[Any]]:
-    return chunk, [image.result() for image in images]
+            yield chunk, list(islice(images, len(chunk.sources)))

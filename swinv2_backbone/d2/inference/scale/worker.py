@@ -76,9 +76,10 @@ class Worker:
         """
         dropped, writing = -1, Future[None]()
         writing.set_result(None)
-        chunks = chunks_of(self.run, shards, self.steps.chunk_size)
+        size, threads = self.steps.chunk_size, self.threads or THREADS
+        chunks = chunks_of(self.run, shards, size)
         with ThreadPoolExecutor(1) as writer:
-            for chunk, images in read_ahead(self._read, chunks, self.threads or THREADS):
+            for chunk, images in read_ahead(self._read, chunks, threads, size):
                 if chunk.shard == dropped or self.run.file(chunk.shard).exists():
                     dropped = chunk.shard
                     continue
