@@ -10,8 +10,6 @@ import ctypes
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -21,6 +19,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
+from swinv2_backbone.d2.inference.pipeline import run_ahead
 from swinv2_backbone.d2.inference.prediction import Prediction, RunLengths
 from swinv2_backbone.d2.inference.predictor import Predictor
 from swinv2_backbone.d2.inference.tiling.geometry import Tile, Tiling
@@ -213,10 +212,5 @@ def _read_ahead(
         return [picture.read(Window(*tile)) for tile in batch]
 
     batches = [tiles[at : at + batch_size] for at in range(0, len(tiles), batch_size)]
-    with ThreadPoolExecutor(1) as pool:
-        ahead: Any = pool.submit(read, batches[0])
-        for index, batch in enumerate(batches):
-            images = ahead.result()
-            if index + 1 < len(batches):
-                ahead = pool.submit(read, batches[index + 1])
-            yield batch, images
+    with contextlib.closing(run_ahead(read, batches, threads=1, ahead=1)) as images:
+        yield from zip(batches, images)
