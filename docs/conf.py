@@ -40,7 +40,7 @@ html_show_sphinx = False
 
 
 class IndexOfKeys(SphinxTransform):
-    """Make the keys in the tables of OPTIONS.md entries of the index, which the search reads.
+    """Make the keys in the tables of options entries of the index, which the search reads.
 
     The search splits MODEL.WEIGHTS into two words that are on many pages; an entry of the index is
     found as it is, and leads to its row.
@@ -49,7 +49,7 @@ class IndexOfKeys(SphinxTransform):
     default_priority = 500  # before Sphinx collects the index
 
     def apply(self, **_: Any) -> None:
-        if self.env.docname != "OPTIONS":
+        if not self.env.docname.startswith("OPTIONS"):
             return
         for row in self.document.findall(nodes.row):
             for cell in row.children[:2]:

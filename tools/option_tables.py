@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Write docs/OPTIONS.md from the declarations of the options."""
+"""Write the pages of options in docs/ from the declarations of the options."""
 
 from pathlib import Path
 
-from swinv2_backbone.d2.config.tables import options_page
+from swinv2_backbone.d2.config.tables import options_pages
 
 if __name__ == "__main__":
-    page = Path(__file__).resolve().parent.parent / "docs" / "OPTIONS.md"
-    page.write_text(options_page(), encoding="utf-8")
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    for name, text in options_pages().items():
+        (docs / name).write_text(text, encoding="utf-8")

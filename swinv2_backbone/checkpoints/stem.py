@@ -17,8 +17,7 @@ from swinv2_backbone.checkpoints.read import Checkpoint
 STEM = "patch_embed.proj.weight"
 STEM_RULES = ("repeat", "mean", "zero")
 STEM_SETTINGS = (
-    'stem="repeat", "mean" or "zero" (MODEL.SWINV2.STEM, train.stem, --stem; see Bands in '
-    "docs/CHECKPOINTS.md)"
+    'stem="repeat", "mean" or "zero" (MODEL.SWINV2.STEM, train.stem, --stem; see docs/BANDS.md)'
 )
 
 

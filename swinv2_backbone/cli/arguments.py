@@ -68,7 +68,7 @@ def add_images(parser: argparse._ActionsContainer) -> None:
     add(
         "--stem",
         choices=STEM_RULES,
-        help="rule for weights of another number of bands (docs/CHECKPOINTS.md); default: refused",
+        help="rule for weights of another number of bands (docs/BANDS.md); default: refused",
     )
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Run the exporters of other projects and read what they write; update docs/DATASETS.md.
+"""Run the exporters of other projects and read what they write; update docs/EXPORTERS.md.
 
 tools/exporters/run.py WORK_FOLDER [NAME ...]
 
 installs the exporters at pinned versions in virtual environments of their own in WORK_FOLDER (2.3
 GB), writes a scene of known masks through each, reads it and compares it to the pixel (7 minutes in
-all). The results go to tools/exporters/results.json, and as a table into docs/DATASETS.md.
+all). The results go to tools/exporters/results.json, and as a table into docs/EXPORTERS.md.
 """
 
 from __future__ import annotations

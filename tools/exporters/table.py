@@ -1,4 +1,4 @@
-"""The tables of exporters and readers in docs/DATASETS.md, made from the results of ``run.py``."""
+"""The tables of exporters and readers in docs/EXPORTERS.md, made from the results of ``run.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swinv2_backbone.d2.data.validation.report import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
-PAGE = ROOT / "docs" / "DATASETS.md"
+PAGE = ROOT / "docs" / "EXPORTERS.md"
 START, END = "<!-- exporters: begin -->", "<!-- exporters: end -->"
 Result = dict[str, Any]
 

@@ -463,7 +463,7 @@ class Run:
     stem: str | None = option(None, "MODEL.SWINV2.STEM", "train.stem",
         optional(one_of(*STEM_RULES)),
         "Rule for weights of another number of bands: `repeat`, `mean` or `zero` "
-        "([Bands](CHECKPOINTS.md#bands)); None: such weights are refused.")
+        "([Bands](BANDS.md#weights-for-other-bands)); None: such weights are refused.")
     checkpoint_period: int = option(5000, "SOLVER.CHECKPOINT_PERIOD", "train.checkpointer.period",
         integer(1),
         "Iterations between checkpoints.")

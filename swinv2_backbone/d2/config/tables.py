@@ -1,8 +1,9 @@
-"""The page of the documentation that lists all options, generated from their declarations."""
+"""The pages of the documentation that list all options, generated from their declarations."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from swinv2_backbone.d2.config.options import Option, options_of
@@ -10,10 +11,12 @@ from swinv2_backbone.d2.config.sections import SECTIONS
 
 HEAD = """# All options
 
-All training options, with their keys in both config dialects. `tools/option_tables.py` generates
-this page from the declarations in `swinv2_backbone/d2/config/sections.py`. Detectron2 options that
-are not listed here keep their meaning. On the command line, YAML options are set by `KEY VALUE` and
-LazyConfig options by `key=value`. `{backbone}` is the path of the SwinV2 in the model, such as
+All training options, with their keys in both config dialects: those of the model here, and on
+two more pages [Options of training](OPTIONS_TRAINING.md) and
+[Options of data and evaluation](OPTIONS_DATA.md). `tools/option_tables.py` generates these pages
+from the declarations in `swinv2_backbone/d2/config/sections.py`. Detectron2 options that are not
+listed keep their meaning. On the command line, YAML options are set by `KEY VALUE` and LazyConfig
+options by `key=value`. `{backbone}` is the path of the SwinV2 in the model, such as
 `model.backbone.bottom_up`. `[ResizeShortestEdge]` is the first augmentation of that class in the
 list; on the command line, use its index: `augmentations.0.max_size`.
 """
@@ -27,9 +30,21 @@ PLACES = {
 }
 
 
-def options_page() -> str:
-    """Return docs/OPTIONS.md."""
-    return "\n".join([HEAD, *[_table(name, section) for name, section in SECTIONS.items()]])
+def options_pages() -> dict[str, str]:
+    """Return the content of each page by its file name in docs/."""
+    training = ("optimizer", "schedule", "precision", "clipping", "step", "run")
+    data = ("data", "augmentation", "evaluation")
+    model = [name for name in SECTIONS if name not in (*training, *data)]
+    see = "The columns are explained in [All options](OPTIONS.md).\n"
+    return {
+        "OPTIONS.md": _page(HEAD, model),
+        "OPTIONS_TRAINING.md": _page(f"# Options of training\n\n{see}", training),
+        "OPTIONS_DATA.md": _page(f"# Options of data and evaluation\n\n{see}", data),
+    }
+
+
+def _page(head: str, sections: Sequence[str]) -> str:
+    return "\n".join([head, *[_table(name, SECTIONS[name]) for name in sections]])
 
 
 def _table(name: str, section: type) -> str:

@@ -26,7 +26,7 @@ from swinv2_backbone.d2.config.options import plain
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, SECTIONS
-from swinv2_backbone.d2.config.tables import options_page
+from swinv2_backbone.d2.config.tables import options_pages
 from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.data.datasets.semantic import register_semantic
@@ -702,6 +702,9 @@ def test_a_config_is_never_changed():
     assert OmegaConf.to_container(lazy) == copied
 
 
-def test_the_page_of_options_is_generated():
-    page = CONFIGS.parent / "docs" / "OPTIONS.md"
-    assert page.read_text() == options_page(), "run tools/option_tables.py"
+def test_the_pages_of_options_are_generated_and_have_every_section():
+    pages = options_pages()
+    for name, text in pages.items():
+        page = CONFIGS.parent / "docs" / name
+        assert page.read_text(encoding="utf-8") == text, "run tools/option_tables.py"
+    assert sum(text.count("\n## ") for text in pages.values()) == len(SECTIONS)
