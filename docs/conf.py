@@ -43,7 +43,7 @@ class IndexOfKeys(SphinxTransform):
     """Make the keys in the tables of options entries of the index, which the search reads.
 
     The search splits MODEL.WEIGHTS into two words that are on many pages; an entry of the index is
-    found as it is, and leads to its row.
+    found as it is, before the pages (as it is a main entry), and leads to its row.
     """
 
     default_priority = 500  # before Sphinx collects the index
@@ -62,7 +62,7 @@ class IndexOfKeys(SphinxTransform):
             return
         name = nodes.make_id(f"key-{key}")
         literal["ids"].append(name)
-        entry = addnodes.index(entries=[("single", key, name, "", None)])
+        entry = addnodes.index(entries=[("single", key, name, "main", None)])
         literal.parent.insert(literal.parent.index(literal), entry)
 
 
