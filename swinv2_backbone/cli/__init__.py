@@ -9,5 +9,5 @@ import os
 __all__: list[str] = []
 
 # Read by OpenMP when torch is imported: threads that wait for work sleep. Spinning ones slow a busy
-# machine down tenfold.
+# machine down tenfold (on a quiet one they are faster for small images: docs/PREDICTING.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
