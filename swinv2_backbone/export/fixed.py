@@ -86,7 +86,8 @@ class FixedBlock(nn.Module):
         (mh, mw), tokens = clipped, prod(clipped)
         bias = block.table.index_select(1, offsets).view(-1, *window, *window)
         bias = bias[:, :mh, :mw, :mh, :mw].reshape(-1, tokens, tokens)
-        self.register_buffer("bias", bias)
+        # litert-torch 0.10 may confuse constants that are not contiguous.
+        self.register_buffer("bias", bias.contiguous())
 
     def forward(self, x: Tensor, windows: FixedWindows) -> Tensor:
         """(B, T, C) -> (B, T, C)."""

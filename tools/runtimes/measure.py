@@ -78,7 +78,8 @@ def measure(runtime: str, exportable: Exportable, model: Model, folder: Path) ->
         reports = [
             check_in(runtime.lower(), path, exportable.expected, [images]) for _ in range(ROUNDS)
         ]
-        return _result(reports[0].differences, [one.ratio for one in reports])
+        differences = [difference for one in reports for difference in one.differences]
+        return _result(differences, [one.ratio for one in reports])
     run, _ = FORMATS[format].read(path)
     path.unlink() if path.is_file() else None  # torch-export and aoti have the same suffix
     differences = compare(run, exportable.expected, [images])

@@ -78,12 +78,18 @@ def main() -> None:
         for model in MODELS:
             found = measured(python, model, wanted, folder / "measured.json")
             results[model] = results.get(model, {}) | found
-    results = {
+            save(results)  # after each model: a run takes half an hour, and may be stopped
+
+
+def save(results: dict[str, dict]) -> None:
+    """Write the results and their table, in the order of the models and runtimes."""
+    ordered = {
         model: {name: results[model][name] for name in RUNTIMES if name in results[model]}
         for model in MODELS
+        if model in results
     }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_table(results)
+    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    write_table(ordered)
 
 
 def environment(folder: Path, packages: tuple[str, ...]) -> Path:

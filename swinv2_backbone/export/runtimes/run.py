@@ -5,6 +5,7 @@ A runtime may end its process at a file that it cannot run; here that is an erro
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from torch import Tensor
 
 CHILD = Path(__file__).with_name("child.py")
 TIME_LIMIT = 900  # seconds
+# With this setting, the C library of Linux (glibc) fills memory that a process gets with 0x7F, which
+# is 3.4e38 as float32: a runtime that reads memory it never wrote returns nonsense in every run.
+# Without it, the memory often happens to be zero.
+FILLED = {"MALLOC_PERTURB_": str(0x80)}
 UNNAMED = ("tract", "ncnn")  # runtimes that do not keep the names of outputs, only their order
 
 
@@ -40,6 +45,7 @@ def run_in(
     batches: Sequence[Tensor],
     names: Sequence[str],
     python: str = sys.executable,
+    filled: bool = False,
 ) -> Found:
     """Run a file in a runtime.
 
@@ -49,6 +55,7 @@ def run_in(
         batches: images (B, C_in, H, W).
         names: the names of the outputs, in order.
         python: the interpreter of the environment with the runtime.
+        filled: the memory of the process is filled, see ``FILLED``, which costs time.
 
     Raises:
         ValueError: the runtime failed; the message has its last words, or the signal.
@@ -58,9 +65,15 @@ def run_in(
         arrays: dict[str, Any] = {str(i): images.numpy() for i, images in enumerate(batches)}
         np.savez(inputs, **arrays)
         command = [python, str(CHILD), name, str(path.resolve()), str(inputs), str(outputs)]
+        environment = {**os.environ, **(FILLED if filled else {})}
         try:
             ended = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIME_LIMIT,
+                env=environment,
             )
         except subprocess.TimeoutExpired:
             raise ValueError(f"{name} did not answer within {TIME_LIMIT} seconds") from None

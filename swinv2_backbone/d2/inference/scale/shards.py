@@ -15,6 +15,7 @@ from swinv2_backbone.d2.inference.prediction import Prediction
 from swinv2_backbone.d2.inference.predictor import Predictor
 from swinv2_backbone.d2.inference.scale.run_record import Run
 from swinv2_backbone.d2.inference.scale.sources import EXTRA
+from swinv2_backbone.d2.inference.tiling.labels import regions
 
 FORMATS = ("jsonl", "parquet")
 
@@ -31,12 +32,13 @@ def record_of(predictor: Predictor, found: Prediction) -> dict[str, Any]:
     if found.panoptic is not None:
         numbers = found.panoptic[0].numpy()
         for segment in record["segments"]:
-            segment["segmentation"] = _rle(numbers == segment["id"])
+            mask = np.asfortranarray(numbers == segment["id"], np.uint8)
+            segment["segmentation"] = _as_text(coco_mask.encode(mask))
     elif found.labels is not None:
         names = predictor.classes.stuff
         record["regions"] = [
-            {"category": names[number], "segmentation": _rle(found.labels == number)}
-            for number in np.unique(found.labels).tolist()
+            {"category": names[number], "segmentation": _as_text(rle)}
+            for number, rle in regions(found.labels).items()
         ]
     return record
 
@@ -85,8 +87,7 @@ def _size_of(found: Prediction) -> tuple[int, int]:
     return int(labels.shape[0]), int(labels.shape[1])
 
 
-def _rle(mask: np.ndarray) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+def _as_text(rle: dict[str, Any]) -> dict[str, Any]:
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 

@@ -9,10 +9,12 @@ import tempfile
 from typing import IO
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from swinv2_backbone.d2.inference.tiling.geometry import Tile, Tiling, owned
 
 IN_MEMORY = 1 << 26  # bytes of a label map that is not written to a file
+COLUMNS = 512  # of a label map that are encoded together
 
 
 class LabelRows:
@@ -63,3 +65,34 @@ class LabelRows:
         assert self._file is not None
         self._file.flush()
         return np.memmap(self._file, self._dtype, mode="r+", shape=self._shape)
+
+
+def regions(labels: np.ndarray) -> dict[int, dict]:
+    """Return the pixels of each class of a label map as COCO's RLE, by class number.
+
+    The map is read in strips of columns, the order of COCO's RLE, and only borders between classes
+    are kept: a map of a file needs no memory of its size.
+
+    Args:
+        labels: (H, W) class numbers.
+    """
+    height, width = labels.shape
+    starts, classes = [], []
+    for left in range(0, width, COLUMNS):
+        strip = labels[:, left : left + COLUMNS].T.ravel()
+        first = np.concatenate([[0], np.flatnonzero(strip[1:] != strip[:-1]) + 1])
+        starts.append(first + left * height)
+        classes.append(strip[first])
+    start, of = np.concatenate(starts), np.concatenate(classes)
+    end = np.append(start[1:], height * width)
+    found = {}
+    for number in np.unique(of).tolist():
+        mine = of == number
+        first, last = start[mine], end[mine]
+        joined = first[1:] == last[:-1]  # a run that goes on in the next strip
+        first, last = first[np.append(True, ~joined)], last[np.append(~joined, True)]
+        borders = np.stack([first, last], axis=1).ravel()
+        counts = np.diff(np.concatenate([[0], borders, [height * width]]))
+        rle = {"counts": counts[: None if counts[-1] else -1].tolist(), "size": [height, width]}
+        found[number] = coco_mask.frPyObjects(rle, height, width)
+    return found
