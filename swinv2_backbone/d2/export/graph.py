@@ -57,11 +57,12 @@ class GraphPooling(nn.Module):
         maps, pooled = feature.view(batch * channels, height, width), [feature]
         for scale, conv in zip(self.scales, self.convs, strict=True):
             rows, columns = (
-                _averages(n, scale, feature).expand(batch * channels, scale, n)
+                _averages(n, scale, feature).mT.expand(batch * channels, n, scale)
                 for n in (height, width)
             )
-            cells = torch.bmm(torch.bmm(rows, maps), columns.mT)
-            cells = conv(cells.view(batch, channels, scale, scale))
+            # Not bmm(bmm(rows.mT, maps), columns): litert-torch 0.10 drops such a transpose.
+            cells = torch.bmm(torch.bmm(maps, columns).mT, rows).mT
+            cells = conv(cells.reshape(batch, channels, scale, scale))
             pooled.append(F.interpolate(cells, (height, width), mode="bilinear"))
         return self.bottleneck(torch.cat(pooled, dim=1))
 
