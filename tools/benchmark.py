@@ -69,8 +69,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def predicted(args: argparse.Namespace) -> str:
-    from benchmarking import predicting  # it needs Detectron2
+    from benchmarking import predicting, processes  # they need Detectron2
 
+    if args.processes > 1:
+        return processes.compare(
+            args.predict,
+            args.weights,
+            args.predict_images,
+            args.images,
+            args.processes,
+            args.threads,
+            args.rounds,
+        )
     return predicting.compare(
         args.predict,
         args.weights,
@@ -172,7 +182,7 @@ def check(args: argparse.Namespace) -> None:
     """Complete the arguments; raise ValueError for those that cannot work, before any work."""
     args.model = variant_name(args.model)
     args.threads = args.threads or torch.get_num_threads()
-    for name in ("batch", "rounds", "threads", "images"):
+    for name in ("batch", "rounds", "threads", "images", "processes"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if any(window < 1 for window in args.window or ()):
@@ -223,6 +233,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--weights", metavar="FILE", help="of --predict")
     what.add_argument("--predict-images", metavar="FOLDER", help="of --predict")
+    what.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of --predict: --shards with 1 and with N processes instead",
+    )
     what.add_argument(
         "--images", type=int, default=12000, metavar="N", help="of --startup and --predict"
     )

@@ -422,10 +422,6 @@ def test_what_cannot_be_exported_is_refused_with_a_reason(tmp_path):
     whole = exportable_part(detector, "detector", "RGB")
     with pytest.raises(ValueError, match="--format aoti: torch.export cannot trace a detector"):
         whole.format_of("aoti")
-    upernet = exportable_part(small_model("upernet_swinv2_tiny_ade20k"), "semantic", "RGB")
-    assert upernet.format_of("onnx").suffix == ".onnx"
-    with pytest.raises(ValueError, match="--format litert: the file of a UPerNet differs"):
-        upernet.format_of("litert")
     with pytest.raises(ValueError, match="is for a SemanticSegmentor, not a GeneralizedRCNN"):
         exportable_part(detector, "semantic", "RGB")
     for stem, what, words in (

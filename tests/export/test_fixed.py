@@ -54,3 +54,12 @@ def test_no_sum_is_over_one_axis():
     sums = [node for node in graph.nodes if node.target == torch.ops.aten.sum.dim_IntList]
     assert len(sums) == 2 * sum(FOUR_STAGES["depths"])  # of the queries and of the keys
     assert all(len(node.args[1]) == 2 for node in sums)
+
+
+def test_constants_are_contiguous():
+    """litert-torch 0.10 takes one for another if they are not."""
+    images = pictures(1, 3, 13, 70)  # 4 rows of tokens for windows of 5 rows
+    model = GraphBackbone(backbone(FOUR_STAGES, window_size=5).eval()).eval()
+    constants = trace(model, images, fixed=True).state_dict
+    assert "stages.0.blocks.0.bias" in constants
+    assert all(constant.is_contiguous() for constant in constants.values())

@@ -34,6 +34,7 @@ from benchmarking import (  # noqa: E402
     jobs,
     memory,
     peers,
+    processes,
     products,
     quantized,
     report,
@@ -786,3 +787,26 @@ def test_loading_is_timed_in_every_way(tmp_path, kind):
     assert found["seconds"] > 0 and found["peak"] > 0
     DatasetCatalog.pop("startup", None)
     MetadataCatalog.pop("startup", None)
+
+
+def test_processes_are_compared_with_one_on_the_same_threads():
+    asked = []
+    rates = {(1, 2): [10.0, 20.0, 30.0], (1, 4): [12.0, 26.0, 36.0], (2, 2): [20.0, 30.0, 60.0]}
+
+    def measure(processes_, threads):
+        asked.append((processes_, threads))
+        return rates[processes_, threads][(len(asked) - 1) // 3]
+
+    assert processes.table(2, 2, 3, measure)[2:] == [
+        "| 1 | 2 | 20.00 | 1.00 |",
+        "| 1 | 4 | 26.00 | 1.20 |",
+        "| 2 | 2 | 30.00 | 2.00 |",
+    ]
+    assert asked == [*rates] * 3  # in turns
+
+
+def test_the_rate_is_that_of_the_last_line_of_progress():
+    text = (
+        "1 of 4 images (25.0%), 3.5 images/s, 0:00:09 left\n4 of 4 images (100.0%), 4.25 images/s"
+    )
+    assert processes.RATE.findall(text)[-1] == "4.25"

@@ -76,10 +76,13 @@ class GraphSegmentor(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         logits, _ = self.head(self.backbone(images))
-        # A slice would check whether the logits are as large as the image.
         height, width = images.shape[2:]
         if type(height) is int:  # a graph for one shape
-            return {"logits": logits[:, :, :height, :width]}
+            for axis, length in ((2, height), (3, width)):
+                if logits.shape[axis] > length:
+                    logits = logits.narrow(axis, 0, length)
+            return {"logits": logits}
+        # A slice would check whether the logits are as large as the image.
         for axis in (2, 3):
             inside = torch.arange(images.shape[axis], device=images.device)
             logits = logits.index_select(axis, inside)

@@ -36,9 +36,8 @@ from swinv2_backbone.d2.export.graph import GraphSegmentor, PaddedBackbone
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2
 from swinv2_backbone.d2.modeling.build import build_model
 from swinv2_backbone.d2.modeling.image_sizes import attach_sizes
-from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 from swinv2_backbone.export.exportable import Exportable, feature_outputs
-from swinv2_backbone.export.formats import FORMATS, Format, Run
+from swinv2_backbone.export.formats import Run
 from swinv2_backbone.export.graph import FromPixels, GraphBackbone
 
 # Detectron2's models with a backbone.
@@ -114,23 +113,7 @@ def exportable_part(model: MetaArchitecture, what: str, image_format: str) -> Ex
     )
     if what == "detector":
         return replace(found, format_of=detector_format, one_image=True, align=align_ties)
-    if isinstance(getattr(graph, "head", None), UPerNetHead):
-        return replace(found, format_of=upernet_format)
     return found
-
-
-def upernet_format(name: str) -> Format:
-    """Return a format that can hold a UPerNet.
-
-    Raises:
-        ValueError: the format is "litert".
-    """
-    if name == "litert":
-        raise ValueError(
-            "--format litert: the file of a UPerNet differs from the model by 0.1 in LiteRT 2.3; "
-            "use --format onnx or openvino, or --what backbone"
-        )
-    return FORMATS[name]
 
 
 # The graph for normalized images, the original model from pixels, and a description of the outputs.

@@ -20,9 +20,9 @@ from torch import Tensor
 
 CHILD = Path(__file__).with_name("child.py")
 TIME_LIMIT = 900  # seconds
-# With this setting, the C library of Linux (glibc) fills memory that a process gets with 0x7F, which
-# is 3.4e38 as float32: a runtime that reads memory it never wrote returns nonsense in every run.
-# Without it, the memory often happens to be zero.
+# With this setting, the C library of Linux (glibc) fills memory that a process gets with 0x7F, in
+# float32 3.4e38: a runtime that reads memory it never wrote returns nonsense in every run, not in
+# some.
 FILLED = {"MALLOC_PERTURB_": str(0x80)}
 UNNAMED = ("tract", "ncnn")  # runtimes that do not keep the names of outputs, only their order
 
