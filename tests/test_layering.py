@@ -15,6 +15,7 @@ PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "recipes",
+    "keys",
     "precision",
     "packing",
     "windows",

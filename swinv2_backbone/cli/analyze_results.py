@@ -13,7 +13,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
+from swinv2_backbone.cli.arguments import (
+    add_config_changes,
+    add_imports,
+    config_changes,
+    new_parser,
+)
 from swinv2_backbone.cli.errors import errors_as_messages
 
 IOU, CONFIDENCE, WORST = 0.5, 0.5, 20  # as in Settings, which needs Detectron2 (a test compares)
@@ -26,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    config_changes(args.config_file, args.opts, args.imports)
     from swinv2_backbone.d2.evaluation.analysis.report import Report, Settings
     from swinv2_backbone.d2.evaluation.analysis.run import open_run
 

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from swinv2_backbone.keys import wrong_keys
+from swinv2_backbone.recipes import is_lazy
+
 STEM_RULES = ("repeat", "mean", "zero")  # as in checkpoints.stem (a test compares)
 
 
@@ -96,3 +99,24 @@ def add_config_changes(parser: argparse.ArgumentParser) -> None:
         metavar="KEY VALUE",
         help="config keys to change, at the end of the command",
     )
+
+
+def config_changes(
+    config_file: str, opts: Sequence[str], imports: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return the changes of a config by key, before it is loaded, which takes seconds.
+
+    Raises:
+        ValueError: the changes are incomplete, or Detectron2 and this package have no such keys.
+    """
+    opts = [word for word in opts if word != "--"]
+    if is_lazy(config_file):
+        if wrong := [word for word in opts if "=" not in word]:
+            raise ValueError(f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}")
+        return dict(word.partition("=")[::2] for word in opts)
+    if len(opts) % 2:
+        raise ValueError(f"overrides come in pairs KEY VALUE, got {' '.join(opts)}")
+    changes = dict(zip(opts[::2], opts[1::2]))
+    if not imports and (faults := wrong_keys(changes)):
+        raise ValueError("\n".join(faults))
+    return changes

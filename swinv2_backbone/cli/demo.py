@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinv2_backbone.cli.arguments import add_config_changes, new_parser
+from swinv2_backbone.cli.arguments import add_config_changes, config_changes, new_parser
 from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.recipes import recipes_folder
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    config_changes(SEMANTIC if args.semantic else OBJECTS, args.opts)
     import torch
 
     from swinv2_backbone.d2.demo.dataset import generate_demo_dataset

@@ -27,6 +27,7 @@ from swinv2_backbone.cli.arguments import (
     add_config_changes,
     add_images,
     add_imports,
+    config_changes,
     new_parser,
     pixel_numbers,
 )
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.config_file:
+        config_changes(args.config_file, args.opts, args.imports)
     from swinv2_backbone.export.check import LIMIT
     from swinv2_backbone.export.file import export_file, passed
 

@@ -18,7 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinv2_backbone.cli import predict_shards, tiles
-from swinv2_backbone.cli.arguments import add_config_changes, add_imports, new_parser
+from swinv2_backbone.cli.arguments import (
+    add_config_changes,
+    add_imports,
+    config_changes,
+    new_parser,
+)
 from swinv2_backbone.cli.errors import errors_as_messages
 
 
@@ -33,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    config_changes(args.config_file, args.opts, args.imports)
     if args.device:
         from swinv2_backbone.d2.inference.sources import with_device
 

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from swinv2_backbone.cli.arguments import config_changes
 from swinv2_backbone.cli.errors import errors_as_messages, require_detectron2
 from swinv2_backbone.cli.training_options import parser
-from swinv2_backbone.recipes import config_path, is_lazy, recipe_names
+from swinv2_backbone.recipes import config_path, recipe_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,15 +38,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--fast-dev-run always starts anew: omit --resume")
     if args.exported and not args.eval_only:
         raise ValueError(f"--exported {args.exported} goes with --eval-only")
-    opts = [word for word in args.opts if word != "--"]
-    if is_lazy(args.config_file):
-        changes = dict(word.partition("=")[::2] for word in opts if "=" in word)
-        if wrong := [word for word in opts if "=" not in word]:
-            raise ValueError(f"overrides of a LazyConfig are key=value, got {' '.join(wrong)}")
-    else:
-        if len(opts) % 2:
-            raise ValueError(f"overrides come in pairs KEY VALUE, got {' '.join(opts)}")
-        changes = dict(zip(opts[::2], opts[1::2]))
+    changes = config_changes(args.config_file, args.opts, args.imports)
     for key in ("MODEL.WEIGHTS", "train.init_checkpoint"):
         file = changes.get(key, "")
         if file and "://" not in file and not Path(file).exists():

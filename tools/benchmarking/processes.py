@@ -41,9 +41,6 @@ def compare(
         threads: number of threads that all processes together compute on.
     """
     files = find_inputs([images]).files[:count]
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         listed = work / "images.txt"

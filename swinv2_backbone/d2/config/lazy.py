@@ -34,10 +34,11 @@ from swinv2_backbone.d2.config.lazy_parts import (
 )
 from swinv2_backbone.d2.config.options import Dialect, plain
 from swinv2_backbone.d2.config.plan import TrainingPlan
-from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
+from swinv2_backbone.d2.config.rules import ConfigError, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
 from swinv2_backbone.d2.data.loading.bands import bands_of
 from swinv2_backbone.d2.data.loading.mask_targets import INSTANCE
+from swinv2_backbone.keys import no_such_key
 
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 BACKBONES = ("D2SwinV2", "SwinV2")

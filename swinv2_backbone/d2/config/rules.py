@@ -5,7 +5,6 @@ All errors are reported at once, each with its key in the dialect of the config.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -63,16 +62,6 @@ def validate_processes(plan: TrainingPlan) -> None:
     """
     if faults := list(_several_processes(plan)):
         raise ConfigError(faults)
-
-
-def no_such_key(key: str, known: Sequence[str]) -> str:
-    """Return the message for a key that does not exist, with the closest existing key."""
-    path, _, last = key.rpartition(".")
-    near = difflib.get_close_matches(last, known, n=1)
-    near = near or difflib.get_close_matches(last.upper(), known, n=1)
-    if near:
-        return f"{key}: did you mean {near[0]}?"
-    return f"{key}: no such key; {path or 'the config'} has {', '.join(map(str, known)) or 'none'}"
 
 
 # ---- Rules: each yields one message per error

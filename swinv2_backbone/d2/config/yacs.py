@@ -16,10 +16,11 @@ from swinv2_backbone.d2.config.foreign import adopt, ignored_keys
 from swinv2_backbone.d2.config.imports import absent_imports, add_project
 from swinv2_backbone.d2.config.options import Dialect, plain
 from swinv2_backbone.d2.config.plan import Factories, TrainingPlan
-from swinv2_backbone.d2.config.rules import ConfigError, no_such_key, validate
+from swinv2_backbone.d2.config.rules import ConfigError, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
 from swinv2_backbone.d2.modeling import trainer_keys
 from swinv2_backbone.d2.modeling.architectures import kind_of
+from swinv2_backbone.keys import fault_of, no_such_key
 from swinv2_backbone.recipes import find_recipe, no_config
 
 RECORD = "IMPORTS"  # key with the imports that a config was read with
@@ -192,11 +193,10 @@ def _merge(cfg: CfgNode, key: str, value: Any) -> list[str]:
     """Merge one override into ``cfg``; return its errors."""
     if key == RECORD:
         return [f"{RECORD} records --import package.module:function: give this instead"]
+    if fault := fault_of(key, cfg):
+        return [fault]
     node: Any = cfg
-    for depth, part in enumerate(key.split(".")):
-        if not isinstance(node, Mapping) or part not in node:
-            where = ".".join(key.split(".")[: depth + 1])
-            return [no_such_key(where, list(node) if isinstance(node, Mapping) else [])]
+    for part in key.split("."):
         node = node[part]
     if isinstance(node, Mapping):
         return [f"{key} {value}: {key} has keys of its own, {', '.join(node)}: set one of them"]
