@@ -72,6 +72,22 @@ def test_images_fit_into_a_file_of_a_fixed_size():
     assert fitted.size == (20, 33) and torch.equal(fitted.image[:, :20, :33], small)
 
 
+def test_a_mask_belongs_to_the_box_that_reaches_into_the_padding():
+    """The mask covers the left half of the box, 0 to 20, of an image that ends at 30."""
+    mask = torch.zeros(1, 28, 28)
+    mask[:, :, :14] = 1
+
+    def run(images):
+        boxes = torch.tensor([[0.0, 0.0, 40.0, 20.0]])
+        ones = {"scores": torch.ones(1), "classes": torch.zeros(1).long()}
+        return {"boxes": boxes, "masks": mask, **ones}
+
+    (found,) = ExportedModel(run, MEAN, size=(64, 64))([{"image": torch.zeros(3, 20, 30)}])
+    detection = found["instances"]
+    assert detection.pred_boxes.tensor.tolist() == [[0, 0, 30, 20]]
+    assert detection.pred_masks[0].sum() == 20 * 20 and detection.pred_masks[0, :, :20].all()
+
+
 @pytest.mark.parametrize(
     ("notes", "words"),
     [

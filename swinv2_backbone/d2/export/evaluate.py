@@ -9,7 +9,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.layers import paste_masks_in_image
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -50,7 +51,7 @@ class ExportedModel(nn.Module):
         height, width = one.get("height", size[0]), one.get("width", size[1])
         if "logits" in outputs:
             return {"sem_seg": sem_seg_postprocess(outputs["logits"][0], size, height, width)}
-        return {"instances": detector_postprocess(_instances(outputs, size), height, width)}
+        return {"instances": _instances(outputs, size, (height, width))}
 
 
 def load_exported(path: Path, image_format: str) -> ExportedModel:
@@ -79,13 +80,24 @@ def load_exported(path: Path, image_format: str) -> ExportedModel:
     return ExportedModel(run, json.loads(notes["mean"]), size, batch)
 
 
-def _instances(outputs: dict[str, Tensor], size: Size) -> Instances:
-    """Return detections in an image of a size."""
-    boxes = Boxes(outputs["boxes"])
-    boxes.clip(size)
+def _instances(outputs: dict[str, Tensor], size: Size, original: Size) -> Instances:
+    """Return detections at the original size of an image that has another size in the file.
+
+    Boxes may reach into the padding.  Each mask belongs to the whole box, so that boxes are clipped
+    after the masks are pasted; Detectron2's ``detector_postprocess`` would clip them before.
+    """
+    height, width = original
+    boxes = Boxes(outputs["boxes"] * 1.0)
+    boxes.scale(width / size[1], height / size[0])
+    clipped = boxes.clone()
+    clipped.clip(original)
+    keep = clipped.nonempty()
     found = Instances(
-        size, pred_boxes=boxes, scores=outputs["scores"], pred_classes=outputs["classes"]
+        original,
+        pred_boxes=clipped[keep],
+        scores=outputs["scores"][keep],
+        pred_classes=outputs["classes"][keep],
     )
     if "masks" in outputs:
-        found.pred_masks = outputs["masks"][:, None]
+        found.pred_masks = paste_masks_in_image(outputs["masks"][keep], boxes[keep], original)
     return found
