@@ -34,6 +34,8 @@ SHORT = {
 # Not run by the tests of the documentation: always long, or run by other tests.
 NEVER_SHORT = {"make", "pip", "benchmark", "demo", "export_model", "install_detectron2"}
 
+MODULE = ("-m", "swinv2_backbone")
+
 sys.path.append(str(ROOT / "tools"))  # where a running script finds its neighbors
 
 
@@ -43,8 +45,8 @@ class _Found(Exception):
 
 def script_of(words: list[str]) -> tuple[str, list[str]]:
     """Return the name of the script in ``tools/`` that a command runs, and its arguments."""
-    if words[0] == "swinv2":
-        return script_of_swinv2(*words[1:])
+    if begin := after_swinv2(words):
+        return script_of_swinv2(*words[begin:])
     places = [i for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
     if not places:
         raise ValueError(f"no script of tools/ in: {' '.join(words)}")
@@ -54,17 +56,30 @@ def script_of(words: list[str]) -> tuple[str, list[str]]:
     return name, words[places[0] + 1 :]
 
 
+def after_swinv2(words: list[str]) -> int:
+    """Return the place behind ``swinv2`` or ``-m swinv2_backbone``; 0 if a command has neither."""
+    if words[0] == "swinv2":
+        return 1
+    pairs = list(zip(words, words[1:]))
+    return pairs.index(MODULE) + 2 if MODULE in pairs else 0
+
+
 def script_of_swinv2(name: str, *words: str) -> tuple[str, list[str]]:
     """Return the script that does the same as ``swinv2 NAME``, and its arguments."""
     if name not in COMMANDS:
         raise ValueError(f"swinv2 has no command {name}")
     if name == "analyze":
         kind, *rest = words
-        return f"analyze_{kind}", of_analysis(rest) if kind == "results" else ["--model", *rest]
+        return f"analyze_{kind}", of_analysis(rest) if kind == "results" else of_model(rest)
     arguments = COMMANDS[name].rewrite(words)
     if name == "eval":
         return "train_net", ["--eval-only", *arguments]
     return "train_net" if name == "train" else COMMANDS[name].module, arguments
+
+
+def of_model(words: list[str]) -> list[str]:
+    """Rewrite the words of ``swinv2 analyze model``, whose first may be a model's name."""
+    return ["--model", *words] if words and not words[0].startswith("-") else words
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:

@@ -46,6 +46,7 @@ def reader_folder(folder: Path) -> Path:
     cv2.imwrite(str(folder / "photo.jpg"), np.full((64, 96, 3), 100, np.uint8))
     write_clip(folder / "clip.mp4")
     write_scenes(folder / "scenes")
+    write_outputs(folder / "output")
     (folder / "docs").mkdir()
     shutil.copy(ROOT / "docs/demo.jpg", folder / "docs")
     write_onnx(folder / "tiny.onnx")
@@ -82,6 +83,14 @@ def write_land(folder: Path, demo: DemoDataset) -> None:
             labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) % 4
             cv2.imwrite(str(folder / "land/labels" / split / path.name), labels)
     (folder / "land/classes.txt").write_text("meadow\nwater\nforest\nrock\n")
+
+
+def write_outputs(folder: Path) -> None:
+    """Write in place of trainings what a command must find, with empty files of weights."""
+    for name in ("demo/model_final.pth", "lora/merged.pth"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    (folder / "demo/config.yaml").write_text("_BASE_: mask_rcnn_swinv2_demo.yaml\n")
 
 
 def write_clip(path: Path) -> None:

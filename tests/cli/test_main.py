@@ -188,6 +188,13 @@ def test_the_page_of_commands_has_each_with_a_line_that_parses(monkeypatch, tmp_
         parse(name, argv)
 
 
+def test_the_page_of_commands_has_the_command_of_each_script():
+    page = (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(tools/\w+\.py)` \| `(swinv2 .+?)`", page, re.MULTILINE)
+    scripts = {file: name for file, name in main.script_names().items() if (ROOT / file).exists()}
+    assert dict(rows) == scripts and len(rows) == len(scripts)
+
+
 def parse(name: str, argv: list[str]) -> argparse.Namespace:
     """Parse the words of a command as it does."""
     command = main.COMMANDS[name]
