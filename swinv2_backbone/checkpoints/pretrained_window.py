@@ -83,7 +83,7 @@ def decide_pretrained_windows(
         f"were trained with {describe(found.sizes[:stages])} (from {found.source}): choose the "
         "variant of the weights (MODEL.SWINV2.VARIANT), or give pretrained_window_sizes "
         f"(MODEL.SWINV2.PRETRAINED_WINDOW_SIZES) {setting}; the window itself may differ.  (If the "
-        "source is wrong, tools/convert_checkpoint.py --pretrained-window-sizes writes the "
+        "source is wrong, swinv2 convert --pretrained-window-sizes writes the "
         "correct ones to a file.)"
     )
 

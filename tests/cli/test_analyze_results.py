@@ -258,7 +258,7 @@ def test_nothing_is_written_if_predictions_do_not_match(tool, run_of, tmp_path):
 
 def test_missing_predictions_are_reported_with_the_command_that_makes_them(tool, run_of, tmp_path):
     config = run_of([], files={})
-    words = f"tools/train_net.py --config-file {config} --eval-only MODEL.WEIGHTS"
+    words = f"swinv2 eval {config} MODEL.WEIGHTS"
     with pytest.raises(SystemExit, match=f"^ValueError: .*{words}"):
         analyze(tool, config, tmp_path / "out")
 

@@ -61,13 +61,13 @@ def test_missing_labels_are_counted_and_the_remedy_named(root, registered, lost)
     prepare(root)
     for name in lost:
         (root / "annotations_detectron2" / "training" / f"{name}.png").unlink()
-    message = f"{len(lost)} of 3 images .*{lost[0]}.png; run tools/prepare_ade20k.py {root}"
+    message = f"{len(lost)} of 3 images .*{lost[0]}.png; run swinv2 prepare-ade20k {root}"
     with pytest.raises(ValueError, match=message):
         check_ade20k(registered)
 
 
 def test_no_label_folder_at_all_names_the_remedy(root, registered):
-    with pytest.raises(ValueError, match=f"3 of 3 images .*tools/prepare_ade20k.py {root}"):
+    with pytest.raises(ValueError, match=f"3 of 3 images .*swinv2 prepare-ade20k {root}"):
         check_ade20k(registered)
 
 
@@ -82,7 +82,7 @@ def copy_unprepared(root: Path, high: int) -> None:
 @pytest.mark.parametrize("high", [150, 40])
 def test_labels_that_are_the_downloaded_ones_are_found(root, registered, high):
     copy_unprepared(root, high)
-    message = f"not the prepared ones.*tools/prepare_ade20k.py --overwrite {root}"
+    message = f"not the prepared ones.*swinv2 prepare-ade20k --overwrite {root}"
     with pytest.raises(ValueError, match=message):
         check_ade20k(registered)
 

@@ -34,7 +34,7 @@ def chosen(subset: str, available: Collection[str], place: object) -> str:
         raise ValueError(f"{place} has no {subset}: it has {', '.join(sorted(available))}")
     raise ValueError(
         f"{place} has several lists of images: choose {' or '.join(sorted(available))} "
-        "(--subset of tools/convert_dataset.py)"
+        "(--subset of swinv2 convert-dataset)"
     )
 
 

@@ -92,13 +92,13 @@ def _check_split(name: str, images: Path, labels: Path) -> None:
     if missing:
         raise ValueError(
             f"dataset {name}: {len(missing)} of {len(stems)} images have no label file in "
-            f"{labels}, the first: {missing[0]}.png; run tools/prepare_ade20k.py {root}"
+            f"{labels}, the first: {missing[0]}.png; run swinv2 prepare-ade20k {root}"
         )
     files = [labels / f"{stem}.png" for stem in evenly_spaced(sorted(stems), SAMPLED)]
     if _are_unprepared(files, root / "annotations" / labels.name):
         raise ValueError(
             f"dataset {name}: the labels in {labels} are not the prepared ones, 0 to "
-            f"{CLASSES - 1} and {IGNORED}; run tools/prepare_ade20k.py --overwrite {root}"
+            f"{CLASSES - 1} and {IGNORED}; run swinv2 prepare-ade20k --overwrite {root}"
         )
 
 

@@ -1,4 +1,4 @@
-"""A finished run of tools/train_net.py: its config, test dataset and predictions."""
+"""A finished training or evaluation: its config, test dataset and predictions."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _find_files(cfg: CfgNode, kinds: tuple[str, ...], config_file: str) -> dict[
     if not found:
         raise ValueError(
             f"no predictions: {' and '.join(map(str, places.values()))} not found. They are "
-            f"written by: tools/train_net.py --config-file {config_file} --eval-only "
+            f"written by: swinv2 eval {config_file} "
             f"MODEL.WEIGHTS {Path(cfg.OUTPUT_DIR, 'model_final.pth')}. If they are elsewhere, "
             "give --predictions FILE or OUTPUT_DIR FOLDER"
         )

@@ -129,7 +129,7 @@ def _images(dataset: str, predictions: list[dict], metadata: Metadata) -> list[S
         if wrong:
             raise ValueError(
                 f"{words} {dataset!r} ({len(wrong)}), the first: {wrong[0]}; the predictions "
-                "are of another dataset or folder: evaluate again (tools/train_net.py --eval-only)"
+                "are of another dataset or folder: evaluate again (swinv2 eval)"
             )
     index = metadata.get("stuff_dataset_id_to_contiguous_id")
     return [
