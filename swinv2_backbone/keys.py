@@ -96,9 +96,7 @@ def _assigned(source: str) -> list[str]:
         name = ast.unparse(node.targets[0])
         if name.startswith("_C."):
             within = [each for each in ast.walk(node.value) if isinstance(each, ast.Dict)]
-            names = [
-                key.value for each in within for key in each.keys if isinstance(key, ast.Constant)
-            ]
+            names = [ast.literal_eval(key) for each in within for key in each.keys if key]
             found += [f"{name[3:]}.{key}" for key in names] or [name[3:]]
     return found
 

@@ -29,7 +29,7 @@ def clipped(box: object, height: int, width: int) -> list[float] | None:
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
         raise FaultError(BAD_BOX, f"{box!r:.60}")
     x, y, w, h = box
-    if w <= 0 or h <= 0:
+    if x + w <= x or y + h <= y:  # also a side that rounding loses
         return None
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if right <= left or bottom <= top:

@@ -45,7 +45,8 @@ def plainly_sound(
     if checker.crowds == "objects":
         plain &= columns.crowd != 1
     x, y, w, h = columns.box.T
-    inside = (w > 0) & (h > 0) & (np.minimum(x, y) >= 0) & (x + w <= width) & (y + h <= height)
+    inside = (x + w > x) & (y + h > y) & (np.minimum(x, y) >= 0)
+    inside &= (x + w <= width) & (y + h <= height)
     needed = checker.masks & ((columns.crowd < 1) | checker.for_evaluation)
     whole = (columns.kind == POLYGONS) & _near(columns, np.maximum(height, width))
     whole |= (columns.kind == ABSENT) & ~needed
