@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
 from swinv2_backbone.packing import Size
@@ -57,6 +58,17 @@ def bias_of_offsets(offsets: Tensor, parameters: BiasParameters) -> Tensor:
     return (16 * torch.sigmoid(F.linear(hidden, weight2))).t().contiguous()
 
 
+_steps = 0  # of all optimizers; a fused one changes weights without raising their version
+
+
+def _count_step(*_: Any) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
 class PositionBias(nn.Sequential):
     """The bias ``16 * sigmoid(mlp(t_h, t_w))`` of every offset in a window.
 
@@ -87,7 +99,7 @@ class PositionBias(nn.Sequential):
             return self.table(window)
         plain = None if self._may_change() else self.mlp_parameters()
         if plain is None or (torch.is_grad_enabled() and any(p.requires_grad for p in plain)):
-            self._cache.clear()  # fused optimizers change weights without raising their version
+            self._cache.clear()
             return self.table(window)
         return self._cached_table(window, plain)
 
@@ -127,11 +139,12 @@ class PositionBias(nn.Sequential):
             return (16 * torch.sigmoid(biases)).t().contiguous()
 
     def _cached_table(self, window: Size, parameters: BiasParameters) -> Tensor:
-        # In-place changes of a weight (an optimizer, load_state_dict) raise its version; moving
+        # In-place changes of a weight (load_state_dict, most optimizers) raise its version; moving
         # the module or replacing a parameter changes its storage.
         # (Inference tensors have no version; a model loaded in inference mode must not change.)
         state = (
             self.pretrained_window,
+            _steps,
             *((p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in parameters),
         )
         if state != self._cached_for:

@@ -8,4 +8,5 @@ from swinv2_backbone.d2 import parameter_groups
 optimizer = L(torch.optim.AdamW)(
     params=L(parameter_groups)(lr=1e-4, weight_decay=0.05),
     lr="${.params.lr}",
+    fused=True,
 )

@@ -231,6 +231,15 @@ def optimizer_step(bias: PositionBias) -> None:
     torch.optim.SGD(bias.parameters(), lr=0.1).step()
 
 
+def fused_optimizer_step_alone(bias: PositionBias) -> None:
+    """The same, with gradients from before the bias was cached."""
+    for parameter in bias.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    versions = [parameter._version for parameter in bias.parameters()]
+    torch.optim.AdamW(bias.parameters(), lr=0.1, fused=True).step()
+    assert versions == [parameter._version for parameter in bias.parameters()]
+
+
 def fused_optimizer_step(bias: PositionBias) -> None:
     """Step without raising the version of a parameter; a forward with gradients precedes it."""
     bias((4, 4)).sum().backward()
@@ -271,6 +280,7 @@ def replace_a_parameter(bias: PositionBias) -> None:
 CHANGES = [
     optimizer_step,
     fused_optimizer_step,
+    fused_optimizer_step_alone,
     load,
     load_by_assignment,
     load_in_inference_mode,

@@ -77,7 +77,14 @@ class ResumableTrainer(SimpleTrainer):
     def _load_optimizer(self, state: dict[str, Any], then: Groups | None) -> None:
         """Restore the optimizer, with the settings that were changed since then."""
         then = then or groups_of_state(state, self._groups)
-        load_optimizer_state(self.model, self.optimizer, regrouped(state, then, self._groups))
+        loaded = regrouped(state, then, self._groups)
+        own = self.optimizer.param_groups
+        # How a step is computed is that of this run; GradScaler relies on it.
+        groups = [
+            {**group, **({"fused": mine["fused"]} if "fused" in mine else {})}
+            for group, mine in zip(loaded["param_groups"], own)
+        ]
+        load_optimizer_state(self.model, self.optimizer, {**loaded, "param_groups": groups})
         self.changes = take_changes(self.optimizer, then, self._groups)
 
     def restore_rng(self) -> None:

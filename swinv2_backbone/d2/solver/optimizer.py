@@ -36,7 +36,18 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
         )
-    return torch.optim.AdamW(groups, lr=solver.BASE_LR)
+    return torch.optim.AdamW(groups, lr=solver.BASE_LR, fused=can_fuse(model) or None)
+
+
+def can_fuse(model: nn.Module) -> bool:
+    """Return True if AdamW can update all parameters in one pass over memory."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return all(
+        parameter.is_floating_point()
+        and parameter.device.type in ("cpu", "cuda")
+        and type(parameter) is nn.Parameter  # not sharded
+        for parameter in parameters
+    )
 
 
 def group_options(cfg: CfgNode) -> dict[str, Any]:

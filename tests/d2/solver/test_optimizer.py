@@ -199,3 +199,10 @@ def test_the_keys_of_another_projects_solver_are_understood(model):
     cfg.SOLVER.BACKBONE_LR_FACTOR = 0.5
     with pytest.raises(ValueError, match=r"BACKBONE_MULTIPLIER 0\.1 mean the same"):
         group_options(cfg)
+
+
+def test_adamw_updates_all_parameters_in_one_pass(model):
+    assert all(group["fused"] for group in build_optimizer(config(), model).param_groups)
+    other = nn.ParameterList([nn.Parameter(torch.zeros(2, dtype=torch.complex64))])
+    groups = build_optimizer(config(), nn.ModuleList([model, other])).param_groups
+    assert not any(group["fused"] for group in groups)
