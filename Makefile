@@ -1,9 +1,11 @@
-# Needs make and Python >= 3.10 with pip and venv; no git, and no compiler.
+# Needs make and Python >= 3.10 with pip and venv; no git, and no compiler (with one, blocks are
+# faster on a CPU: kernels/cpu/native).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -c constraints.txt
 INSTALLED := $(VENV)/.installed
+KERNELS := $(addprefix swinv2_backbone/kernels/cpu/native/, native.cpp kernels.h)
 INSTALLER := $(addprefix swinv2_backbone/cli/, install_detectron2.py detectron2_sdist.py archives.py pip.py)
 # Tests use one thread each; what a file's tests share is made once.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
@@ -29,7 +31,7 @@ help:
 env: $(INSTALLED)
 
 # Safe to repeat after an interruption: a $(VENV) without a working pip is made anew.
-$(INSTALLED): setup.py constraints.txt tools/install_detectron2.py $(INSTALLER)
+$(INSTALLED): setup.py constraints.txt tools/install_detectron2.py $(INSTALLER) $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python >= 3.10 is needed: make env PYTHON=python3.x")'
 	@$(BIN)/python -m pip --version 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel torch torchvision

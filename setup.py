@@ -2,13 +2,35 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 INIT = (ROOT / "swinv2_backbone" / "__init__.py").read_text(encoding="utf-8")
 IMAGES = ["imagecodecs", "pillow-heif", "tifffile"]
 NOTEBOOK = [f"{name}; python_version >= '3.11'" for name in ("ipykernel", "nbclient")]
+
+# The kernels of kernels/cpu/native, which need no Python: one file for every version from 3.10 on.
+# Without a compiler that can build it, the package is installed without it.  OpenMP is that of
+# PyTorch, found when the file is loaded, so it is not linked.
+NATIVE = "swinv2_backbone/kernels/cpu/native"
+KERNELS = Extension(
+    f"{NATIVE}/_kernels".replace("/", "."),
+    [f"{NATIVE}/native.cpp"],
+    depends=[f"{NATIVE}/kernels.h"],
+    extra_compile_args=[
+        "-O3",
+        "-std=c++17",
+        "-fopenmp",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-ffp-contract=fast",
+        "-Wno-psabi",
+        "-g0",
+    ],
+    py_limited_api=True,
+    optional=True,
+)
 
 
 class BuildPy(build_py):
@@ -52,6 +74,8 @@ setup(
     },
     packages=find_packages(include=["swinv2_backbone*"]),
     cmdclass={"build_py": BuildPy},
+    ext_modules=[KERNELS],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
     entry_points={"console_scripts": ["swinv2 = swinv2_backbone.cli.main:main"]},
     package_data={"swinv2_backbone": ["py.typed"]},
     python_requires=">=3.10",

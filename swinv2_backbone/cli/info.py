@@ -121,6 +121,7 @@ def _kernels() -> dict[str, str]:
     import torch
 
     from swinv2_backbone.kernels import choose
+    from swinv2_backbone.kernels.cpu.native import state
 
     asked = choose.asked_for("auto")
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -132,6 +133,8 @@ def _kernels() -> dict[str, str]:
             kernel = choose.available(asked, device, torch.float32, WINDOW, HEAD_DIM).value
         except ValueError as error:
             kernel = f"none: {error}"
+        if kernel == choose.Kernel.TILES.value:
+            kernel = f"{kernel} (native kernels: {state()})"
         why = choose.why_not_triton(device, torch.float32, WINDOW, HEAD_DIM)
         found[name] = f"{kernel} (triton {why})" if why and device.type == "cuda" else kernel
     return found

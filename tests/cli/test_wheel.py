@@ -19,6 +19,8 @@ from small_configs import SMALL
 
 import swinv2_backbone
 
+COMPILED = "swinv2_backbone/kernels/cpu/native/_kernels.abi3.so"
+
 
 def rooms() -> set[str]:
     """Return the folders of the package that have Python files, as dotted names."""
@@ -42,9 +44,17 @@ def test_the_wheel_is_the_package_and_its_recipes_and_nothing_else(wheel):
     package = ROOT / "swinv2_backbone"
     expected = {str(file.relative_to(ROOT)) for file in package.rglob("*.py")}
     expected |= {f"swinv2_backbone/{name}" for name in ("py.typed", "constraints.txt")}
+    expected |= {COMPILED} if shutil.which("gcc") else set()
     recipes = [file for suffix in ("py", "yaml") for file in CONFIGS.rglob(f"*.{suffix}")]
     assert names == expected | {f"swinv2_backbone/{file.relative_to(ROOT)}" for file in recipes}
     assert f"-{swinv2_backbone.__version__}-" in wheel.name
+
+
+@pytest.mark.slow
+def test_a_wheel_is_built_without_a_compiler(tmp_path, monkeypatch):
+    for variable in ("CC", "CXX"):
+        monkeypatch.setenv(variable, "false")  # the program that only fails
+    assert COMPILED not in contents(build(copy_of_sources(tmp_path), tmp_path))
 
 
 @pytest.mark.slow
@@ -112,7 +122,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 def copy_of_sources(folder: Path) -> Path:
     """Copy what setup.py reads, as a build leaves files beside it."""
     copy = folder / "sources"
-    ignore = shutil.ignore_patterns("__pycache__")
+    ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for name in ("swinv2_backbone", "configs"):
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):

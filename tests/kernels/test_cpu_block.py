@@ -83,6 +83,35 @@ def test_tiles_are_as_exact_in_float32_as_modules(partition, budgets):
     assert largest_difference(outcome(random_block(), x, partition), exact) < 2 * by_modules + 1e-6
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_native_kernels_are_as_exact_in_float32_as_modules(partition, checkpointing, budgets):
+    """Heads of 32 channels, which they need; without a compiler, by PyTorch's operators."""
+    x = tokens_for(partition, 64)
+    options = {"dim": 64, "drop_path": 0.5, "activation_checkpointing": checkpointing}
+    exact = outcome(random_block("reference", **options).double(), x.double(), partition)
+    by_modules = largest_difference(
+        outcome(random_block("reference", **options), x, partition), exact
+    )
+    assert largest_difference(outcome(random_block(**options), x, partition), exact) < (
+        2 * by_modules + 1e-6
+    )
+
+
+def test_bfloat16_is_computed_in_float32_where_that_is_faster(monkeypatch, budgets):
+    partition, errors = PARTITIONS[2], []
+    x = tokens_for(partition, 64)
+    exact = outcome(random_block("reference", dim=64).double(), x.double(), partition)
+    for supported in (True, False):
+        monkeypatch.setattr(linear, "_multiplies_bf16", [False, True][supported].__bool__)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = outcome(random_block(dim=64), x.bfloat16(), partition)
+        assert actual["out"].dtype == torch.bfloat16
+        errors.append(largest_difference(actual, exact))
+    assert linear.compute_dtype(torch.bfloat16) == torch.float32
+    assert errors[1] < errors[0]  # the tokens and gradients are still rounded
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_tiles_are_as_exact_in_half_precision_as_modules(dtype, autocast, budgets):

@@ -18,12 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swinv2_backbone.kernels.cpu.native import HEAD_DIM, Native, native
 from swinv2_backbone.kernels.tiles import Group, Tile
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import bias_matrix, offset_index, offsets_within
 
 EPS = 1e-6  # lower bound of the norms of queries and keys, as in attention.py
 LOGITS_BYTES = 3 * 2**19  # size of the logits held at a time, which fits the cache of 1 or 2 cores
+BIAS_BYTES = 2**26  # largest memory for a gradient of the bias for each thread
 SMALL = 200  # tokens; in larger windows PyTorch's fused attention is faster
 
 
@@ -37,18 +39,33 @@ class WindowBias:
     def __getitem__(self, size: Size) -> Tensor:
         """Return the bias from query i to key j, (nH, N, N)."""
         if size not in self.matrices:
-            self.matrices[size] = bias_matrix(offsets_within(self.table, self.window, size))
+            offsets, library = offsets_within(self.table, self.window, size), self._library()
+            self.matrices[size] = (
+                library.bias(offsets.contiguous(), size) if library else bias_matrix(offsets)
+            )
         return self.matrices[size]
 
     def gradient(self, of_matrices: dict[Size, Tensor]) -> Tensor:
-        """Return the gradient of the table (nH, offsets) from those of the matrices (nH, N, N)."""
+        """Return the gradient of the table (nH, offsets) from those of the matrices.
+
+        Args:
+            of_matrices: by size of the window, (T, nH, N, N), summed over the first axis.
+        """
         total = torch.zeros_like(self.table)
         for size, of_matrix in of_matrices.items():
-            offsets = offsets_within(total, self.window, size)
+            offsets, library = offsets_within(total, self.window, size), self._library()
+            matrix = of_matrix[0] if len(of_matrix) == 1 else of_matrix.sum(0)
+            if library:
+                offsets += library.bias_backward(matrix, size)
+                continue
             index = offset_index(size, total.device)
-            own = torch.zeros_like(offsets).flatten(1).index_add_(1, index, of_matrix.flatten(1))
+            own = torch.zeros_like(offsets).flatten(1).index_add_(1, index, matrix.flatten(1))
             offsets += own.view_as(offsets)
         return total
+
+    def _library(self) -> Native | None:
+        fits = self.table.dtype == torch.float32 and self.table.device.type == "cpu"
+        return native() if fits else None
 
 
 def tile_attention(qkv: Tensor, scale: Tensor, bias: WindowBias, tile: Tile) -> Tensor:
@@ -60,6 +77,12 @@ def tile_attention(qkv: Tensor, scale: Tensor, bias: WindowBias, tile: Tile) -> 
         bias: the bias of clipped windows, in the dtype of ``scale``.
         tile: the tile.
     """
+    if library := _native_for(qkv, scale):
+        given = qkv.to(scale.dtype).contiguous()
+        result = given.new_empty(len(given), given.shape[1] // 3)
+        for group in tile.groups:
+            library.attend(given, scale, bias[group.size], group, result)
+        return result.to(qkv.dtype)
     heads = qkv.to(scale.dtype).unflatten(1, (3 * len(scale), -1))
     factors, _ = _cosine_factors(heads, scale)
     out = torch.empty_like(heads[:, : len(scale)], memory_format=torch.contiguous_format)
@@ -81,8 +104,23 @@ def tile_attention_backward(
     """Return the gradient (n, 3C) of ``qkv`` from the gradient (n, C) of the result.
 
     The gradients of ``scale`` and of the bias matrices are added to ``grad_scale`` and
-    ``grad_bias``.
+    ``grad_bias``; the latter are (T, nH, N, N), to be summed over the first axis.
     """
+    if library := _native_for(qkv, scale):
+        given = qkv.to(scale.dtype).contiguous()
+        result, threads = torch.empty_like(given), torch.get_num_threads()
+        sums = torch.zeros(threads, len(scale), dtype=torch.float64)
+        grad = grad.to(scale.dtype).contiguous()
+        for group in tile.groups:
+            matrix = bias[group.size]
+            if group.size not in grad_bias:
+                copies = threads if threads * matrix.nbytes <= BIAS_BYTES else 1
+                grad_bias[group.size] = matrix.new_zeros(copies, *matrix.shape)
+            library.attend_backward(
+                grad, given, scale, matrix, group, result, sums, grad_bias[group.size]
+            )
+        grad_scale += sums.sum(0).to(scale.dtype)[:, None]
+        return result.to(qkv.dtype)
     num_heads = len(scale)
     heads = qkv.to(scale.dtype).unflatten(1, (3 * num_heads, -1))
     grad = grad.to(scale.dtype).unflatten(1, (num_heads, -1))
@@ -91,10 +129,10 @@ def tile_attention_backward(
     for group in tile.groups:
         matrix = bias[group.size]
         if group.size not in grad_bias:
-            grad_bias[group.size] = torch.zeros_like(matrix)
+            grad_bias[group.size] = matrix.new_zeros(1, *matrix.shape)
         q, k, v = _gather(heads, factors, group)
         grad_out = group.windows(grad).contiguous().view_as(q)
-        grads = _attend_backward(grad_out, q, k, v, matrix, grad_bias[group.size])
+        grads = _attend_backward(grad_out, q, k, v, matrix, grad_bias[group.size][0])
         _scatter(grads, grad_heads, group)
     # y = factor * x, factor = scale / |x|: dx = factor * (dy - x (x . dy) / |x|^2)
     x, dy, factor = (each[:, : 2 * num_heads] for each in (heads, grad_heads, factors))
@@ -103,6 +141,12 @@ def tile_attention_backward(
     inner = torch.where(norms > EPS, inner / norms.square(), 0)
     dy.addcmul_(x, inner, value=-1).mul_(factor)
     return grad_heads.flatten(1).to(qkv.dtype)
+
+
+def _native_for(qkv: Tensor, scale: Tensor) -> Native | None:
+    """Return the native kernels if they can compute the attention of ``qkv`` (n, 3C)."""
+    fits = scale.dtype == torch.float32 and qkv.shape[1] == 3 * HEAD_DIM * len(scale)
+    return native() if fits and qkv.device.type == "cpu" else None
 
 
 def _cosine_factors(heads: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

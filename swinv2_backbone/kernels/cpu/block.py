@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.kernels.cpu.gradients import Gradients
+from swinv2_backbone.kernels.cpu.linear import compute_dtype
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
 from swinv2_backbone.kernels.operator import Operator
 from swinv2_backbone.kernels.parameters import BlockParameters
@@ -85,25 +86,29 @@ def tiled_block(
 def _block(a: Arguments, hidden_bytes: int) -> TiledBlock:
     window = (a.window[0], a.window[1])
     partition = Partition(sizes_of(a.sizes), window, a.shifted, a.square_small_maps)
-    parameters = BlockParameters(*a.parameters)
-    return TiledBlock(parameters, a.table, a.drop_path, partition, hidden_bytes, a.x.dtype)
+    parameters, dtype = BlockParameters(*a.parameters), compute_dtype(a.x.dtype)
+    return TiledBlock(parameters, a.table, a.drop_path, partition, hidden_bytes, dtype)
 
 
 def _forward(a: Arguments) -> list[Tensor]:
     """Return the block's output (T, C) and, if they are saved, its activations."""
     block = _block(a, TRAINING_BYTES if a.save_activations else INFERENCE_BYTES)
-    out = torch.empty_like(a.x)
-    saved = _empty_activations(a) if a.save_activations else ()
     with torch.autocast(a.x.device.type, enabled=False):  # the caller has chosen the dtypes
+        if len(block.tiles) == 1 and a.save_activations:  # its results need not be copied
+            result, activations = block.with_activations(a.x.to(block.dtype), *block.tiles)
+            return [each.to(a.x.dtype) for each in (result, *activations)]
+        out = torch.empty_like(a.x)
+        saved = _empty_activations(a) if a.save_activations else ()
         for tile in block.tiles:
             own = tile.tokens
+            x = a.x[own].to(block.dtype)
             if saved:
-                out[own], activations = block.with_activations(a.x[own], tile)
+                out[own], activations = block.with_activations(x, tile)
                 for whole, part in zip(saved, activations):
                     whole[own] = part
             else:
-                out[own] = block(a.x[own], tile)
-    return [out, *saved]
+                out[own] = block(x, tile)
+        return [out, *saved]
 
 
 def _backward(grad: Tensor, saved: Sequence[Tensor], a: Arguments) -> list[Tensor]:
@@ -113,11 +118,12 @@ def _backward(grad: Tensor, saved: Sequence[Tensor], a: Arguments) -> list[Tenso
     with torch.autocast(a.x.device.type, enabled=False):
         for tile in block.tiles:
             own = tile.tokens
+            x, of_out = a.x[own].to(block.dtype), grad[own].to(block.dtype)
             if saved:
-                activations = Activations(*(whole[own] for whole in saved))
+                activations = Activations(*(whole[own].to(block.dtype) for whole in saved))
             else:
-                _, activations = block.with_activations(a.x[own], tile)
-            grad_x[own] = gradients.add_tile(grad[own], a.x[own], tile, activations)
+                _, activations = block.with_activations(x, tile)
+            grad_x[own] = gradients.add_tile(of_out, x, tile, activations)
         grad_table = gradients.table()
     return [grad_x, *gradients.parameters(BlockParameters(*a.parameters)), grad_table]
 

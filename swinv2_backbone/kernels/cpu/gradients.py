@@ -5,17 +5,15 @@ Legend: n tokens of a tile; C channels; nH heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from swinv2_backbone.attention import MAX_LOGIT_SCALE
 from swinv2_backbone.kernels.cpu.attention import tile_attention_backward
-from swinv2_backbone.kernels.cpu.linear import PreparedLinear, linear_gradients
+from swinv2_backbone.kernels.cpu.linear import PreparedLinear, by_blas, linear_gradients
+from swinv2_backbone.kernels.cpu.pointwise import gelu_backward, native_for
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
-from swinv2_backbone.kernels.parameters import BlockParameters
+from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters
 from swinv2_backbone.kernels.tiles import Tile
 from swinv2_backbone.packing import Size
 from swinv2_backbone.precision import accumulation_dtype
@@ -33,27 +31,22 @@ class Gradients:
         self.fc1 = PreparedLinear(p.fc1.mT, None, tokens)
         self.fc2 = PreparedLinear(p.fc2.mT, None, tokens)
         self.scale = torch.zeros_like(block.scale)
-        self.matrices: dict[Size, Tensor] = {}  # window size -> gradient of the bias matrix
+        self.matrices: dict[Size, Tensor] = {}  # window size -> (T, nH, N, N), of the bias matrix
         self.sums: dict[str, Tensor] = {}  # parameter -> gradient
 
     def add_tile(self, grad: Tensor, x: Tensor, tile: Tile, saved: Activations) -> Tensor:
         """Return the gradient of a tile's input from that of its output, both (n, C)."""
-        block, p = self.block, self.block.parameters
-        norm1, *stats1 = block.norm1(saved.projected)
-        _, *stats2 = block.norm2(saved.mlp)
-        middle = block.add(x, norm1, 0, tile)  # between the two branches
+        block = self.block
+        middle = block.add_norm(x, saved.projected, 0, tile)  # between the two branches
 
-        grad_norm2 = block.scaled(grad, 1, tile)
-        grad_mlp = self._norm("norm2", grad_norm2, saved.mlp, stats2, p.norm2, p.norm2_bias)
-        self._linear("fc2", grad_mlp, F.gelu(saved.hidden))
-        grad_hidden = torch.ops.aten.gelu_backward(self.fc2(grad_mlp), saved.hidden)
+        grad_mlp = self._norm(grad, saved.mlp, 1, tile)
+        grad_hidden = self.fc2(grad_mlp)
+        hidden, grad_hidden = gelu_backward(saved.hidden, grad_hidden)
+        self._linear("fc2", grad_mlp, hidden)
         self._linear("fc1", grad_hidden, middle)
         grad = self.fc1(grad_hidden).add_(grad)
 
-        grad_norm1 = block.scaled(grad, 0, tile)
-        grad_projected = self._norm(
-            "norm1", grad_norm1, saved.projected, stats1, p.norm1, p.norm1_bias
-        )
+        grad_projected = self._norm(grad, saved.projected, 0, tile)
         self._linear("proj", grad_projected, saved.attended)
         grad_qkv = tile_attention_backward(
             self.proj(grad_projected),
@@ -84,28 +77,37 @@ class Gradients:
 
     def _linear(self, name: str, grad: Tensor, x: Tensor) -> None:
         """Add the gradients of a linear layer with input ``x``, from that of its output."""
-        self._add(name, *linear_gradients(grad, x))
+        if not by_blas(grad):
+            self._add(name, *linear_gradients(grad, x))
+            return
+        if name in self.sums:
+            self.sums[name].addmm_(grad.mT, x)
+        else:
+            self.sums[name] = grad.mT @ x
+        self._add_part(f"{name}_bias", grad.sum(dim=0))
 
-    def _norm(
-        self,
-        name: str,
-        grad: Tensor,
-        x: Tensor,
-        stats: Sequence[Tensor],
-        weight: Tensor,
-        bias: Tensor,
-    ) -> Tensor:
-        """Return the gradient of the input ``x`` of a norm, from that of its output."""
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
-            grad, x, x.shape[-1:], *stats, weight, bias, [True, True, True]
-        )
-        self._add(name, grad_weight, grad_bias)
-        return grad_x
+    def _norm(self, grad: Tensor, branch: Tensor, which: int, tile: Tile) -> Tensor:
+        """Return the gradient of a branch before its norm, from that of the sum."""
+        block, (weight, bias) = self.block, self.block.norms[which]
+        if library := native_for(grad):
+            scales = block.drop_path[which][tile.tokens].to(grad.dtype) if block.drop_path else None
+            found = library.add_norm_backward(grad, branch, weight, scales, LAYER_NORM_EPS)
+        else:
+            _, *stats = block.norm(branch, which)
+            found = torch.ops.aten.native_layer_norm_backward(
+                block.scaled(grad, which, tile), branch, branch.shape[-1:], *stats, weight, bias,
+                [True, True, True],
+            )  # fmt: skip
+        self._add(f"norm{which + 1}", *found[1:])
+        return found[0]
 
     def _add(self, name: str, grad_weight: Tensor, grad_bias: Tensor) -> None:
         """Add a tile's gradients to the sums of a layer; their memory may be reused."""
-        for part, grad in ((name, grad_weight), (f"{name}_bias", grad_bias)):
-            if part in self.sums:
-                self.sums[part] += grad
-            else:
-                self.sums[part] = grad.to(accumulation_dtype(grad.dtype))
+        self._add_part(name, grad_weight)
+        self._add_part(f"{name}_bias", grad_bias)
+
+    def _add_part(self, part: str, grad: Tensor) -> None:
+        if part in self.sums:
+            self.sums[part] += grad
+        else:
+            self.sums[part] = grad.to(accumulation_dtype(grad.dtype))
