@@ -2,7 +2,7 @@
 
 At the image size of each variant nothing is padded, so the peers' attention is correct.
 
-In float32 the features agree to 1e-5 if attention is about as sharp as in a new model.  With the
+In float32 the features agree to 2e-5 if attention is about as sharp as in a new model.  With the
 largest logits (up to 100 + 16), float32 differs from float64 by 2e-4, in the peers as in ours; such
 weights are compared in float64, to 1e-10.
 """
@@ -101,7 +101,7 @@ def normed(maps: Tensor, norm: nn.Module) -> Tensor:
 def test_features_agree_in_float32(name: str, peer: str) -> None:
     size = (VARIANTS[name].image_size,) * 2
     found = differences(run(name, size, torch.float32), peer, name)
-    assert all(value <= 1e-5 for value in found.values()), found
+    assert all(value <= 2e-5 for value in found.values()), found
 
 
 @pytest.mark.parametrize(("name", "peer"), cases(FAST_IN_FLOAT64))
@@ -119,4 +119,4 @@ def test_features_agree_in_float64_with_the_sharpest_attention(name: str, peer: 
 def test_features_of_wide_images_agree(peer: str) -> None:
     name = "swinv2_tiny_window8_256"
     found = differences(run(name, (256, 512), torch.float32, batch=2), peer, name)
-    assert all(value <= 1e-5 for value in found.values()), found
+    assert all(value <= 2e-5 for value in found.values()), found

@@ -43,9 +43,7 @@ def can_fuse(model: nn.Module) -> bool:
     """Return True if AdamW can update all parameters in one pass over memory."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return all(
-        parameter.is_floating_point()
-        and parameter.device.type in ("cpu", "cuda")
-        and type(parameter) is nn.Parameter  # not sharded
+        parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda", "meta")
         for parameter in parameters
     )
 
