@@ -79,7 +79,8 @@ class ResumableTrainer(SimpleTrainer):
         then = then or groups_of_state(state, self._groups)
         loaded = regrouped(state, then, self._groups)
         own = self.optimizer.param_groups
-        # How a step is computed is that of this run; GradScaler relies on it.
+        # How a step is computed is that of this run: fused steps keep their counter on the device,
+        # and GradScaler relies on the optimizer that was built.
         groups = [
             {**group, **({"fused": mine["fused"]} if "fused" in mine else {})}
             for group, mine in zip(loaded["param_groups"], own)

@@ -226,3 +226,21 @@ def test_file_names_are_read_from_batches_of_records_alone():
     records = [{"file_name": "1.png"}, {"image": None}]
     assert file_names(records) == ["1.png"]
     assert file_names(torch.zeros(2)) == file_names([torch.zeros(2)]) == []
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_fused_steps():
+    """Its optimizer had none; GradScaler relies on the optimizer that was built."""
+    images = [[torch.ones(2, dtype=torch.float64)]] * 4
+
+    def built(fused: bool | None) -> TrainingStep:
+        model = Regression()
+        return TrainingStep(model, images, torch.optim.AdamW(model.parameters(), fused=fused))
+
+    earlier, later = built(None), built(True)
+    take_step(earlier)
+    later.model.load_state_dict(earlier.model.state_dict())
+    later.load_state_dict(earlier.state_dict())
+    for step in (earlier, later):
+        take_step(step)
+    assert [step.optimizer.param_groups[0]["fused"] for step in (earlier, later)] == [None, True]
+    torch.testing.assert_close(later.model.w, earlier.model.w, rtol=1e-6, atol=0)
