@@ -8,6 +8,7 @@ typedef int32_t Integers __attribute__((vector_size(W * sizeof(float)), aligned(
 
 constexpr int V = D / W;
 constexpr int R = W == 16 ? 8 : 6;
+constexpr int SPAN = 64;
 
 static inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 static inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
@@ -45,10 +46,11 @@ static inline float sum(Vector value) { return sum_of_eight(value); }
 static inline float largest(Vector value) { return largest_of_eight(value); }
 #endif
 
-// exp for x <= 88, with a relative error below 1e-7; 0 for x < -87.
+// exp for x <= 88, with a relative error of about 1e-7 (the polynomial is that of Cephes' expf); 0 for
+// x < -87, NaN for NaN.
 static inline Vector exponential(Vector x) {
   const Vector low = all(-87.0f);
-  Integers tiny = x < low;
+  Integers tiny = x < low, undefined = x != x;
   x = larger(x, low);
   Vector shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the integer is in the low bits
   Vector whole = shifted - 12582912.0f;
@@ -63,8 +65,7 @@ static inline Vector exponential(Vector x) {
   found = found * (rest * rest) + rest + 1.0f;
   Integers bits = (Integers)shifted << 23;
   Integers result = (Integers)found + bits;
-  result = result & ~tiny;
-  return (Vector)result;
+  return (Vector)((result & ~tiny) | undefined);  // NaN is all ones
 }
 
 // The standard normal distribution: its function and density.
@@ -107,25 +108,31 @@ static inline void times_transposed(const float* a, const float* b, float* out, 
   }
 }
 
-// out (R, D) = a (R, Np) times b (tokens, D).
+// out (R, D) = a (R, Np) times b (tokens, D).  Sums of SPAN tokens are added to the result: a single
+// sum over a thousand tokens would be several times less exact.
 static inline void times(const float* a, const float* b, float* out, int tokens, int padded) {
-  for (int half = 0; half < V; half += 2) {
-    Vector sums[R][2];
+  for (int i = 0; i < R * D; ++i) out[i] = 0;
+  for (int start = 0; start < tokens; start += SPAN) {
+    int end = start + SPAN < tokens ? start + SPAN : tokens;
+    for (int half = 0; half < V; half += 2) {
+      Vector sums[R][2];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Vector{};
-    for (int j = 0; j < tokens; ++j) {
-      Vector left = load(b + j * D + half * W), right = load(b + j * D + half * W + W);
+      for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Vector{};
+      for (int j = start; j < end; ++j) {
+        Vector left = load(b + j * D + half * W), right = load(b + j * D + half * W + W);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          Vector factor = all(a[r * padded + j]);
+          sums[r][0] += factor * left;
+          sums[r][1] += factor * right;
+        }
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        Vector factor = all(a[r * padded + j]);
-        sums[r][0] += factor * left;
-        sums[r][1] += factor * right;
+        float* place = out + r * D + half * W;
+        store(place, load(place) + sums[r][0]);
+        store(place + W, load(place + W) + sums[r][1]);
       }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      store(out + r * D + half * W, sums[r][0]);
-      store(out + r * D + half * W + W, sums[r][1]);
     }
   }
 }
@@ -189,9 +196,7 @@ static void transpose(const float* from, float* to, int tokens, int padded) {
 
 // ---- Attention of one window and one head
 
-// The rows of a matrix by blocks of R; memory behind the last row may be written.
-static inline int blocks(int tokens) { return (tokens + R - 1) / R; }
-
+// Write scale * from / |from| and return scale / |from|, with at least EPS for |from|.
 static float unit(const float* from, float* to, float scale) {
   Vector squares = Vector{};
   for (int c = 0; c < D; c += W) squares += load(from + c) * load(from + c);
@@ -208,7 +213,6 @@ static void gather(const Window& window, const float* qkv, int channels, int hea
     window.factors[window.tokens + i] = unit(row + channels, window.k + i * D, 1.0f);
     for (int c = 0; c < D; c += W) store(window.v + i * D + c, load(row + 2 * channels + c));
   }
-  for (int i = window.tokens * D; i < blocks(window.tokens) * R * D; ++i) window.q[i] = 0;
   transpose(window.k, window.transposed_k, window.tokens, window.padded);
 }
 
@@ -320,6 +324,22 @@ static void scatter_gradients(
 
 // ---- Rows
 
+// The mean and the reciprocal standard deviation of a row (C).
+struct Moments {
+  float mean, factor;
+};
+
+static inline Moments moments(const float* row, int channels, float eps) {
+  Vector total = Vector{}, squares = Vector{};
+  for (int c = 0; c < channels; c += W) total += load(row + c);
+  float mean = sum(total) / channels;
+  for (int c = 0; c < channels; c += W) {
+    Vector rest = load(row + c) - mean;
+    squares += rest * rest;
+  }
+  return {mean, 1.0f / __builtin_sqrtf(sum(squares) / channels + eps)};
+}
+
 // out = x + scale * norm(branch) of rows [first, last) of (n, C); scales (n) may be null.
 static void add_norm(
     const float* x, const float* branch, const float* weight, const float* bias,
@@ -327,14 +347,7 @@ static void add_norm(
   for (int64_t row = first; row < last; ++row) {
     const float *from = branch + row * channels, *base = x + row * channels;
     float* to = out + row * channels;
-    Vector total = Vector{}, squares = Vector{};
-    for (int c = 0; c < channels; c += W) total += load(from + c);
-    float mean = sum(total) / channels;
-    for (int c = 0; c < channels; c += W) {
-      Vector rest = load(from + c) - mean;
-      squares += rest * rest;
-    }
-    float factor = 1.0f / __builtin_sqrtf(sum(squares) / channels + eps);
+    const auto [mean, factor] = moments(from, channels, eps);
     float scale = scales ? scales[row] : 1.0f;
     for (int c = 0; c < channels; c += W) {
       Vector normed = (load(from + c) - mean) * factor * load(weight + c) + load(bias + c);
@@ -351,14 +364,7 @@ static void add_norm_backward(
   for (int64_t row = first; row < last; ++row) {
     const float *from = branch + row * channels, *given = grad + row * channels;
     float* to = out + row * channels;
-    Vector total = Vector{}, squares = Vector{};
-    for (int c = 0; c < channels; c += W) total += load(from + c);
-    float mean = sum(total) / channels;
-    for (int c = 0; c < channels; c += W) {
-      Vector rest = load(from + c) - mean;
-      squares += rest * rest;
-    }
-    float factor = 1.0f / __builtin_sqrtf(sum(squares) / channels + eps);
+    const auto [mean, factor] = moments(from, channels, eps);
     float scale = scales ? scales[row] : 1.0f;
     Vector plain = Vector{}, along = Vector{};
     for (int c = 0; c < channels; c += W) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from swinv2_backbone.packing import Size
 VARIABLE = "SWINV2_NATIVE"  # 0: never use the library
 HEAD_DIM = 32  # as in native.cpp
 LEVELS = {"AVX2": 0, "AVX512": 1}  # PyTorch's name of the instructions -> level, on x86
-OTHER = {"": 0, "DEFAULT": 0}  # on other processors
+X86 = ("x86_64", "AMD64")
 FOLDER = Path(__file__).parent
 # The OpenMP of PyTorch, with whose threads the library must share the cores.
 OPENMP = re.compile(r"lib(gomp|iomp5|omp)\b[^/]*$")
@@ -160,10 +161,9 @@ def _loaded(asked: str) -> tuple[Native | None, str]:
             ctypes.CDLL(openmp, ctypes.RTLD_GLOBAL)
         library = ctypes.CDLL(str(files[0]))
         available = library.swinv2_levels()
-        on_x86 = library.swinv2_is_x86()
     except (OSError, AttributeError) as error:
         return None, f"cannot be loaded: {error}"
-    level = (LEVELS if on_x86 else OTHER).get(capability)
+    level = LEVELS.get(capability) if platform.machine() in X86 else 0
     if level is None or not available >> level & 1:
         return None, f"not for this processor ({capability})"
     return Native(library, level), capability

@@ -146,6 +146,8 @@ Window take_window(Memory& memory, const Sizes& sizes) {
   found.v = memory.take<float>(sizes.tokens * D);
   found.transposed_k = memory.take<float>(sizes.padded * D);
   found.factors = memory.take<float>(2 * sizes.tokens);
+  // What is behind the last token is computed too, and must be finite.
+  std::memset(found.q, 0, sizeof(float) * sizes.rows * D);
   std::memset(found.transposed_k, 0, sizeof(float) * sizes.padded * D);
   return found;
 }
@@ -171,14 +173,6 @@ int swinv2_levels() {
   return (avx2 ? 1 : 0) | (avx2 && avx512 ? 2 : 0);
 #else
   return 1;
-#endif
-}
-
-int swinv2_is_x86() {
-#if defined(__x86_64__)
-  return 1;
-#else
-  return 0;
 #endif
 }
 
