@@ -78,12 +78,11 @@ class ResumableTrainer(SimpleTrainer):
         """Restore the optimizer, with the settings that were changed since then."""
         then = then or groups_of_state(state, self._groups)
         loaded = regrouped(state, then, self._groups)
-        own = self.optimizer.param_groups
         # How a step is computed is that of this run: fused steps keep their counter on the device,
         # and GradScaler relies on the optimizer that was built.
         groups = [
-            {**group, **({"fused": mine["fused"]} if "fused" in mine else {})}
-            for group, mine in zip(loaded["param_groups"], own)
+            group | {key: own[key] for key in ("fused",) if key in own}
+            for group, own in zip(loaded["param_groups"], self.optimizer.param_groups)
         ]
         load_optimizer_state(self.model, self.optimizer, {**loaded, "param_groups": groups})
         self.changes = take_changes(self.optimizer, then, self._groups)

@@ -87,7 +87,7 @@ def _instances(outputs: dict[str, Tensor], size: Size, original: Size) -> Instan
     after the masks are pasted; Detectron2's ``detector_postprocess`` would clip them before.
     """
     height, width = original
-    boxes = Boxes(outputs["boxes"] * 1.0)
+    boxes = Boxes(outputs["boxes"].clone())
     boxes.scale(width / size[1], height / size[0])
     clipped = boxes.clone()
     clipped.clip(original)

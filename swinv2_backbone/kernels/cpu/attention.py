@@ -25,7 +25,7 @@ from swinv2_backbone.position_bias import bias_matrix, offset_index, offsets_wit
 
 EPS = 1e-6  # lower bound of the norms of queries and keys, as in attention.py
 LOGITS_BYTES = 3 * 2**19  # size of the logits held at a time, which fits the cache of 1 or 2 cores
-BIAS_BYTES = 2**26  # largest memory for a gradient of the bias for each thread
+BIAS_BYTES = 2**26  # for gradients of the bias, one for each thread; above, all threads share one
 SMALL = 200  # tokens; in larger windows PyTorch's fused attention is faster
 
 
@@ -78,11 +78,7 @@ def tile_attention(qkv: Tensor, scale: Tensor, bias: WindowBias, tile: Tile) -> 
         tile: the tile.
     """
     if library := _native_for(qkv, scale):
-        given = qkv.to(scale.dtype).contiguous()
-        result = given.new_empty(len(given), given.shape[1] // 3)
-        for group in tile.groups:
-            library.attend(given, scale, bias[group.size], group, result)
-        return result.to(qkv.dtype)
+        return _by_native(library, qkv.float(), scale, bias, tile).to(qkv.dtype)
     heads = qkv.to(scale.dtype).unflatten(1, (3 * len(scale), -1))
     factors, _ = _cosine_factors(heads, scale)
     out = torch.empty_like(heads[:, : len(scale)], memory_format=torch.contiguous_format)
@@ -107,20 +103,10 @@ def tile_attention_backward(
     ``grad_bias``; the latter are (T, nH, N, N), to be summed over the first axis.
     """
     if library := _native_for(qkv, scale):
-        given = qkv.to(scale.dtype).contiguous()
-        result, threads = torch.empty_like(given), torch.get_num_threads()
-        sums = torch.zeros(threads, len(scale), dtype=torch.float64)
-        grad = grad.to(scale.dtype).contiguous()
-        for group in tile.groups:
-            matrix = bias[group.size]
-            if group.size not in grad_bias:
-                copies = threads if threads * matrix.nbytes <= BIAS_BYTES else 1
-                grad_bias[group.size] = matrix.new_zeros(copies, *matrix.shape)
-            library.attend_backward(
-                grad, given, scale, matrix, group, result, sums, grad_bias[group.size]
-            )
-        grad_scale += sums.sum(0).to(scale.dtype)[:, None]
-        return result.to(qkv.dtype)
+        found = _backward_by_native(
+            library, grad.float(), qkv.float(), scale, bias, tile, grad_scale, grad_bias
+        )
+        return found.to(qkv.dtype)
     num_heads = len(scale)
     heads = qkv.to(scale.dtype).unflatten(1, (3 * num_heads, -1))
     grad = grad.to(scale.dtype).unflatten(1, (num_heads, -1))
@@ -147,6 +133,40 @@ def _native_for(qkv: Tensor, scale: Tensor) -> Native | None:
     """Return the native kernels if they can compute the attention of ``qkv`` (n, 3C)."""
     fits = scale.dtype == torch.float32 and qkv.shape[1] == 3 * HEAD_DIM * len(scale)
     return native() if fits and qkv.device.type == "cpu" else None
+
+
+def _by_native(library: Native, qkv: Tensor, scale: Tensor, bias: WindowBias, tile: Tile) -> Tensor:
+    """Compute :func:`tile_attention` in float32."""
+    qkv = qkv.contiguous()
+    out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
+    for group in tile.groups:
+        library.attend(qkv, scale, bias[group.size], group, out)
+    return out
+
+
+def _backward_by_native(
+    library: Native,
+    grad: Tensor,
+    qkv: Tensor,
+    scale: Tensor,
+    bias: WindowBias,
+    tile: Tile,
+    grad_scale: Tensor,
+    grad_bias: dict[Size, Tensor],
+) -> Tensor:
+    """Compute :func:`tile_attention_backward` in float32."""
+    grad, qkv, threads = grad.contiguous(), qkv.contiguous(), torch.get_num_threads()
+    grad_qkv = torch.empty_like(qkv)
+    sums = torch.zeros(threads, len(scale), dtype=torch.float64)
+    for group in tile.groups:
+        matrix = bias[group.size]
+        if group.size not in grad_bias:
+            copies = threads if threads * matrix.nbytes <= BIAS_BYTES else 1
+            grad_bias[group.size] = matrix.new_zeros(copies, *matrix.shape)
+        own = grad_bias[group.size]
+        library.attend_backward(grad, qkv, scale, matrix, group, grad_qkv, sums, own)
+    grad_scale += sums.sum(0).float()[:, None]
+    return grad_qkv
 
 
 def _cosine_factors(heads: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
