@@ -10,7 +10,7 @@ from torch import Tensor
 
 from swinv2_backbone.attention import MAX_LOGIT_SCALE
 from swinv2_backbone.kernels.cpu.attention import tile_attention_backward
-from swinv2_backbone.kernels.cpu.linear import PreparedLinear, by_blas, linear_gradients
+from swinv2_backbone.kernels.cpu.linear import by_blas, input_gradient, linear_gradients
 from swinv2_backbone.kernels.cpu.pointwise import gelu_backward, native_for
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
 from swinv2_backbone.kernels.parameters import LAYER_NORM_EPS, BlockParameters
@@ -25,11 +25,8 @@ class Gradients:
     def __init__(self, block: TiledBlock):
         self.block = block
         p, tokens = block.parameters, block.num_tokens
-        # dx = dy @ weight: a linear layer with the weight transposed.
-        self.qkv = PreparedLinear(p.qkv.mT, None, tokens)
-        self.proj = PreparedLinear(p.proj.mT, None, tokens)
-        self.fc1 = PreparedLinear(p.fc1.mT, None, tokens)
-        self.fc2 = PreparedLinear(p.fc2.mT, None, tokens)
+        self.qkv, self.proj = input_gradient(p.qkv, tokens), input_gradient(p.proj, tokens)
+        self.fc1, self.fc2 = input_gradient(p.fc1, tokens), input_gradient(p.fc2, tokens)
         self.scale = torch.zeros_like(block.scale)
         self.matrices: dict[Size, Tensor] = {}  # window size -> (T, nH, N, N), of the bias matrix
         self.sums: dict[str, Tensor] = {}  # parameter -> gradient
@@ -44,7 +41,7 @@ class Gradients:
         hidden, grad_hidden = gelu_backward(saved.hidden, grad_hidden)
         self._linear("fc2", grad_mlp, hidden)
         self._linear("fc1", grad_hidden, middle)
-        grad = self.fc1(grad_hidden).add_(grad)
+        grad = self.fc1.add_to(grad.clone(), grad_hidden)
 
         grad_projected = self._norm(grad, saved.projected, 0, tile)
         self._linear("proj", grad_projected, saved.attended)
@@ -58,7 +55,7 @@ class Gradients:
             self.matrices,
         )
         self._linear("qkv", grad_qkv, x)
-        return self.qkv(grad_qkv).add_(grad)
+        return self.qkv.add_to(grad, grad_qkv)
 
     def table(self) -> Tensor:
         """Return the gradient of the position bias (nH, offsets of the window)."""

@@ -30,17 +30,28 @@ _ONEDNN = (
 
 
 class PreparedLinear:
-    """``x @ weight.T + bias`` without autograd, for several ``x`` with ``tokens`` rows in total."""
+    """``x @ weight.T + bias`` without autograd, for several ``x`` with ``tokens`` rows in total.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int):
+    Args:
+        weight: (C', C).
+        bias: (C'), or None.
+        tokens: the number of rows in total.
+        blas: use PyTorch's BLAS even where oneDNN can be used.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int, *, blas: bool = False):
         self.weight, self.bias, self.tokens = weight, bias, tokens
-        self.by_onednn = _by_onednn(weight)
+        self.by_onednn = not blas and _by_onednn(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C')."""
         if self.by_onednn:
             return torch.ops.mkldnn._linear_pointwise(x, self._reordered, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
+        """Add ``x @ weight.T`` to ``total`` (n, C')."""
+        return total.add_(self(x)) if self.by_onednn else total.addmm_(x, self.weight.mT)
 
     def gelu(self, x: Tensor) -> Tensor:
         """(n, C) -> (n, C'), GELU of the linear layer."""
@@ -59,10 +70,11 @@ class PreparedLinear:
 
 
 def by_blas(grad: Tensor) -> bool:
-    """Return True if the gradients of weights are faster by PyTorch's BLAS than by oneDNN.
+    """Return True if gradients are faster by PyTorch's BLAS than by oneDNN.
 
-    Measured on two cores, SwinV2-T, float32: on an Intel Xeon with AVX-512 or limited to AVX2, MKL
-    is 1.1 to 2 times as fast as oneDNN; on an AMD Zen 5 it has half the speed.
+    Measured on two cores, SwinV2-T, float32.  On an Intel Xeon with AVX-512 or limited to AVX2, MKL
+    computes the gradients of weights 1.1 to 2 times as fast as oneDNN, and those of inputs, whose
+    weight oneDNN has to transpose, 1 to 3 times as fast.  On an AMD Zen 5 it has half the speed.
     """
     return grad.dtype in (torch.float32, torch.float64) and not (_by_onednn(grad) and _is_new_amd())
 
@@ -75,6 +87,11 @@ def _is_new_amd() -> bool:
     except OSError:
         text = platform.processor()  # on Windows, with the vendor
     return "AuthenticAMD" in text and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def input_gradient(weight: Tensor, tokens: int) -> PreparedLinear:
+    """Return the layer that computes the gradients of inputs, ``grad @ weight``."""
+    return PreparedLinear(weight.mT, None, tokens, blas=by_blas(weight))
 
 
 def linear_gradients(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
