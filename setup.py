@@ -17,7 +17,7 @@ NATIVE = "swinv2_backbone/kernels/cpu/native"
 KERNELS = Extension(
     f"{NATIVE}/_kernels".replace("/", "."),
     [f"{NATIVE}/native.cpp"],
-    depends=[f"{NATIVE}/kernels.h"],
+    depends=[f"{NATIVE}/kernels.h", f"{NATIVE}/roi_align.h"],
     extra_compile_args=[
         "-O3",
         "-std=c++17",

@@ -23,6 +23,7 @@ from swinv2_backbone.d2.modeling import (
     build_swinv2_backbone,
     build_swinv2_fpn_backbone,
     feature_shapes,
+    with_native_roi_align,
     with_true_sizes,
 )
 
@@ -79,6 +80,7 @@ __all__ = [
     "build_swinv2_backbone",
     "build_swinv2_fpn_backbone",
     "feature_shapes",
+    "with_native_roi_align",
     "with_true_sizes",
     *_LAZY,
 ]

@@ -18,6 +18,8 @@ SCHEMA_TYPES: dict[Any, str] = {
     list[Tensor]: "Tensor[]",
     list[int]: "SymInt[]",
     bool: "bool",
+    int: "SymInt",
+    float: "float",
     torch.dtype: "ScalarType",
 }
 

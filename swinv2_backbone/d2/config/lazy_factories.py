@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from swinv2_backbone.d2.config.bands import with_bands_in_mapper
 from swinv2_backbone.d2.config.plan import Factories
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
-from swinv2_backbone.d2.modeling.build import with_true_sizes
+from swinv2_backbone.d2.modeling.build import adapted
 
 DETECTIONS = 100  # per image: Detectron2's default, and what COCO counts
 EVERY = 1_000_000
@@ -64,7 +64,7 @@ def lazy_factories(
         return instantiate(node)
 
     def model() -> Any:
-        built = with_true_sizes(instantiate(config.model).to(config.train.device))
+        built = adapted(instantiate(config.model).to(config.train.device))
         logging.getLogger(__name__).info(f"Model:\n{built}")
         return built
 

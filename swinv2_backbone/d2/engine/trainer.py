@@ -32,7 +32,7 @@ from swinv2_backbone.d2.engine.training import (
     evaluate_once,
 )
 from swinv2_backbone.d2.evaluation.evaluators import build_evaluator
-from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
+from swinv2_backbone.d2.modeling.build import adapted, build_model
 from swinv2_backbone.d2.solver.optimizer import build_optimizer
 from swinv2_backbone.d2.solver.schedule import build_lr_scheduler
 from swinv2_backbone.recipes import is_lazy
@@ -99,7 +99,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> Any:
-        return with_true_sizes(super().build_model(cfg))
+        return adapted(super().build_model(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

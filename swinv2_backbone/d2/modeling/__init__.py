@@ -9,6 +9,7 @@ from swinv2_backbone.d2.modeling.backbone import (
 )
 from swinv2_backbone.d2.modeling.build import build_model, with_true_sizes
 from swinv2_backbone.d2.modeling.mask_transformer import MaskTransformer
+from swinv2_backbone.d2.modeling.roi_align import with_native_roi_align
 from swinv2_backbone.d2.modeling.upernet import UPerNetHead
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "build_swinv2_backbone",
     "build_swinv2_fpn_backbone",
     "feature_shapes",
+    "with_native_roi_align",
     "with_true_sizes",
 ]

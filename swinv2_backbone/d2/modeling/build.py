@@ -1,4 +1,4 @@
-"""Models whose backbone gets the true sizes of the images in a padded batch."""
+"""Models of Detectron2, adapted: true sizes of images for the backbone, faster ROIAlign."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from swinv2_backbone.d2.modeling.backbone import D2SwinV2, zero_is_a_pixel
 from swinv2_backbone.d2.modeling.image_sizes import can_hand_over_sizes, hand_over_sizes
+from swinv2_backbone.d2.modeling.roi_align import with_native_roi_align
 from swinv2_backbone.d2.modeling.trainer_keys import obeyed
 
 OF_A_PROJECT = "(--import package.module:function, or imports=, adds the code of another project)"
@@ -18,7 +19,7 @@ OF_A_PROJECT = "(--import package.module:function, or imports=, adds the code of
 def build_model(
     cfg: CfgNode, build: Callable[[CfgNode], nn.Module] = modeling.build_model
 ) -> nn.Module:
-    """Build a model as Detectron2's ``build_model`` does; see :func:`with_true_sizes`.
+    """Build a model as Detectron2's ``build_model`` does, and adapt it; see :func:`adapted`.
 
     Args:
         build: the function that builds it.
@@ -28,11 +29,16 @@ def build_model(
     """
     with obeyed():
         try:
-            return with_true_sizes(build(cfg))
+            return adapted(build(cfg))
         except KeyError as error:
             if "registry" not in str(error):
                 raise
             raise ValueError(f"{error.args[0]} {OF_A_PROJECT}") from error
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    """Apply :func:`with_true_sizes` and :func:`with_native_roi_align`; return the model."""
+    return with_true_sizes(with_native_roi_align(model))
 
 
 def with_true_sizes(model: nn.Module) -> nn.Module:

@@ -408,4 +408,4 @@ static void gelu_backward(const float* x, float* grad, float* values, int64_t fi
 
 static const Kernels KERNELS = {
     W, R, gather, attend, attend_backward, scatter_gradients, add_norm, add_norm_backward, gelu,
-    gelu_backward};
+    gelu_backward, pool, pool_backward};

@@ -11,6 +11,7 @@ import platform
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ X86 = ("x86_64", "AMD64")
 FOLDER = Path(__file__).parent
 # The OpenMP of PyTorch, with whose threads the library must share the cores.
 OPENMP = re.compile(r"lib(gomp|iomp5|omp)\b[^/]*$")
+
+
+class Pooling(NamedTuple):
+    """The settings of ROIAlign, as in torchvision."""
+
+    output_size: Size  # rows and columns of bins
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
 
 
 class Native:
@@ -117,6 +127,31 @@ class Native:
         values = torch.empty_like(x)
         self._call("gelu_backward", x, grad, values, ctypes.c_int64(x.numel()))
         return values
+
+    def roi_align(self, maps: Tensor, boxes: Tensor, pooling: Pooling) -> Tensor:
+        """Return the bins (K, C, rows, columns) of boxes (K, 5) on maps (B, C, H, W).
+
+        Args:
+            boxes: index of the image, left, top, right, bottom.
+        """
+        bins = maps.new_empty(len(boxes), maps.shape[1], *pooling.output_size)
+        self._align(maps, boxes, pooling, bins, backward=False)
+        return bins
+
+    def roi_align_backward(
+        self, grad: Tensor, boxes: Tensor, shape: torch.Size, pooling: Pooling
+    ) -> Tensor:
+        """Return the gradient of maps of a ``shape`` from that of the bins."""
+        maps = grad.new_zeros(shape)
+        self._align(maps, boxes, pooling, grad, backward=True)
+        return maps
+
+    def _align(
+        self, maps: Tensor, boxes: Tensor, pooling: Pooling, bins: Tensor, *, backward: bool
+    ) -> None:
+        number, scale = ctypes.c_int64(len(boxes)), ctypes.c_float(pooling.spatial_scale)
+        sizes = (number, *maps.shape, *pooling.output_size, scale, pooling.sampling_ratio)
+        self._call("roi_align", maps, boxes, *sizes, int(pooling.aligned), int(backward), bins)
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function; each tensor must be contiguous."""

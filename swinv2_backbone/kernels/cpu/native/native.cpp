@@ -1,17 +1,20 @@
-// The memory-bound half of a block on a CPU, fused: attention of a tile, residual + norm, GELU.
+// The memory-bound half of a block on a CPU, fused: attention of a tile, residual + norm, GELU; and
+// ROIAlign.
 //
 // Functions of C, called by ctypes on the memory of tensors: the library depends on no version of
-// Python or PyTorch.  kernels.h is compiled for each instruction set; swinv2_levels tells which
+// Python or PyTorch.  kernels.h and roi_align.h are compiled for each instruction set; swinv2_levels tells which
 // ones the processor has, and every call names one.
 //
 // Legend: see kernels.h.
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 namespace {
 
@@ -39,6 +42,18 @@ struct Backward {
   float *grad_q, *grad_k, *grad_v;                    // (N', D) each
 };
 
+// A bin of ROIAlign along an axis: the weights of consecutive pixels.
+struct Bin {
+  int first, count;
+  const float* weights;
+};
+
+// The bins of a box along an axis, within the pixels [begin, end).
+struct Box {
+  int count, begin, end;
+  const Bin* bins;
+};
+
 // The kernels of an instruction set.
 struct Kernels {
   int width, rows;  // W and R
@@ -54,6 +69,8 @@ struct Kernels {
       int64_t, int, float);
   void (*gelu)(const float*, float*, int64_t, int64_t);
   void (*gelu_backward)(const float*, float*, float*, int64_t, int64_t);
+  void (*pool)(const Box&, const Box&, float*, int, float*, float*);
+  void (*pool_backward)(const Box&, const Box&, float*, int, float*, float*);
 };
 
 #if defined(__x86_64__)
@@ -61,6 +78,7 @@ struct Kernels {
 #pragma GCC target("avx2,fma")
 namespace avx2 {
 #define W 8
+#include "roi_align.h"
 #include "kernels.h"
 #undef W
 }  // namespace avx2
@@ -69,6 +87,7 @@ namespace avx2 {
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
 namespace avx512 {
 #define W 16
+#include "roi_align.h"
 #include "kernels.h"
 #undef W
 }  // namespace avx512
@@ -77,6 +96,7 @@ constexpr const Kernels* LEVELS[] = {&avx2::KERNELS, &avx512::KERNELS};
 #else
 namespace other {
 #define W 8
+#include "roi_align.h"
 #include "kernels.h"
 #undef W
 }  // namespace other
@@ -157,6 +177,92 @@ struct Share {
   int64_t first, last;
   Share(int64_t count, int thread, int threads)
       : first(count * thread / threads), last(count * (thread + 1) / threads) {}
+};
+
+// The bins of all boxes along one axis of the map.
+class Bins {
+ public:
+  // boxes (number, 5): image, left, top, right, bottom; axis 0 is x and 1 is y.
+  Bins(const float* boxes, int64_t number, int axis, int pixels, int bins, float scale, int ratio,
+       bool aligned)
+      : pixels_(pixels) {
+    boxes_.reserve(number);
+    bins_.reserve(number * bins);
+    const float shift = aligned ? 0.5f : 0.0f;
+    for (const float* box = boxes; box < boxes + number * 5; box += 5) {
+      const float start = box[1 + axis] * scale - shift;
+      float size = box[3 + axis] * scale - shift - start;
+      if (!aligned && size < 1) size = 1;
+      add_box(start, size, bins, ratio);
+    }
+    // The vectors do not move any more.
+    for (size_t i = 0, at = 0; i < bins_.size(); at += bins_[i++].count)
+      bins_[i].weights = weights_.data() + at;
+    for (size_t i = 0; i < boxes_.size(); ++i) boxes_[i].bins = bins_.data() + i * bins;
+  }
+
+  const Box& operator[](int64_t number) const { return boxes_[number]; }
+
+ private:
+  void add_box(float start, float size, int bins, int ratio) {
+    const float step = size / bins;
+    Box box{bins, pixels_, 0, nullptr};
+    for (int i = 0; i < bins; ++i) {
+      Bin bin{0, 0, nullptr};
+      if (!std::isfinite(start) || !std::isfinite(size)) {  // shows in the result
+        bin.count = 1;
+        weights_.push_back(NAN);
+      } else {
+        const float most = 1 << 20;
+        const int samples = ratio > 0 ? ratio : int(std::fmin(std::ceil(step), most));
+        bin = add_samples(start + i * step, step, samples);
+      }
+      if (bin.count) {
+        box.begin = std::min(box.begin, bin.first);
+        box.end = std::max(box.end, bin.first + bin.count);
+      }
+      bins_.push_back(bin);
+    }
+    if (box.begin < box.end) {  // whole vectors, where the map has them
+      const int span = std::min((box.end - box.begin + 7) / 8 * 8, pixels_);
+      box.begin = std::min(box.begin, pixels_ - span);
+      box.end = box.begin + span;
+    } else {
+      box.begin = box.end = 0;
+    }
+    boxes_.push_back(box);
+  }
+
+  // The mean of samples at the centers of equal parts of [start, start + step); those more than a
+  // pixel outside of the map count as zeros.
+  Bin add_samples(float start, float step, int samples) {
+    places_.clear();
+    int first = pixels_, last = -1;
+    for (int i = 0; i < samples; ++i) {
+      float place = start + (i + 0.5f) * step / samples;
+      if (place < -1 || place > pixels_) continue;
+      place = std::fmin(std::fmax(place, 0.0f), float(pixels_ - 1));
+      places_.push_back(place);
+      first = std::min(first, int(place));
+      last = std::max(last, std::min(int(place) + 1, pixels_ - 1));
+    }
+    if (places_.empty()) return {0, 0, nullptr};
+    const int count = last - first + 1;
+    weights_.resize(weights_.size() + count, 0.0f);
+    float* weights = weights_.data() + weights_.size() - count;
+    for (float place : places_) {
+      const int low = int(place);
+      const float rest = place - low;
+      weights[low - first] += (1 - rest) / samples;
+      if (rest > 0) weights[low - first + 1] += rest / samples;
+    }
+    return {first, count, nullptr};
+  }
+
+  int pixels_;
+  std::vector<Box> boxes_;
+  std::vector<Bin> bins_;
+  std::vector<float> weights_, places_;
 };
 
 }  // namespace
@@ -325,6 +431,30 @@ void swinv2_gelu_backward(
   {
     const Share share(count, omp_get_thread_num(), omp_get_num_threads());
     LEVELS[level]->gelu_backward(x, grad, values, share.first, share.last);
+  }
+}
+
+// bins (number, channels, rows, columns) of boxes (number, 5) on maps (images, channels, height,
+// width).  Backward: adds the gradient of bins to that of maps.
+void swinv2_roi_align(
+    int level, int threads, float* maps, const float* boxes, int64_t number, int images,
+    int channels, int height, int width, int rows, int columns, float scale, int ratio, int aligned,
+    int backward, float* bins) {
+  const Bins down(boxes, number, 1, height, rows, scale, ratio, aligned);
+  const Bins across(boxes, number, 0, width, columns, scale, ratio, aligned);
+  const auto pool = backward ? LEVELS[level]->pool_backward : LEVELS[level]->pool;
+  const int64_t plane = int64_t(height) * width, own = int64_t(rows) * columns;
+#pragma omp parallel num_threads(threads)
+  {
+    const Share share(int64_t(images) * channels, omp_get_thread_num(), omp_get_num_threads());
+    std::vector<float> row(width);
+    for (int64_t item = share.first; item < share.last; ++item) {
+      const int64_t image = item / channels, channel = item % channels;
+      for (int64_t i = 0; i < number; ++i)
+        if (int(boxes[i * 5]) == image)
+          pool(down[i], across[i], maps + item * plane, width, row.data(),
+               bins + (i * channels + channel) * own);
+    }
   }
 }
 
