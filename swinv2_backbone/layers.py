@@ -20,6 +20,7 @@ from swinv2_backbone.packing import (
     tokens_per_image,
 )
 from swinv2_backbone.plain import is_plain
+from swinv2_backbone.precision import linear
 
 PATCH_SIZE = 4
 
@@ -86,7 +87,7 @@ class PatchEmbed(nn.Module):
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, h, w, C_in * 4 * 4)
         # As patches do not overlap, the convolution is a linear layer on packed tokens.
         weight, bias = self.proj.weight.flatten(1), self.proj.bias
-        return self.norm(F.linear(pack(patches, sizes), weight, bias))
+        return self.norm(linear(pack(patches, sizes), weight, bias))
 
     def _maps(self, images: Tensor, size: Size) -> Tensor:
         """Call the convolution: (B, C_in, H, W) -> (B, h, w, C)."""
@@ -121,4 +122,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, tokens: Tensor, sizes: tuple[Size, ...]) -> Tensor:
         """(T, C) -> (T', 2C); heights and widths are halved, rounding up."""
-        return self.norm(self.reduction(neighbors(tokens, sizes)))
+        merged = neighbors(tokens, sizes)
+        if is_plain(self.reduction, nn.Linear):
+            return self.norm(linear(merged, self.reduction.weight, self.reduction.bias))
+        return self.norm(self.reduction(merged))

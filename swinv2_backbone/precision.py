@@ -1,8 +1,15 @@
-"""Dtypes of the computations that need more than half precision."""
+"""Dtypes of the computations that need more than half precision, or that are faster in more."""
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -17,3 +24,33 @@ def evaluation_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     cheap here, the difference is far below the last bit of the float32 result.
     """
     return dtype if device.type == "mps" else torch.float64  # mps has no float64
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return float32 for bfloat16 if the CPU can only emulate its products, else ``dtype``.
+
+    Products of bfloat16 then take 3 times as long as those of float32, or more.
+    """
+    return torch.float32 if dtype == torch.bfloat16 and not multiplies_bf16() else dtype
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Return True if the CPU has products of bfloat16, and oneDNN uses them.
+
+    oneDNN alone also returns True for every processor with AVX-512, where it emulates them.
+    """
+    return not X86 or (
+        torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply ``F.linear``, in the dtype of :func:`compute_dtype` on a CPU."""
+    mixed = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
+    dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
+    if x.device.type != "cpu" or compute_dtype(dtype) == dtype:
+        return F.linear(x, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        bias = bias if bias is None else bias.float()
+        return F.linear(x.float(), weight.float(), bias).to(dtype)

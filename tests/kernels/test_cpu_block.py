@@ -14,6 +14,7 @@ from oracle import randomize
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
+from swinv2_backbone import precision
 from swinv2_backbone.block import SwinV2Block
 from swinv2_backbone.kernels.cpu import attention as tile_attention
 from swinv2_backbone.kernels.cpu import block as tiled_block
@@ -107,12 +108,13 @@ def test_bfloat16_is_computed_in_float32_where_that_is_faster(monkeypatch, budge
     x = tokens_for(partition, 64)
     exact = outcome(random_block("reference", dim=64).double(), x.double(), partition)
     for supported in (True, False):
-        monkeypatch.setattr(linear, "_multiplies_bf16", [False, True][supported].__bool__)
+        monkeypatch.setattr(precision, "multiplies_bf16", lambda own=supported: own)
+        monkeypatch.setattr(linear, "multiplies_bf16", lambda own=supported: own)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             actual = outcome(random_block(dim=64), x.bfloat16(), partition)
         assert actual["out"].dtype == torch.bfloat16
         errors.append(largest_difference(actual, exact))
-    assert linear.compute_dtype(torch.bfloat16) == torch.float32
+    assert precision.compute_dtype(torch.bfloat16) == torch.float32
     assert errors[1] < errors[0]  # the tokens and gradients are still rounded
 
 

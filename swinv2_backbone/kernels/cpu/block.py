@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from swinv2_backbone.kernels.cpu.gradients import Gradients
-from swinv2_backbone.kernels.cpu.linear import compute_dtype
 from swinv2_backbone.kernels.cpu.tiled_block import Activations, TiledBlock
 from swinv2_backbone.kernels.operator import Operator
 from swinv2_backbone.kernels.parameters import BlockParameters
 from swinv2_backbone.packing import flat_sizes, sizes_of
+from swinv2_backbone.precision import compute_dtype
 from swinv2_backbone.windows import Partition
 
 # Size of the hidden layer of the MLP, the widest tensor of a tile, in the dtype of attention.

@@ -18,14 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swinv2_backbone.precision import accumulation_dtype
+from swinv2_backbone.precision import X86, accumulation_dtype, multiplies_bf16
 
 FEWEST_TOKENS = 2048  # with fewer tokens, reordering does not pay off
 
 _ONEDNN = (
-    platform.machine() in ("x86_64", "AMD64")
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    X86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
 
 
@@ -112,20 +110,5 @@ def _by_onednn(x: Tensor) -> bool:
         _ONEDNN
         and bool(torch.backends.mkldnn.enabled)
         and x.device.type == "cpu"
-        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and _multiplies_bf16())
+        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and multiplies_bf16())
     )
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return float32 for bfloat16 on a processor that has no products of it, else ``dtype``.
-
-    There, products of bfloat16 take several times as long as those of float32.
-    """
-    slow = dtype == torch.bfloat16 and _ONEDNN and not _multiplies_bf16()
-    return torch.float32 if slow else dtype
-
-
-@cache
-def _multiplies_bf16() -> bool:
-    """Return True if oneDNN supports bfloat16 on this processor."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()

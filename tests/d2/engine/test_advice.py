@@ -8,7 +8,15 @@ from small_configs import CONFIGS, STEMS, lazy_config
 from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.yacs import load_config, plan_from_yacs
+from swinv2_backbone.d2.engine import advice as module
 from swinv2_backbone.d2.engine.advice import advice
+
+
+@pytest.fixture(autouse=True)
+def with_bfloat16(monkeypatch):
+    """Use a processor that has products of bfloat16."""
+    monkeypatch.setattr(module, "multiplies_bf16", lambda: True)
+
 
 FAR_SIZES = {"mask_rcnn_swinv2_demo"}  # 128 pixels, but the default sizes of 400 to 1200
 
@@ -110,3 +118,15 @@ def test_a_model_without_a_limit_has_none():
     assert advice(plan, DENSE) == []
     (text,) = advice(plan, {"dense": [2000]})
     assert text.endswith("set MODEL.RPN.POST_NMS_TOPK_TEST 4800")
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["yacs", "lazy"])
+def test_mixed_precision_on_a_processor_without_bfloat16_is_warned_of(lazy, monkeypatch):
+    plan = plan_of("mask_rcnn_swinv2", lazy=lazy)
+    assert plan.precision.amp and advice(plan, {}) == []
+    monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    (text,) = advice(plan, {})
+    remedy = plan.setting("precision.amp", False)
+    assert text.endswith(f"set {remedy}")
+    opts = [remedy] if lazy else remedy.split()
+    assert advice(plan_of("mask_rcnn_swinv2", *opts, lazy=lazy), {}) == []
