@@ -1,11 +1,11 @@
-# Needs make and Python >= 3.10 with pip and venv; no git, and no compiler (with one, blocks are
+# Needs make and Python >= 3.10 with pip and venv; no git, and no compiler (with one, models are
 # faster on a CPU: kernels/cpu/native).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -c constraints.txt
 INSTALLED := $(VENV)/.installed
-KERNELS := $(addprefix swinv2_backbone/kernels/cpu/native/, native.cpp kernels.h)
+KERNELS := $(addprefix swinv2_backbone/kernels/cpu/native/, native.cpp kernels.h roi_align.h)
 INSTALLER := $(addprefix swinv2_backbone/cli/, install_detectron2.py detectron2_sdist.py archives.py pip.py)
 # Tests use one thread each; what a file's tests share is made once.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile

@@ -1,4 +1,4 @@
-"""Dtypes of the computations that need more than half precision, or that are faster in more."""
+"""Dtypes of the computations that need more than half precision, or that are faster in float32."""
 
 from __future__ import annotations
 
@@ -38,18 +38,27 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def multiplies_bf16() -> bool:
     """Return True if the CPU has products of bfloat16, and oneDNN uses them.
 
-    oneDNN alone also returns True for every processor with AVX-512, where it emulates them.
+    oneDNN's own check is also True for processors with AVX-512 that have none, where it emulates
+    them.  Processors other than x86 are not asked.
     """
     return not X86 or (
-        torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+        torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and torch.cpu._is_avx512_bf16_supported()
     )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply ``F.linear``, in the dtype of :func:`compute_dtype` on a CPU."""
+    """Apply ``F.linear``, in the dtype of :func:`compute_dtype` on a CPU.
+
+    A graph that is compiled, traced or exported does not depend on this processor.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
     mixed = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     dtype = torch.get_autocast_dtype("cpu") if mixed else x.dtype
-    if x.device.type != "cpu" or compute_dtype(dtype) == dtype:
+    takes = mixed or weight.dtype == dtype  # otherwise F.linear raises an error
+    if x.device.type != "cpu" or compute_dtype(dtype) == dtype or not takes:
         return F.linear(x, weight, bias)
     with torch.autocast("cpu", enabled=False):
         bias = bias if bias is None else bias.float()

@@ -9,6 +9,7 @@ tools/benchmark.py --linear-cost --threads-scaling --detector --sizes 800x1333
 tools/benchmark.py --device cuda --dtype bfloat16 --attention --sizes 1024x1024 --batch 2
 tools/benchmark.py --startup /tmp/startup --images 118000 --rounds 3
 tools/benchmark.py --predict output --predict-images photos --images 200 --rounds 5
+tools/benchmark.py --trainer configs/mask_rcnn_swinv2_demo.yaml --rounds 20
 tools/benchmark.py --suite --json speed.json --markdown speed.md --picture speed.png
 
 All candidates have the same random weights and images and take turns in one process, A B C A B C
@@ -58,6 +59,12 @@ def main(argv: list[str] | None = None) -> None:
             return
         if args.predict:
             print(predicted(args))
+            return
+        if args.trainer:
+            from benchmarking import trainers  # it needs Detectron2
+
+            config, *options = args.trainer
+            print(trainers.compare(config, options, args.rounds, args.time_limit, args.device))
             return
         plan = Plan(args.rounds, args.warmup, args.time_limit, memory_script(args))
         todo = planned(args, plan)
@@ -230,6 +237,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="SOURCE",
         help="images a second of predict, with files and drawings, against its model alone; SOURCE "
         "is an output folder, a config or a recipe",
+    )
+    what.add_argument(
+        "--trainer",
+        nargs="+",
+        metavar=("FILE.yaml", "KEY VALUE"),
+        help="iterations a second of our trainer against Detectron2's; with R50 and Swin V1 too",
     )
     what.add_argument("--weights", metavar="FILE", help="of --predict")
     what.add_argument("--predict-images", metavar="FOLDER", help="of --predict")

@@ -12,6 +12,7 @@ from torch import nn
 
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.convert import TARGETS, to_layout
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.checkpoints.files import METADATA, SAFETENSORS, write_file
 from swinv2_backbone.checkpoints.hugging_face_config import hugging_face_config
 from swinv2_backbone.checkpoints.layouts.layout import Tensors
@@ -91,4 +92,4 @@ def _write_hugging_face(
     if beside.exists() and not overwrite:
         raise FileExistsError(f"{beside} exists; give --overwrite to replace it")
     write_file(path, content, notes, overwrite)
-    beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(beside, json.dumps(config, indent=2) + "\n")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -19,6 +18,7 @@ from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.launch import LaunchError, launch
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
+from swinv2_backbone.d2.engine.setup import set_up
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import build_trainer, load_plan
 from swinv2_backbone.d2.engine.training import evaluate_plan, load_for_evaluation
@@ -67,7 +67,7 @@ def setup(args: argparse.Namespace) -> TrainingPlan:
             "to keep it, choose another output folder, or continue it with --resume"
         )
     plan = prepare(plan, eval_only=args.eval_only, resume=args.resume, rehearse=args.fast_dev_run)
-    default_setup(plan.config, args)
+    set_up(plan.config, args)
     return plan
 
 

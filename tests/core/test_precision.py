@@ -49,3 +49,31 @@ def test_float64_stays_under_autocast(without_bfloat16):
 def test_a_processor_with_bfloat16_uses_it(monkeypatch):
     monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
     assert compute_dtype(torch.bfloat16) == torch.bfloat16
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_compiled_or_exported_graph_does_not_depend_on_the_processor(autocast):
+    class Layer(torch.nn.Linear):
+        def forward(self, x):
+            return linear(x, self.weight, self.bias)
+
+    layer, x = Layer(8, 4), pictures(3, 8)
+    if not autocast:
+        layer, x = layer.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = F.linear(x, layer.weight, layer.bias)
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x), expected)
+        graph = torch.export.export(layer, (x,)).graph
+    assert "mkldnn" not in str(graph) and "autocast" not in str(graph)
+
+
+def test_dtypes_that_do_not_fit_are_refused(without_bfloat16):
+    with pytest.raises(RuntimeError, match="dtype"):
+        linear(pictures(3, 8).bfloat16(), pictures(4, 8))
+
+
+def test_a_build_of_pytorch_without_onednn_is_asked_nothing(monkeypatch):
+    monkeypatch.setattr(precision, "X86", True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not precision.multiplies_bf16.__wrapped__()

@@ -240,3 +240,10 @@ def test_a_processor_without_the_instructions_does_without(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     found, why = library._loaded.__wrapped__("")
     assert (found is None) == (platform.machine() in library.X86) and "DEFAULT" in why
+
+
+def test_a_library_of_other_sources_is_not_used(monkeypatch):
+    """As after an update of the sources, until the package is installed again."""
+    monkeypatch.setattr(library, "VERSION", library.VERSION + 1)
+    found, why = library._loaded.__wrapped__("")
+    assert found is None and why.startswith("built from other sources")

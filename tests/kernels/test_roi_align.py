@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor
 
 from swinv2_backbone.kernels.cpu import roi_align as module
@@ -138,3 +139,33 @@ def test_it_compiles():
     compiled = torch.compile(roi_align, backend="aot_eager", fullgraph=True)
     expected, found = (outcome(one, maps, boxes, pooling) for one in (roi_align, compiled))
     assert all(map(torch.equal, expected, found))
+
+
+def test_an_infinite_pixel_between_samples_has_no_effect():
+    maps, boxes = torch.ones(1, 1, 64, 64), torch.tensor([[0.0, 0, 0, 64, 64]])
+    maps[0, 0, 30, 30] = float("inf")
+    assert roi_align(maps, boxes, Pooling((1, 1), 1.0, 2, True)).item() == 1
+
+
+@pytest.mark.parametrize(
+    "maps, boxes, words",
+    [
+        ((64, 20, 20), (3, 5), r"maps must be \(B, C, H, W\), got \(64, 20, 20\)"),
+        ((2, 4, 16, 16, 16), (3, 5), r"maps must be \(B, C, H, W\)"),
+        ((2, 4, 16, 16), (3, 4), r"boxes must be \(K, 5\), got \(3, 4\)"),
+        ((2, 4, 16, 16), (5,), r"boxes must be \(K, 5\)"),
+    ],
+)
+def test_wrong_shapes_are_refused(maps, boxes, words):
+    with pytest.raises(ValueError, match=words):
+        roi_align(torch.zeros(maps), torch.zeros(boxes), POOLINGS[0])
+
+
+@pytest.mark.heavy
+def test_one_graph_serves_all_numbers_of_boxes():
+    (maps, boxes), pooling = drawn(37, 53, 0.25), POOLINGS[0]
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(roi_align, backend=counter, fullgraph=True, dynamic=True)
+    for number in (4, 7, 11, 20):
+        compiled(maps, boxes[:number], pooling)
+    assert counter.frame_count == 1

@@ -7,7 +7,7 @@ Weights are random; images and objects are generated.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,18 +64,12 @@ def build_r50(setting: Setting) -> nn.Module:
 
 
 def build_swin_v1(setting: Setting) -> nn.Module:
-    """Build the detector on Detectron2's Swin V1 with our width, depths and heads; window 7."""
+    """Build the detector on Detectron2's Swin V1 with our width, depths and heads."""
     from detectron2.modeling.backbone import FPN
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-    swin = importlib.import_module(SWIN_V1)
     variant, cfg = setting.variant, detector_config(setting)
-    bottom_up = swin.SwinTransformer(
-        embed_dim=variant.embed_dim,
-        depths=list(variant.depths),
-        num_heads=list(variant.num_heads),
-        drop_path_rate=0.0,
-    )
+    bottom_up = swin_v1(variant.embed_dim, variant.depths, variant.num_heads)
     model = build_ours(setting)
     model.backbone = FPN(
         bottom_up=bottom_up,
@@ -86,6 +80,16 @@ def build_swin_v1(setting: Setting) -> nn.Module:
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     ).to(setting.device)
     return model
+
+
+def swin_v1(embed_dim: int, depths: Sequence[int], num_heads: Sequence[int]) -> Any:
+    """Return Detectron2's Swin V1 at its defaults (window 7), without drop path."""
+    return importlib.import_module(SWIN_V1).SwinTransformer(
+        embed_dim=embed_dim,
+        depths=list(depths),
+        num_heads=list(num_heads),
+        drop_path_rate=0.0,
+    )
 
 
 def unfit_swin_v1() -> str | None:

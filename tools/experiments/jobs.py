@@ -96,6 +96,11 @@ def _result(folder: Path, job: Job) -> dict | None:
     return content["result"]
 
 
+def read_result(folder: Path, name: str) -> dict:
+    """Return the result of a job that is done."""
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["result"]
+
+
 def _numbers(result: dict) -> str:
     numbers = {key: value for key, value in result.items() if isinstance(value, float)}
     return ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()) or "done"

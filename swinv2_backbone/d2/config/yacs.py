@@ -139,12 +139,19 @@ def keys_without_effect(cfg: CfgNode) -> dict[str, Any]:
 
 def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[str]:
     """Merge a file into ``cfg``; return its errors."""
+    _refuse_blank(config_file)
     try:
         content = _File.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
         code = "yaml.org,2002:python" in str(error)
         remedy = "\nTags that run code are not read: write the value instead" if code else ""
         raise ConfigError([f"{config_file}: {error}{remedy}"]) from error
+    except TypeError:  # a number or nothing, in which no _BASE_ can be looked for
+        content = None
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            [f"{config_file} has no keys and values: a config has lines 'KEY: value'"]
+        )
     content = CfgNode(content)
     if absent := absent_imports(content.pop(RECORD, ()), imports, config_file):
         raise ConfigError(absent)  # its other errors follow from this one
@@ -163,6 +170,17 @@ def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[
         except (AssertionError, KeyError, ValueError) as error:  # raised by yacs
             faults.append(f"{error} (in {config_file})")
     return faults
+
+
+def _refuse_blank(config_file: str) -> None:
+    """Raise ConfigError for a file that is empty, or of zero bytes, as after a power failure."""
+    if os.path.isfile(config_file) and not Path(config_file).read_bytes().strip(b"\0 \r\n\t"):
+        raise ConfigError(
+            [
+                f"{config_file} is empty; a process that was killed while it wrote the file may "
+                "have left it so: give the config that the training began with"
+            ]
+        )
 
 
 def _unknown_keys(content: Mapping, known: Mapping, path: str = "") -> list[str]:

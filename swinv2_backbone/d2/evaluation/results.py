@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from swinv2_backbone.checkpoints.durable import write_text
+
 RESULTS = "results.json"
 
 
@@ -15,7 +17,7 @@ def write_results(results: Mapping, folder: str | os.PathLike) -> Path:
     """Write the results of an evaluation as JSON; NaN and infinity become null."""
     path = Path(folder, RESULTS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(results), indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_plain(results), indent=1) + "\n")
     return path
 
 

@@ -48,7 +48,8 @@ class PreparedLinear:
         return F.linear(x, self.weight, self.bias)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """Add ``x @ weight.T`` to ``total`` (n, C')."""
+        """Add the result for ``x``, of a layer without bias, to ``total`` (n, C')."""
+        assert self.bias is None
         return total.add_(self(x)) if self.by_onednn else total.addmm_(x, self.weight.mT)
 
     def gelu(self, x: Tensor) -> Tensor:

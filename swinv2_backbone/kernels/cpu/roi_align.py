@@ -55,7 +55,7 @@ def roi_align(maps: Tensor, boxes: Tensor, pooling: Pooling) -> Tensor:
         (K, C, rows, columns) in the dtype of ``maps``; computed in float32.
 
     Raises:
-        ValueError: a box is of an image that is not in the batch.
+        ValueError: a shape is wrong, or a box is of an image that is not in the batch.
     """
     settings = list(pooling.output_size), pooling.spatial_scale, pooling.sampling_ratio
     arguments = Arguments(maps.float(), boxes.detach().float(), *settings, pooling.aligned)
@@ -65,10 +65,21 @@ def roi_align(maps: Tensor, boxes: Tensor, pooling: Pooling) -> Tensor:
 def _forward(a: Arguments) -> list[Tensor]:
     boxes, library = a.boxes.contiguous(), native()
     assert library is not None
+    _check(a.maps, boxes)
     if len(boxes) and not 0 <= boxes[:, 0].min() <= boxes[:, 0].max() < len(a.maps):
         images = boxes[:, 0].unique().tolist()
         raise ValueError(f"there are boxes of the images {images}, but {len(a.maps)} images")
     return [library.roi_align(a.maps.contiguous(), boxes, a.pooling)]
+
+
+def _check(maps: Tensor, boxes: Tensor) -> None:
+    """Raise ValueError for shapes that the library would read beyond their memory."""
+    if maps.dim() != 4:
+        raise ValueError(f"maps must be (B, C, H, W), got {tuple(maps.shape)}")
+    if boxes.dim() != 2 or boxes.shape[1] != 5:
+        raise ValueError(f"boxes must be (K, 5), got {tuple(boxes.shape)}")
+    if boxes.device != maps.device:
+        raise ValueError(f"boxes are on {boxes.device}, maps on {maps.device}")
 
 
 def _backward(grad: Tensor, saved: Sequence[Tensor], a: Arguments) -> list[Tensor]:
@@ -78,7 +89,7 @@ def _backward(grad: Tensor, saved: Sequence[Tensor], a: Arguments) -> list[Tenso
 
 
 def _empty_results(a: Arguments) -> list[Tensor]:
-    return [a.maps.new_empty(len(a.boxes), a.maps.shape[1], *a.output_size)]
+    return [a.maps.new_empty(a.boxes.shape[0], a.maps.shape[1], *a.output_size)]
 
 
 def _empty_gradients(grad: Tensor, a: Arguments) -> list[Tensor]:

@@ -77,3 +77,12 @@ def test_a_traced_pooler_has_the_operator_of_torchvision():
     assert "torchvision::roi_align" in str(graph) and "swinv2::" not in str(graph)
     exported = torch.export.export(native, example).graph
     assert "torchvision.roi_align" in str(exported) and "swinv2." not in str(exported)
+
+
+def test_a_scripted_or_compiled_pooler_has_the_operator_of_torchvision():
+    native, plain = NativeROIAlign((3, 5), 0.25, 0, True), ROIAlign((3, 5), 0.25, 0, True)
+    inputs = torch.rand(1, 2, 8, 8), torch.tensor([[0.0, 1, 2, 20, 25]])
+    expected = plain(*inputs)
+    assert torch.equal(torch.jit.script(native)(*inputs), expected)
+    compiled = torch.compile(native, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(*inputs), expected)

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.evaluation.analysis.average_precision import average_precisions, evaluate
 from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion, object_confusion
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections, load_detections
@@ -102,7 +103,7 @@ class Report:
             results["semantic"] = self._semantic(run, segmentation, settings)
         self._training(run, series)
         text = json.dumps(_without_nan(results), indent=1)
-        (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+        write_text(self.folder / RESULTS, text + "\n")
         return results
 
     def _make_folder(self) -> None:

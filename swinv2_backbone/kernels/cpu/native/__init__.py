@@ -2,7 +2,8 @@
 and ROIAlign.
 
 They are built when the package is installed, if there is a C++ compiler with OpenMP.  Without them
-everything is computed by PyTorch's operators, with the same results, more slowly.
+everything is computed by the operators of PyTorch and torchvision, with the same results, more
+slowly.
 """
 
 from swinv2_backbone.kernels.cpu.native.library import (

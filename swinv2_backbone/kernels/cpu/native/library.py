@@ -21,6 +21,7 @@ from swinv2_backbone.packing import Size
 
 VARIABLE = "SWINV2_NATIVE"  # 0: never use the library
 HEAD_DIM = 32  # as in native.cpp
+VERSION = 2  # as in native.cpp; it changes with the functions and their arguments
 LEVELS = {"AVX2": 0, "AVX512": 1}  # PyTorch's name of the instructions -> level, on x86
 X86 = ("x86_64", "AMD64")
 FOLDER = Path(__file__).parent
@@ -149,9 +150,11 @@ class Native:
     def _align(
         self, maps: Tensor, boxes: Tensor, pooling: Pooling, bins: Tensor, *, backward: bool
     ) -> None:
+        batch, channels, height, width = maps.shape
         number, scale = ctypes.c_int64(len(boxes)), ctypes.c_float(pooling.spatial_scale)
-        sizes = (number, *maps.shape, *pooling.output_size, scale, pooling.sampling_ratio)
-        self._call("roi_align", maps, boxes, *sizes, int(pooling.aligned), int(backward), bins)
+        sizes = (number, batch, channels, height, width, *pooling.output_size)
+        settings = (scale, pooling.sampling_ratio, int(pooling.aligned), int(backward))
+        self._call("roi_align", maps, boxes, *sizes, *settings, bins)
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function; each tensor must be contiguous."""
@@ -195,9 +198,11 @@ def _loaded(asked: str) -> tuple[Native | None, str]:
         if openmp := _openmp():
             ctypes.CDLL(openmp, ctypes.RTLD_GLOBAL)
         library = ctypes.CDLL(str(files[0]))
-        available = library.swinv2_levels()
+        available, version = library.swinv2_levels(), library.swinv2_version()
     except (OSError, AttributeError) as error:
         return None, f"cannot be loaded: {error}"
+    if version != VERSION:
+        return None, f"built from other sources (version {version}, not {VERSION}): install again"
     level = LEVELS.get(capability) if platform.machine() in X86 else 0
     if level is None or not available >> level & 1:
         return None, f"not for this processor ({capability})"

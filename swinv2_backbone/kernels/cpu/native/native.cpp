@@ -2,8 +2,8 @@
 // ROIAlign.
 //
 // Functions of C, called by ctypes on the memory of tensors: the library depends on no version of
-// Python or PyTorch.  kernels.h and roi_align.h are compiled for each instruction set; swinv2_levels tells which
-// ones the processor has, and every call names one.
+// Python or PyTorch.  kernels.h and roi_align.h are compiled for each instruction set;
+// swinv2_levels tells which ones the processor has, and every call names one.
 //
 // Legend: see kernels.h.
 
@@ -179,6 +179,8 @@ struct Share {
       : first(count * thread / threads), last(count * (thread + 1) / threads) {}
 };
 
+constexpr float MOST_SAMPLES = 1 << 20;  // of a bin along an axis
+
 // The bins of all boxes along one axis of the map.
 class Bins {
  public:
@@ -213,8 +215,8 @@ class Bins {
         bin.count = 1;
         weights_.push_back(NAN);
       } else {
-        const float most = 1 << 20;
-        const int samples = ratio > 0 ? ratio : int(std::fmin(std::ceil(step), most));
+        const float asked = ratio > 0 ? float(ratio) : std::ceil(step);
+        const int samples = int(std::fmax(0.0f, std::fmin(asked, MOST_SAMPLES)));
         bin = add_samples(start + i * step, step, samples);
       }
       if (bin.count) {
@@ -268,6 +270,9 @@ class Bins {
 }  // namespace
 
 extern "C" {
+
+// Compared with the version that library.py expects.
+int swinv2_version() { return 2; }
 
 // Bit i is set if the processor has the instructions of level i.
 int swinv2_levels() {

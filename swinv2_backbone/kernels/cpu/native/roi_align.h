@@ -22,13 +22,16 @@ static void pool(
   for (int i = 0; i < down.count; ++i) {
     const Bin& bin = down.bins[i];
     for (int x = 0; x < span; ++x) row[x] = 0;
-    for (int k = 0; k < bin.count; ++k)
+    for (int k = 0; k < bin.count; ++k) {
+      if (bin.weights[k] == 0) continue;  // between samples; an infinite pixel there has no effect
       add_scaled(row, plane + int64_t(bin.first + k) * width + across.begin, bin.weights[k], span);
+    }
     for (int j = 0; j < across.count; ++j) {
       const Bin& other = across.bins[j];
       const float* from = row + (other.first - across.begin);
       float total = 0;
-      for (int k = 0; k < other.count; ++k) total += other.weights[k] * from[k];
+      for (int k = 0; k < other.count; ++k)
+        if (other.weights[k] != 0) total += other.weights[k] * from[k];
       *bins++ = total;
     }
   }

@@ -1,0 +1,1 @@
+"""Results on real photographs; see docs/RESULTS.md."""

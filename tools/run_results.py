@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Train small detectors on public photographs and write docs/RESULTS.md's tables.
+
+tools/run_results.py --data data                  all sets; some hours on two cores
+tools/run_results.py --data data --sets nuclei    one set
+tools/run_results.py --list                       the sets, and how to get them
+
+Nothing is downloaded: --data has a clone of every set's repository.  When run again, it continues.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.jobs import default_processes, run
+from results.plan import SEEDS, jobs
+from results.report import as_json, compact, fill_in, read_numbers
+from results.sets import BY_NAME, SETS
+
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.cli.arguments import new_parser
+from swinv2_backbone.cli.errors import errors_as_messages
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+NUMBERS = DOCS / "results.json"  # of all sets that have ever been run
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the clones")
+    parser.add_argument(
+        "--sets", nargs="+", choices=BY_NAME, default=list(BY_NAME), help="default: all"
+    )
+    parser.add_argument("--list", action="store_true", help="print the sets and stop")
+    parser.add_argument("--output", type=Path, default=Path("output", "results"))
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=default_processes(),
+        help="jobs at once, with one thread each",
+    )
+    args = parser.parse_args(argv)
+    if args.list:
+        for one in SETS:
+            print(f"{one.name}: {one.title}; {one.licence}")
+            print(f"  git clone --depth 1 {one.url} {args.data / one.name}")
+        return
+    with errors_as_messages():
+        if args.processes < 1:
+            raise ValueError(f"--processes must be at least 1, got {args.processes}")
+        for name in args.sets:
+            BY_NAME[name].clone(args.data)
+        todo = jobs(args.sets, str(args.data.absolute()))
+        found = run(todo, args.output, args.processes)
+        numbers = read_numbers(NUMBERS) | compact(found, args.sets, SEEDS)
+        write_text(NUMBERS, as_json(numbers))
+        write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", numbers))
+    print(f"Written to {DOCS / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()
