@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-quick test-slow reliability experiments experiments-quick docs lint clean
+.PHONY: help env demo demo-semantic test test-quick test-slow reliability results experiments experiments-quick docs lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-quick     core, kernels and checkpoints, without what takes seconds"
 	@echo "make test-slow      all tests but the next"
 	@echo "make reliability    kill, damage and resume trainings again and again"
+	@echo "make results        small detectors on public photographs: hours on two cores; docs/RESULTS.md"
 	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
 	@echo "make docs           the documentation as a site: site/index.html; needs Python >= 3.11"
@@ -57,6 +58,10 @@ test-slow: env
 
 reliability: env
 	$(BIN)/python -m pytest -m reliability
+
+# Of the sets whose clones are in the folder data; `tools/run_results.py --list` says how to get them.
+results: env
+	$(BIN)/python tools/run_results.py
 
 experiments: env
 	$(BIN)/python tools/run_experiments.py

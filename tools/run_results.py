@@ -3,6 +3,7 @@
 
 tools/run_results.py --data data                  all sets; some hours on two cores
 tools/run_results.py --data data --sets nuclei    one set
+tools/run_results.py --data data --report         the tables of what is done, without running
 tools/run_results.py --list                       the sets, and how to get them
 
 Nothing is downloaded: --data has a clone of every set's repository.  When run again, it continues.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.jobs import default_processes, run
+from experiments.jobs import default_processes, finished, run
 from results.plan import SEEDS, jobs
 from results.report import as_json, compact, fill_in, read_numbers
 from results.sets import BY_NAME, SETS
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         "--sets", nargs="+", choices=BY_NAME, default=list(BY_NAME), help="default: all"
     )
     parser.add_argument("--list", action="store_true", help="print the sets and stop")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=Path("output", "results"))
     parser.add_argument(
         "--processes",
@@ -48,10 +50,13 @@ def main(argv: list[str] | None = None) -> None:
     with errors_as_messages():
         if args.processes < 1:
             raise ValueError(f"--processes must be at least 1, got {args.processes}")
-        for name in args.sets:
-            BY_NAME[name].clone(args.data)
         todo = jobs(args.sets, str(args.data.absolute()))
-        found = run(todo, args.output, args.processes)
+        if args.report:
+            found = finished(todo, args.output)
+        else:
+            for name in args.sets:
+                BY_NAME[name].clone(args.data)
+            found = run(todo, args.output, args.processes)
         numbers = read_numbers(NUMBERS) | compact(found, args.sets, SEEDS)
         write_text(NUMBERS, as_json(numbers))
         write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", numbers))

@@ -96,6 +96,33 @@ def test_a_missing_clone_is_named_with_the_command(tmp_path):
         run_results.main(["--data", str(tmp_path), "--sets", "cards"])
 
 
+def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
+    document = tmp_path / "RESULTS.md"
+    document.write_text("<!-- results: cards -->\n<!-- end -->\n", encoding="utf-8")
+    monkeypatch.setattr(run_results, "DOCS", tmp_path)
+    monkeypatch.setattr(run_results, "NUMBERS", tmp_path / "results.json")
+    run_results.NUMBERS.write_text('{"earlier": {}}', encoding="utf-8")
+    (job,) = [
+        job
+        for job in plan.jobs(["cards"], str(tmp_path / "data"))
+        if job.name == plan.trained("cards", "SwinV2, window 8", 1)
+    ]
+    numbers = {"bbox_ap": 12.345, "iterations": 9, "training_seconds": 5.0, "peak_mb": 8.0}
+    content = {"options": job.options, "result": numbers | {"images_per_second": 4.0}}
+    (tmp_path / f"{job.name}.json").write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(run_results, "fill_in", lambda path, all_: report.fill_in(path, kept(all_)))
+    common = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
+    run_results.main([*common, "--sets", "cards", "--report"])
+    assert "| SwinV2, window 8 | 1 | 12.3 |" in document.read_text(encoding="utf-8")
+    written = json.loads(run_results.NUMBERS.read_text(encoding="utf-8"))
+    assert set(written) == {"earlier", "cards"}
+
+
+def kept(numbers: dict) -> dict:
+    """Return the numbers of the sets that exist."""
+    return {name: own for name, own in numbers.items() if name in BY_NAME}
+
+
 def test_the_list_needs_no_clones(capsys):
     run_results.main(["--list"])
     printed = capsys.readouterr().out
@@ -123,7 +150,7 @@ def test_tables_show_means_and_deviations(tmp_path):
     one = {"bbox_ap": 10.0, "segm_ap": 20.0, "iterations": 7, "training_seconds": 3.0}
     one |= {"images_per_second": 2.0, "peak_mb": 900.0}
     text = report.table("nuclei", {"SwinV2, window 8": [one, {**one, "bbox_ap": 14.0}]})
-    assert "| SwinV2, window 8 | 12.0 ± 2.8 | 20.0 | 7 | 3 | 2.0 | 900 |" in text
+    assert "| SwinV2, window 8 | 2 | 12.0 ± 2.8 | 20.0 | 7 | 3 | 2.0 | 900 |" in text
     document = tmp_path / "doc.md"
     document.write_text("a\n<!-- results: nuclei -->\nold\n<!-- end -->\nb\n", encoding="utf-8")
     filled = report.fill_in(document, {"nuclei": {"SwinV2, window 8": [one]}})

@@ -1,12 +1,14 @@
 """Iterations a second of our trainer against Detectron2's ``DefaultTrainer``, in turns.
 
-Both train the model of one YAML config on its data, each with its own loader; ``DefaultTrainer``
-uses SGD, whatever the config says. The same config with Detectron2's R50 and, where it is
-installed, its Swin V1 of the same width and depths shows what users of these have.
+Both train the model of one YAML config on its data, each with its own loader.  ``DefaultTrainer``
+uses SGD, whatever the config says, and clips each gradient by itself if ours clips them together.
+The same config with Detectron2's R50 and, where it is installed, its Swin V1 of the same width and
+depths shows what users of these have.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from itertools import count
 from statistics import median
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.modeling import Backbone
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -38,6 +41,7 @@ def compare(
         config: a YAML file.
         options: its overrides, KEY VALUE ...
     """
+    logging.disable(logging.INFO)
     # Mixed precision of DefaultTrainer is for GPUs.
     fixed = ["MODEL.DEVICE", device, "SOLVER.AMP.ENABLED", "False"]
     clock, runs = device_clock(device), {}
@@ -59,19 +63,21 @@ def compare(
 
 
 def _trainers(cfg: CfgNode) -> dict[str, Callable[[], TrainerBase]]:
+    theirs = cfg.clone()
+    theirs.defrost()
+    theirs.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"  # it has no "full_model"
     found: dict[str, Callable[[], TrainerBase]] = {
         OURS: lambda: Trainer(cfg),
-        "DefaultTrainer, SwinV2": lambda: DefaultTrainer(cfg),
-        "DefaultTrainer, R50": lambda: DefaultTrainer(_with_r50(cfg)),
+        "DefaultTrainer, SwinV2": lambda: DefaultTrainer(theirs),
+        "DefaultTrainer, R50": lambda: DefaultTrainer(_with_r50(theirs)),
     }
     if unfit_swin_v1() is None:
-        found["DefaultTrainer, Swin V1 (window 7)"] = lambda: _SwinV1Trainer(cfg)
+        found["DefaultTrainer, Swin V1 (window 7)"] = lambda: _SwinV1Trainer(theirs)
     return found
 
 
 def _with_r50(cfg: CfgNode) -> CfgNode:
     found = cfg.clone()
-    found.defrost()
     found.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("swinv2", "resnet")
     found.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     return found
@@ -95,7 +101,7 @@ class _SwinV1Trainer(DefaultTrainer):
         return model
 
 
-class _Renamed(nn.Module):
+class _Renamed(Backbone):
     """Swin V1 with the names of our features."""
 
     def __init__(self, swin: nn.Module, names: dict[str, str]):

@@ -43,7 +43,7 @@ def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
         RuntimeError: A job failed.  Results of the others are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results = {job.name: found for job in jobs if (found := _result(folder, job)) is not None}
+    results = finished(jobs, folder)
     waiting = [job for job in jobs if job.name not in results]
     print(f"{len(jobs)} jobs, {len(results)} of them done", flush=True)
     running: dict[Future, Job] = {}
@@ -64,6 +64,11 @@ def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
                 left = len(waiting) + len(running)
                 print(f"{job.name}: {_numbers(results[job.name])} ({left} left)", flush=True)
     return {job.name: results[job.name] for job in jobs}
+
+
+def finished(jobs: Sequence[Job], folder: Path) -> dict[str, dict]:
+    """Return the results of the jobs that are done."""
+    return {job.name: found for job in jobs if (found := _result(folder, job)) is not None}
 
 
 def _begin() -> None:

@@ -25,7 +25,19 @@ def advice(plan: TrainingPlan, objects: Mapping[str, Sequence[int]]) -> list[str
     """
     dense = [text for name, counts in objects.items() for text in _dense(plan, name, counts)]
     foreign = [*_mask_targets(plan), *_foreign_keys(plan)]
-    return [*foreign, *_precision(plan), *dense, *_augmented_sizes(plan), *_test_size(plan)]
+    own = [*_precision(plan), *_rate(plan)]
+    return [*foreign, *own, *dense, *_augmented_sizes(plan), *_test_size(plan)]
+
+
+def _rate(plan: TrainingPlan) -> Iterator[str]:
+    """Warn of a learning rate with which AdamW diverges."""
+    rate = plan.optimizer.lr
+    if rate > 1 and "adam" in plan.optimizer.name.lower():
+        yield (
+            f"{plan.key('optimizer.lr')} {rate:g}: AdamW changes a weight by about the learning "
+            "rate in every step, so that a rate above 1 makes a training diverge; usual rates are "
+            "1e-5 to 1e-3"
+        )
 
 
 def _precision(plan: TrainingPlan) -> Iterator[str]:

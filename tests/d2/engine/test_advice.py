@@ -130,3 +130,16 @@ def test_mixed_precision_on_a_processor_without_bfloat16_is_warned_of(lazy, monk
     assert text.endswith(f"set {remedy}")
     opts = [remedy] if lazy else remedy.split()
     assert advice(plan_of("mask_rcnn_swinv2", *opts, lazy=lazy), {}) == []
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["yacs", "lazy"])
+def test_a_rate_with_which_adamw_diverges_is_warned_of(lazy):
+    for rate, warned in (("1.0", 0), ("1e12", 1)):
+        opts = [f"optimizer.params.lr={rate}"] if lazy else ["SOLVER.BASE_LR", rate]
+        plan = plan_of("mask_rcnn_swinv2", *opts, lazy=lazy)
+        texts = advice(plan, {})
+        assert len(texts) == warned
+        assert all(text.startswith(f"{plan.key('optimizer.lr')} 1e+12: ") for text in texts)
+    if not lazy:
+        plan = plan_of("mask_rcnn_swinv2", "SOLVER.BASE_LR", "2.0", "SOLVER.OPTIMIZER", "SGD")
+        assert advice(plan, {}) == []
