@@ -14,8 +14,8 @@ from results.plan import trained
 from results.sets import BY_NAME
 
 COLUMNS = (
-    *("backbone", "seeds", "box AP", "mask AP", "iterations", "training, s"),
-    *("images/s of the model", "peak memory, MB"),
+    *("backbone", "seeds", "box AP", "mask AP", "iterations"),
+    "peak memory, MB",
 )
 
 
@@ -46,8 +46,6 @@ def table(name: str, numbers: Mapping[str, Sequence[Mapping[str, float]]]) -> st
             _spread(runs, "bbox_ap", 1),
             _spread(runs, "segm_ap", 1) if own.masks else "",
             _spread(runs, "iterations", 0),
-            _spread(runs, "training_seconds", 0),
-            _spread(runs, "images_per_second", 1),
             _spread(runs, "peak_mb", 0),
         ]
         lines.append(f"| {backbone} | {' | '.join(cells)} |")
