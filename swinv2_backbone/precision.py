@@ -31,11 +31,11 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
     Products of bfloat16 then take 3 times as long as those of float32, or more.
     """
-    return torch.float32 if dtype == torch.bfloat16 and not multiplies_bf16() else dtype
+    return torch.float32 if dtype == torch.bfloat16 and not supports_bf16() else dtype
 
 
 @cache
-def multiplies_bf16() -> bool:
+def supports_bf16() -> bool:
     """Return True if the CPU has products of bfloat16, and oneDNN uses them.
 
     oneDNN's own check is also True for processors with AVX-512 that have none, where it emulates

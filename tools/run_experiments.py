@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.jobs import default_processes, run
+from experiments.jobs import add_processes, run
 from experiments.plan import FULL, QUICK, jobs
 from experiments.plots import draw
 from experiments.report import report
@@ -26,15 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, help="default: output/experiments, or output/experiments_quick"
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=default_processes(),
-        help="jobs at once, with one thread each",
-    )
+    add_processes(parser)
     args = parser.parse_args(argv)
-    if args.processes < 1:
-        parser.error(f"--processes must be 1 or more, got {args.processes}")
     folder = args.output or Path("output", "experiments_quick" if args.quick else "experiments")
     scale = QUICK if args.quick else FULL
     results = run(jobs(scale), folder, args.processes)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.jobs import default_processes, finished, run
+from experiments.jobs import add_processes, finished, run
 from results.plan import SEEDS, jobs
 from results.report import as_json, compact, fill_in, read_numbers
 from results.sets import BY_NAME, SETS
@@ -35,12 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="print the sets and stop")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=Path("output", "results"))
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=default_processes(),
-        help="jobs at once, with one thread each",
-    )
+    add_processes(parser)
     args = parser.parse_args(argv)
     if args.list:
         for one in SETS:
@@ -48,8 +43,6 @@ def main(argv: list[str] | None = None) -> None:
             print(f"  git clone --depth 1 {one.url} {args.data / one.name}")
         return
     with errors_as_messages():
-        if args.processes < 1:
-            raise ValueError(f"--processes must be at least 1, got {args.processes}")
         todo = jobs(args.sets, str(args.data.absolute()))
         if args.report:
             found = finished(todo, args.output)

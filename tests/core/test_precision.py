@@ -13,7 +13,7 @@ from swinv2_backbone.precision import compute_dtype, linear
 
 @pytest.fixture
 def without_bfloat16(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(precision, "supports_bf16", lambda: False)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -47,7 +47,7 @@ def test_float64_stays_under_autocast(without_bfloat16):
 
 
 def test_a_processor_with_bfloat16_uses_it(monkeypatch):
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "supports_bf16", lambda: True)
     assert compute_dtype(torch.bfloat16) == torch.bfloat16
 
 
@@ -76,4 +76,4 @@ def test_dtypes_that_do_not_fit_are_refused(without_bfloat16):
 def test_a_build_of_pytorch_without_onednn_is_asked_nothing(monkeypatch):
     monkeypatch.setattr(precision, "X86", True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not precision.multiplies_bf16.__wrapped__()
+    assert not precision.supports_bf16.__wrapped__()

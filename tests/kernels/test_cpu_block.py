@@ -84,14 +84,16 @@ def test_tiles_are_as_exact_in_float32_as_modules(partition, budgets):
     assert largest_difference(outcome(random_block(), x, partition), exact) < 2 * by_modules + 1e-6
 
 
-@pytest.mark.parametrize("new_amd", [False, True])
+@pytest.mark.parametrize("amd", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_native_kernels_are_as_exact_in_float32_as_modules(
-    partition, checkpointing, new_amd, budgets, monkeypatch
+    partition, checkpointing, amd, budgets, monkeypatch
 ):
     """Heads of 32 channels, which they need; without a compiler, by PyTorch's operators."""
-    monkeypatch.setattr(linear, "_is_new_amd", lambda: new_amd)  # gradients by oneDNN, else by BLAS
+    monkeypatch.setattr(
+        linear, "_is_amd_with_avx512", lambda: amd
+    )  # gradients by oneDNN, else by BLAS
     x = tokens_for(partition, 64)
     options = {"dim": 64, "drop_path": 0.5, "activation_checkpointing": checkpointing}
     exact = outcome(random_block("reference", **options).double(), x.double(), partition)
@@ -108,8 +110,8 @@ def test_bfloat16_is_computed_in_float32_where_that_is_faster(monkeypatch, budge
     x = tokens_for(partition, 64)
     exact = outcome(random_block("reference", dim=64).double(), x.double(), partition)
     for supported in (True, False):
-        monkeypatch.setattr(precision, "multiplies_bf16", lambda own=supported: own)
-        monkeypatch.setattr(linear, "multiplies_bf16", lambda own=supported: own)
+        monkeypatch.setattr(precision, "supports_bf16", lambda own=supported: own)
+        monkeypatch.setattr(linear, "supports_bf16", lambda own=supported: own)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             actual = outcome(random_block(dim=64), x.bfloat16(), partition)
         assert actual["out"].dtype == torch.bfloat16
@@ -194,13 +196,13 @@ def test_prepared_linear_layers_equal_plain_ones(out, into, tokens, transposed):
     torch.testing.assert_close(prepared.gelu(x).double(), gelu, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("new_amd", [False, True])
+@pytest.mark.parametrize("amd", [False, True])
 @pytest.mark.parametrize("tokens", [7, FEWEST_TOKENS])
-def test_gradients_of_inputs_are_products_with_the_weight(tokens, new_amd, monkeypatch):
-    monkeypatch.setattr(linear, "_is_new_amd", lambda: new_amd)
+def test_gradients_of_inputs_are_products_with_the_weight(tokens, amd, monkeypatch):
+    monkeypatch.setattr(linear, "_is_amd_with_avx512", lambda: amd)
     weight, grad, total = pictures(24, 16), pictures(7, 24, seed=1), pictures(7, 16, seed=2)
     layer = linear.input_gradient(weight, tokens)
-    assert layer.by_onednn == (linear._ONEDNN and new_amd)
+    assert layer.by_onednn == (linear._ONEDNN and amd)
     expected = grad.double() @ weight.double()
     torch.testing.assert_close(layer(grad).double(), expected, rtol=1e-5, atol=1e-5)
     expected += total

@@ -107,8 +107,8 @@ def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
         for job in plan.jobs(["cards"], str(tmp_path / "data"))
         if job.name == plan.trained("cards", "SwinV2, window 8", 1)
     ]
-    numbers = {"bbox_ap": 12.345, "iterations": 9, "training_seconds": 5.0, "peak_mb": 8.0}
-    content = {"options": job.options, "result": numbers | {"images_per_second": 4.0}}
+    numbers = {"bbox_ap": 12.345, "iterations": 9, "peak_mb": 8.0}
+    content = {"options": job.options, "result": numbers | {"minutes": 4.0}}
     (tmp_path / f"{job.name}.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(run_results, "fill_in", lambda path, all_: report.fill_in(path, kept(all_)))
     common = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
@@ -116,6 +116,7 @@ def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
     assert "| SwinV2, window 8 | 1 | 12.3 |" in document.read_text(encoding="utf-8")
     written = json.loads(run_results.NUMBERS.read_text(encoding="utf-8"))
     assert set(written) == {"earlier", "cards"}
+    assert "minutes" not in written["cards"]["SwinV2, window 8"][0]
 
 
 def kept(numbers: dict) -> dict:
@@ -147,8 +148,7 @@ def test_a_comparison_runs_and_fills_the_document(data, tmp_path):
 
 
 def test_tables_show_means_and_deviations(tmp_path):
-    one = {"bbox_ap": 10.0, "segm_ap": 20.0, "iterations": 7, "training_seconds": 3.0}
-    one |= {"images_per_second": 2.0, "peak_mb": 900.0}
+    one = {"bbox_ap": 10.0, "segm_ap": 20.0, "iterations": 7, "peak_mb": 900.0}
     text = report.table("nuclei", {"SwinV2, window 8": [one, {**one, "bbox_ap": 14.0}]})
     assert "| SwinV2, window 8 | 2 | 12.0 ± 2.8 | 20.0 | 7 | 900 |" in text
     document = tmp_path / "doc.md"

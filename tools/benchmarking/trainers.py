@@ -24,7 +24,8 @@ from torch import nn
 
 from benchmarking.comparison import progress
 from benchmarking.detector import swin_v1, unfit_swin_v1
-from benchmarking.timing import Spread, alternate, device_clock, stopwatch
+from benchmarking.report import with_quartiles
+from benchmarking.timing import alternate, device_clock, paired, stopwatch
 from swinv2_backbone.d2 import Trainer, load_config
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 
@@ -54,11 +55,8 @@ def compare(
         seconds = alternate(runs, rounds, warmup=2, time_limit=time_limit)
     lines = [f"{config}, {device}, {torch.get_num_threads()} threads", "", COLUMNS]
     for name, own in seconds.items():
-        ratio = Spread.of([one / other for one, other in zip(own, seconds[OURS])])
-        cells = f"{median(own) * 1e3:.0f} | {1 / median(own):.2f}"
-        lines.append(
-            f"| {name} | {cells} | {ratio.median:.2f} ({ratio.low:.2f} - {ratio.high:.2f}) |"
-        )
+        cells = f"{name} | {median(own) * 1e3:.0f} | {1 / median(own):.2f}"
+        lines.append(f"| {cells} | {with_quartiles(paired(own, seconds[OURS]))} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ example weights) it reads.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -111,5 +112,17 @@ def _numbers(result: dict) -> str:
     return ", ".join(f"{key} {value:.2f}" for key, value in numbers.items()) or "done"
 
 
-def default_processes() -> int:
-    return min(4, len(os.sched_getaffinity(0)))
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--processes`` to a command that runs jobs."""
+    parser.add_argument(
+        "--processes",
+        type=_at_least_one,
+        default=min(4, len(os.sched_getaffinity(0))),
+        help="jobs at once, with one thread each",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number

@@ -13,6 +13,7 @@ from results.backbones import BACKBONES
 from results.plan import trained
 from results.sets import BY_NAME
 
+KEPT = ("bbox_ap", "segm_ap", "iterations", "peak_mb", "parameters")
 COLUMNS = (
     *("backbone", "seeds", "box AP", "mask AP", "iterations"),
     "peak memory, MB",
@@ -78,7 +79,7 @@ def as_json(numbers: Mapping[str, Any]) -> str:
 
 
 def _rounded(run: Mapping[str, float]) -> dict[str, float]:
-    return {key: round(value, 2) for key, value in run.items()}
+    return {key: round(run[key], 2) for key in KEPT if key in run}
 
 
 def _spread(runs: Sequence[Mapping[str, float]], key: str, digits: int) -> str:

@@ -36,7 +36,6 @@ from swinv2_backbone.d2.engine.trainer import Trainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mask_rcnn_swinv2_demo.yaml"
 ROUNDS = 9  # steps of every backbone that are measured
-TESTED_SPEED = 20  # images
 DETECTIONS = 300  # in an image; micrographs have hundreds of nuclei
 
 
@@ -88,17 +87,13 @@ def _train(folder: Path, name: str, backbone: str, seed: int, seconds: float) ->
         cfg.DATASETS.TEST = ()  # tested below
         seed_all_rng(seed)
         trainer = Trainer(cfg)
-        start = time.perf_counter()
         trainer.train()
-        trained = time.perf_counter() - start
         peak = _peak_mb()
         found = _test(cfg, trainer.model, tested)
     result: dict[str, Any] = {f"{kind}_ap": value["AP"] for kind, value in found.items()}
     return result | {
         "iterations": iterations,
-        "training_seconds": trained,
         "peak_mb": peak,
-        "images_per_second": _images_per_second(cfg, trainer.model, tested),
         "parameters": parameters(trainer.model.backbone.bottom_up),
     }
 
@@ -153,19 +148,3 @@ def _test(cfg: CfgNode, model: nn.Module, name: str) -> dict:
     evaluator = COCOEvaluator(name, tasks, output_dir=None, max_dets_per_image=DETECTIONS)
     found = inference_on_dataset(model, loader, evaluator)
     return {task: found.get(task) or {"AP": 0.0} for task in tasks}  # without any detection
-
-
-@torch.no_grad()
-def _images_per_second(cfg: CfgNode, model: nn.Module, name: str) -> float:
-    """Return the speed of the model alone, with images in memory, one at a time."""
-    mapper = DatasetMapper(cfg, is_train=False)
-    images = build_detection_test_loader(cfg, name, mapper=mapper).dataset
-    inputs = [[images[number]] for number in range(min(TESTED_SPEED, len(images)))]
-    model.eval()
-    model(inputs[0])
-    seconds = []
-    for one in inputs:
-        start = time.perf_counter()
-        model(one)
-        seconds.append(time.perf_counter() - start)
-    return 1 / median(seconds)

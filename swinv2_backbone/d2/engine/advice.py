@@ -10,7 +10,7 @@ from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.yacs import MASK_CLASSIFIERS, keys_without_effect
 from swinv2_backbone.d2.data.loading.mask_targets import TASKS
-from swinv2_backbone.precision import multiplies_bf16
+from swinv2_backbone.precision import supports_bf16
 
 LIMITS = ("evaluation.detections_per_image", "evaluation.proposals_per_image")
 ROOM = 1.2  # detections per object, because some are wrong
@@ -42,7 +42,7 @@ def _rate(plan: TrainingPlan) -> Iterator[str]:
 
 def _precision(plan: TrainingPlan) -> Iterator[str]:
     """Warn of bfloat16 on a CPU that can only emulate its products."""
-    if plan.precision.amp and plan.precision.device == "cpu" and not multiplies_bf16():
+    if plan.precision.amp and plan.precision.device == "cpu" and not supports_bf16():
         yield (
             f"{plan.setting('precision.amp', True)}: this processor has no instructions for "
             "bfloat16, so that mixed precision is slower than float32: set "

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swinv2_backbone.precision import X86, accumulation_dtype, multiplies_bf16
+from swinv2_backbone.precision import X86, accumulation_dtype, supports_bf16
 
 FEWEST_TOKENS = 2048  # with fewer tokens, reordering does not pay off
 
@@ -75,11 +75,13 @@ def by_blas(grad: Tensor) -> bool:
     computes the gradients of weights 1.1 to 2 times as fast as oneDNN, and those of inputs, whose
     weight oneDNN has to transpose, 1 to 3 times as fast.  On an AMD Zen 5 it has half the speed.
     """
-    return grad.dtype in (torch.float32, torch.float64) and not (_by_onednn(grad) and _is_new_amd())
+    return grad.dtype in (torch.float32, torch.float64) and not (
+        _by_onednn(grad) and _is_amd_with_avx512()
+    )
 
 
 @cache
-def _is_new_amd() -> bool:
+def _is_amd_with_avx512() -> bool:
     """Return True for AMD's processors with AVX-512, from Zen 4 on."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -111,5 +113,5 @@ def _by_onednn(x: Tensor) -> bool:
         _ONEDNN
         and bool(torch.backends.mkldnn.enabled)
         and x.device.type == "cpu"
-        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and multiplies_bf16())
+        and (x.dtype == torch.float32 or x.dtype == torch.bfloat16 and supports_bf16())
     )

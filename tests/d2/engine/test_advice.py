@@ -15,7 +15,7 @@ from swinv2_backbone.d2.engine.advice import advice
 @pytest.fixture(autouse=True)
 def with_bfloat16(monkeypatch):
     """Use a processor that has products of bfloat16."""
-    monkeypatch.setattr(module, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(module, "supports_bf16", lambda: True)
 
 
 FAR_SIZES = {"mask_rcnn_swinv2_demo"}  # 128 pixels, but the default sizes of 400 to 1200
@@ -124,7 +124,7 @@ def test_a_model_without_a_limit_has_none():
 def test_mixed_precision_on_a_processor_without_bfloat16_is_warned_of(lazy, monkeypatch):
     plan = plan_of("mask_rcnn_swinv2", lazy=lazy)
     assert plan.precision.amp and advice(plan, {}) == []
-    monkeypatch.setattr(module, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(module, "supports_bf16", lambda: False)
     (text,) = advice(plan, {})
     remedy = plan.setting("precision.amp", False)
     assert text.endswith(f"set {remedy}")
