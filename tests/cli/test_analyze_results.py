@@ -109,7 +109,12 @@ def test_a_detection_run_becomes_numbers_and_pictures(tool, run_of, tmp_path, ca
     assert [Path(one["file_name"]).name for one in (first, second)] == ["2.png", "1.png"]
     pictures = {"worst/worst_001_2.png", "worst/worst_002_1.png"}
     assert {one["picture"] for one in (first, second)} == pictures
-    assert files_in(tmp_path / "out") == pictures | {
+    errors = results["errors"]
+    counts = {kind: one["count"] for kind, one in errors.items() if one["count"]}
+    assert counts == {"class": 1, "background": 1, "missed": 1}
+    assert errors["missed"]["AP50_lost"] > 0 and errors["location"]["picture"] is None
+    sheets = {one["picture"] for one in errors.values() if one["picture"]}
+    assert files_in(tmp_path / "out") == pictures | sheets | {
         "results.json",
         "confusion.png",
         "precision_recall_bbox.png",
@@ -118,10 +123,11 @@ def test_a_detection_run_becomes_numbers_and_pictures(tool, run_of, tmp_path, ca
     }
     for name in files_in(tmp_path / "out") - {"results.json"}:
         picture = cv2.imread(str(tmp_path / "out" / name))
-        assert all(300 <= side <= 2200 for side in picture.shape[:2]), name
+        assert all(200 <= side <= 2200 for side in picture.shape[:2]), name
     written = cv2.imread(str(tmp_path / "out" / first["picture"]))
     assert caption_has(written[:, :, ::-1], MISSED)  # OpenCV reads BGR
     printed = capsys.readouterr().out
+    assert "AP50 lost" in printed and "swinv2 suggest" in printed
     assert "APs" in printed and "missed" in printed and str(tmp_path / "out") in printed
 
 
@@ -238,6 +244,7 @@ def test_overwriting_removes_stale_files_and_keeps_the_users(tool, run_of, tmp_p
     (run / "inference" / DETECTIONS).write_text(json.dumps(WRONG))  # no masks
     analyze(tool, config, out, "--overwrite", "--worst", "1")
     own = {"results.json", "confusion.png", "precision_recall_bbox.png", "worst/worst_001_2.png"}
+    own |= {f"errors_{kind}.png" for kind in ("class", "background", "missed")}
     assert files_in(out) == own | {"mine.png", "worst/mine.png"}
 
 

@@ -56,8 +56,8 @@ def match(truth: list[dict], found: list[dict], iou: float) -> Matches:
     crowds = [one for one in truth if one.get("iscrowd")]
     objects = [one for one in truth if not one.get("iscrowd")]
     found = sorted(found, key=lambda one: -one["score"])
-    overlap = _overlaps(found, objects, crowd=False)
-    in_crowd = _overlaps(found, crowds, crowd=True)
+    overlap = overlaps(found, objects, crowd=False)
+    in_crowd = overlaps(found, crowds, crowd=True)
     matches, free = Matches(crowds=crowds), set(range(len(objects)))
     for row, one in enumerate(found):
         fitting = [place for place in free if overlap[row, place] >= iou]
@@ -94,7 +94,7 @@ def worst_images(matches: dict[int, Matches], names: dict[int, str], count: int)
     return sorted(wrong, key=lambda image: (-matches[image].errors, names[image]))[:count]
 
 
-def _overlaps(found: list[dict], truth: list[dict], crowd: bool) -> np.ndarray:
+def overlaps(found: list[dict], truth: list[dict], crowd: bool) -> np.ndarray:
     """Return the IoU of boxes, (detections, objects); for crowds, the share inside the crowd."""
     if not found or not truth:
         return np.zeros((len(found), len(truth)))

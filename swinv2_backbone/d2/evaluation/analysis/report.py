@@ -18,6 +18,7 @@ from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.evaluation.analysis.average_precision import average_precisions, evaluate
 from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion, object_confusion
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections, load_detections
+from swinv2_backbone.d2.evaluation.analysis.errors import KINDS, find_errors
 from swinv2_backbone.d2.evaluation.analysis.heat_map import draw_confusion
 from swinv2_backbone.d2.evaluation.analysis.matching import Matches, match_images, worst_images
 from swinv2_backbone.d2.evaluation.analysis.pictures import draw_detections, draw_segmentation
@@ -30,11 +31,18 @@ from swinv2_backbone.d2.evaluation.analysis.segmentation import (
     mean_iou,
     only_predicted_classes,
 )
-from swinv2_backbone.d2.evaluation.analysis.tables import confusion_text, iou_text, precision_text
+from swinv2_backbone.d2.evaluation.analysis.sheets import draw_sheet, worst_errors
+from swinv2_backbone.d2.evaluation.analysis.tables import (
+    confusion_text,
+    errors_text,
+    iou_text,
+    precision_text,
+)
 from swinv2_backbone.d2.evaluation.analysis.training_curves import draw_training, read_metrics
 
 RESULTS = "results.json"
 CONFUSION, PIXELS, TRAINING = "confusion.png", "pixel_confusion.png", "training.png"
+SHEETS = {kind: f"errors_{kind.replace(' ', '_')}.png" for kind in KINDS}
 CURVES = {task: f"precision_recall_{task}.png" for task in ("bbox", "segm")}
 WORST = "worst"  # folder of the pictures of single images, worst_*.png
 
@@ -110,7 +118,7 @@ class Report:
         """Create the folder, and remove the files of an earlier report, which could be stale."""
         worst = self.folder / WORST
         worst.mkdir(parents=True, exist_ok=True)
-        names = (RESULTS, CONFUSION, PIXELS, TRAINING, *CURVES.values())
+        names = (RESULTS, CONFUSION, PIXELS, TRAINING, *CURVES.values(), *SHEETS.values())
         for earlier in (*(self.folder / name for name in names), *worst.glob("worst_*.png")):
             earlier.unlink(missing_ok=True)
 
@@ -130,8 +138,27 @@ class Report:
         title = f"objects, box IoU >= {settings.iou}, confidence >= {settings.confidence}"
         results |= {"iou": settings.iou, "confidence": settings.confidence}
         results["confusion"] = self._confusion(confusion, title, CONFUSION)
+        results["errors"] = self._errors(run, detections, settings.confidence)
         results["worst"] = self._worst_detections(run, detections, matches, settings.worst)
         return results
+
+    def _errors(self, run: Run, detections: Detections, confidence: float) -> dict:
+        """Report the kinds of errors, and draw the worst of each."""
+        costs = find_errors(detections, run.max_detections).costs()
+        confident = find_errors(detections, run.max_detections, confidence).verdicts
+        names = {key: detections.classes[place] for key, place in detections.index.items()}
+        files = _files(run)
+        table: dict[str, dict] = {}
+        for kind, file in SHEETS.items():
+            shown = worst_errors(confident, kind)
+            count = sum(one.kind == kind for one in confident)
+            table[kind] = {"AP50_lost": costs[kind], "count": count, "picture": None}
+            if shown:
+                drawn = draw_sheet(shown, names, files, run.read_picture)
+                table[kind]["picture"] = self._write(drawn, file)
+        title = f"Errors by kind; counted from a confidence of {confidence} on"
+        self.texts.append(f"{title}\n{errors_text(table)}")
+        return table
 
     def _semantic(self, run: Run, compared: Segmentation, settings: Settings) -> dict:
         counts, classes = compared.confusion.counts, compared.confusion.rows
@@ -161,7 +188,7 @@ class Report:
     def _worst_detections(
         self, run: Run, detections: Detections, matches: dict[int, Matches], count: int
     ) -> list[dict]:
-        files = {one["image_id"]: one["file_name"] for one in DatasetCatalog.get(run.dataset)}
+        files = _files(run)
         worst = []
         for rank, image in enumerate(tqdm(worst_images(matches, files, count), "drawing"), 1):
             one = matches[image]
@@ -193,10 +220,17 @@ class Report:
 
     def _save_picture(self, drawn: np.ndarray, rank: str, file_name: str) -> str:
         """Write an RGB picture; return its name within the folder."""
-        name = f"{WORST}/worst_{rank}_{Path(file_name).stem}.png"
+        return self._write(drawn, f"{WORST}/worst_{rank}_{Path(file_name).stem}.png")
+
+    def _write(self, drawn: np.ndarray, name: str) -> str:
         if not cv2.imwrite(str(self.folder / name), drawn[:, :, ::-1]):
             raise OSError(f"cannot write {self.folder / name}")
         return name
+
+
+def _files(run: Run) -> dict[int, str]:
+    """Return the file names of the images by their ids."""
+    return {one["image_id"]: one["file_name"] for one in DatasetCatalog.get(run.dataset)}
 
 
 def _without_nan(value: Any) -> Any:

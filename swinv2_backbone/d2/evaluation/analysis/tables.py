@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 from swinv2_backbone.d2.evaluation.analysis.average_precision import METRICS
 from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion
+from swinv2_backbone.d2.evaluation.analysis.errors import KINDS
 from swinv2_backbone.d2.evaluation.analysis.heat_map import PERCENT_ABOVE, shorten
 
 
@@ -30,6 +31,18 @@ def iou_text(by_class: dict[str, float], mean: float, only_predicted: Sequence[s
         mark = " (only predicted)" if name in only_predicted else ""
         cells.append([f"{name}{mark}", _number(value)])
     return _aligned(cells, ["class", "IoU"])
+
+
+def errors_text(table: Mapping[str, dict]) -> str:
+    """Format the kinds of errors with what each costs and what to try, the costliest first."""
+    rows = sorted(table.items(), key=lambda item: -item[1]["AP50_lost"])
+    cells = [
+        [kind, _number(one["AP50_lost"]), str(one["count"]), KINDS[kind] if one["count"] else ""]
+        for kind, one in rows
+    ]
+    align = ("left", "right", "right", "left")
+    heads = ["kind", "AP50 lost", "count", "what to try"]
+    return tabulate(cells, headers=heads, colalign=align, disable_numparse=True)
 
 
 def confusion_text(confusion: Confusion) -> str:

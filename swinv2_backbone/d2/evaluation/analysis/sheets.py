@@ -1,0 +1,97 @@
+"""Sheets of the worst errors of a kind: details of images with the detection and the object.
+
+Legend: boxes are COCO's, (x, y, width, height) in pixels; pictures are (H, W, 3) uint8, RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from swinv2_backbone.d2.evaluation.analysis.errors import MISSED, Verdict
+from swinv2_backbone.d2.evaluation.analysis.pictures import FALSE, RIGHT, Color
+
+COLUMNS, MOST = 4, 12  # details on a sheet
+SIDE, CAPTION, GAP = 220, 22, 6  # of a detail, in pixels
+SURROUNDINGS, LEAST = 2.0, 48  # side of a detail over that of its boxes, and the shortest in pixels
+
+
+def worst_errors(verdicts: Sequence[Verdict], kind: str) -> list[Verdict]:
+    """Return the most confident errors of a kind, or the largest of the missed objects."""
+    own = [one for one in verdicts if one.kind == kind]
+    return sorted(own, key=_largest if kind == MISSED else _most_confident)[:MOST]
+
+
+def draw_sheet(
+    errors: Sequence[Verdict],
+    names: Mapping[int, str],
+    files: Mapping[int, str],
+    read: Callable[[str], np.ndarray],
+) -> np.ndarray:
+    """Draw errors in rows, each with its detection (red) and the object that it should be (green).
+
+    Args:
+        errors: at least one.
+        names: category id -> name.
+        files: image id -> file name.
+        read: reads a file as RGB.
+    """
+    details = [_detail(one, names, read(files[one.image])) for one in errors]
+    blank = np.full_like(details[0], 255)
+    details += [blank] * (-len(details) % COLUMNS)
+    rows = [details[start : start + COLUMNS] for start in range(0, len(details), COLUMNS)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _detail(one: Verdict, names: Mapping[int, str], picture: np.ndarray) -> np.ndarray:
+    shown: list[tuple[dict, Color]] = []
+    shown += [(one.truth, RIGHT)] if one.truth else []
+    shown += [(one.detection, FALSE)] if one.detection else []
+    x, y, side = _square(np.array([box["bbox"] for box, _ in shown], float))
+    scale = SIDE / side
+    drawn = cv2.warpAffine(
+        picture,
+        np.array([[scale, 0, -x * scale], [0, scale, -y * scale]]),
+        (SIDE, SIDE),
+        flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
+        borderValue=(255, 255, 255),
+    )
+    for box, color in shown:
+        left, top, width, height = box["bbox"]
+        corners = np.array([left - x, top - y, left + width - x, top + height - y]) * scale
+        ends = corners.round().astype(int).tolist()
+        cv2.rectangle(drawn, ends[:2], ends[2:], [255 * part for part in color], 2)
+    full = np.full((SIDE + CAPTION + GAP, SIDE + GAP, 3), 255, np.uint8)
+    full[CAPTION : CAPTION + SIDE, :SIDE] = drawn
+    cv2.putText(
+        full, _caption(one, names), (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 0, 1, cv2.LINE_AA
+    )
+    return full
+
+
+def _square(boxes: np.ndarray) -> tuple[float, float, float]:
+    """Return left, top and side of the square detail that has all boxes and some surroundings."""
+    low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
+    side = max(float((high - low).max()) * SURROUNDINGS, LEAST)
+    left, top = (low + high - side) / 2
+    return float(left), float(top), side
+
+
+def _caption(one: Verdict, names: Mapping[int, str]) -> str:
+    if one.detection is None:
+        assert one.truth is not None
+        return names[one.truth["category_id"]]
+    text = f"{names[one.detection['category_id']]} {one.detection['score']:.0%}"
+    if one.truth and one.truth["category_id"] != one.detection["category_id"]:
+        text += f", is {names[one.truth['category_id']]}"
+    return text
+
+
+def _most_confident(one: Verdict) -> float:
+    return -one.detection["score"] if one.detection else 0.0
+
+
+def _largest(one: Verdict) -> float:
+    return -one.truth["bbox"][2] * one.truth["bbox"][3] if one.truth else 0.0
