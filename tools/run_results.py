@@ -14,8 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.jobs import add_processes, finished, run
-from results.plan import SEEDS, jobs
-from results.report import as_json, compact, fill_in, read_numbers
+from results.pictures import combine
+from results.plan import PARTS, SEEDS, jobs
+from results.report import as_json, compact, fill_in, merged, read_numbers, tables
 from results.sets import BY_NAME, SETS
 
 from swinv2_backbone.checkpoints.durable import write_text
@@ -32,6 +33,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--sets", nargs="+", choices=BY_NAME, default=list(BY_NAME), help="default: all"
     )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all"
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="models of full size at 512 pixels in bfloat16, which needs a GPU; choose another "
+        "--output; the tables are printed and not written to docs/",
+    )
     parser.add_argument("--list", action="store_true", help="print the sets and stop")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--output", type=Path, default=Path("output", "results"))
@@ -43,15 +53,20 @@ def main(argv: list[str] | None = None) -> None:
             print(f"  git clone --depth 1 {one.url} {args.data / one.name}")
         return
     with errors_as_messages():
-        todo = jobs(args.sets, str(args.data.absolute()))
+        todo = jobs(args.sets, str(args.data.absolute()), parts=args.parts, full=args.full)
         if args.report:
             found = finished(todo, args.output)
         else:
             for name in args.sets:
                 BY_NAME[name].clone(args.data)
             found = run(todo, args.output, args.processes)
-        numbers = read_numbers(NUMBERS) | compact(found, args.sets, SEEDS)
+        if args.full:
+            for text in tables(compact(found, args.sets, SEEDS)).values():
+                print(f"\n{text}")
+            return
+        numbers = merged(read_numbers(NUMBERS), compact(found, args.sets, SEEDS))
         write_text(NUMBERS, as_json(numbers))
+        combine(args.output, DOCS / "photographs.jpg")
         write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", numbers))
     print(f"Written to {DOCS / 'RESULTS.md'}")
 

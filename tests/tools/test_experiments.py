@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from experiment_jobs import work
+from experiment_jobs import take_time, work
 from scripts import ROOT, tool
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -250,6 +250,15 @@ def test_results_of_other_options_are_refused(done):
     with pytest.raises(ValueError, match="result of other options"):
         run([Job("a", work, {"number": 2})], done, processes=1)
     assert json.loads((done / "a.json").read_text())["result"]["twice"] == 2.0
+
+
+def test_nothing_runs_beside_a_job_that_must_be_alone(tmp_path):
+    jobs = [
+        Job(str(number), take_time, {"number": number}, alone=number == 2) for number in range(5)
+    ]
+    found = run(jobs, tmp_path, processes=2)
+    alone, *others = found.pop("2"), *found.values()
+    assert all(one["ended"] <= alone["begun"] or one["begun"] >= alone["ended"] for one in others)
 
 
 @pytest.mark.parametrize("scale", [plan.FULL, plan.QUICK])

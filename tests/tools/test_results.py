@@ -1,4 +1,4 @@
-"""tools/run_results.py: sets from clones, comparable backbones, trainings of one length, tables."""
+"""tools/run_results.py: sets from clones, comparable trainings, effects of settings, tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from scripts import ROOT, tool
 
 sys.path.insert(0, str(ROOT / "tools"))
 from experiments.jobs import run  # noqa: E402
-from results import plan, report, training  # noqa: E402
-from results.backbones import BACKBONES, parameters  # noqa: E402
-from results.sets import BY_NAME  # noqa: E402
+from results import plan, report, screening, training  # noqa: E402
+from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING  # noqa: E402
+from results.backbones import FULL, SMALL  # noqa: E402
+from results.sets import BY_NAME, DEFECTS, SETS  # noqa: E402
 
 from swinv2_backbone.d2.config.yacs import load_config  # noqa: E402
 
@@ -34,7 +35,7 @@ CARD = """<annotation><filename>{name}</filename>
 @pytest.fixture(autouse=True)
 def forgotten_sets():
     yield
-    for name in ("nuclei_train", "nuclei_val", "cards_train", "cards_val"):
+    for name in [f"{one.name}_{split}" for one in SETS for split in ("train", "val")]:
         if name in DatasetCatalog:
             DatasetCatalog.pop(name)
             MetadataCatalog.pop(name)
@@ -42,10 +43,10 @@ def forgotten_sets():
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Return clones in the forms of the two repositories, with generated pictures."""
-    rng = np.random.default_rng(0)
+    """Return clones in the forms of the repositories, with generated pictures."""
+    folder, rng = tmp_path / "data", np.random.default_rng(0)
     for number in range(8):
-        record = tmp_path / "data/nuclei/stage1_train" / f"record{number}"
+        record = folder / "nuclei/stage1_train" / f"record{number}"
         for part in ("images", "masks"):
             (record / part).mkdir(parents=True)
         pixels = rng.integers(0, 60, (70, 90, 3), dtype=np.uint8)
@@ -56,39 +57,191 @@ def data(tmp_path) -> Path:
             Image.fromarray(mask).save(record / "masks" / f"{nucleus}.png")
         Image.fromarray(pixels).save(record / "images" / f"record{number}.png")
     labels = ("nine", "ten", "jack", "queen", "king", "ace")
-    for part, count in (("train", 6), ("test", 6)):
-        folder = tmp_path / "data/cards/images" / part
-        folder.mkdir(parents=True)
-        for number in range(count):
-            name = f"{part}{number}.JPG"
-            pixels = rng.integers(0, 255, (80, 60, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name, format="JPEG")
-            text = CARD.format(name=name, label=labels[number])
-            (folder / name).with_suffix(".xml").write_text(text, encoding="utf-8")
-    return tmp_path / "data"
+    for part in ("train", "test"):
+        cards = folder / "cards/images" / part
+        for number, label in enumerate(labels):
+            _photo(rng, cards / f"{part}{number}.JPG", label)
+    for number in range(10):
+        _photo(rng, folder / "raccoons/images" / f"{number}.jpg", "raccoon")
+        name = folder / "raccoons/annotations" / f"{number}.xml"
+        name.parent.mkdir(exist_ok=True)
+        (folder / "raccoons/images" / f"{number}.xml").rename(name)
+    _nuts(rng, folder / "nuts/data")
+    for defect in DEFECTS:
+        tiles = folder / f"tiles/MT_{defect}/Imgs"
+        tiles.mkdir(parents=True)
+        for number in range(4):
+            mask = np.zeros((50, 60), dtype=np.uint8)
+            mask[10:20, 10:30], mask[20, 10:30] = 255, 40  # soft at the edge, as theirs
+            Image.fromarray(mask).save(tiles / f"{defect}{number}.png")
+            Image.fromarray(rng.integers(0, 255, (50, 60), dtype=np.uint8)).save(
+                tiles / f"{defect}{number}.jpg"
+            )
+    return folder
 
 
-def test_backbones_have_about_equally_many_parameters():
+def _photo(rng: np.random.Generator, file: Path, label: str) -> None:
+    """Write a photograph with one object, and its XML."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 255, (80, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, format="JPEG")
+    text = CARD.format(name=file.name, label=label)
+    file.with_suffix(".xml").write_text(text, encoding="utf-8")
+
+
+def _nuts(rng: np.random.Generator, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(9):
+        pixels = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": 60, "width": 80})
+        for category in (1, 2, 3):
+            box = [20 * category, 10, 15, 30]
+            x, y, width, height = box
+            outline = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": category}
+                | {"bbox": box, "area": width * height, "iscrowd": 0, "segmentation": [outline]}
+            )
+    categories = [{"id": key, "name": name} for key, name in enumerate(("date", "fig", "nut"), 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "trainval.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+# Arms
+
+
+@pytest.mark.parametrize("size, spread", [(SMALL, 1.05), (FULL, 1.25)])
+@pytest.mark.parametrize("kind", ["objects", "semantic"])
+def test_backbones_have_about_equally_many_parameters(size, spread, kind):
     counts = []
-    for use in BACKBONES.values():
-        cfg = load_config(str(training.CONFIG), ["MODEL.DEVICE", "cpu"])
-        use(cfg)
-        fpn = build_backbone(cfg)
-        features = fpn(torch.rand(1, 3, 64, 96))
-        assert [tuple(features[f"p{level}"].shape[2:]) for level in (2, 5)] == [(16, 24), (2, 3)]
-        counts.append(parameters(fpn.bottom_up))
-    assert max(counts) < 1.05 * min(counts)
+    for arm in GROUPS[BACKBONES].values():
+        cfg = small_config(getattr(size, kind), size)
+        arm.change(cfg, BY_NAME["nuclei"])
+        backbone = build_backbone(cfg)
+        features = backbone(torch.rand(1, 3, 64, 96))
+        finest, coarsest = ("p2", "p5") if "p2" in features else ("res2", "res5")
+        assert features[finest].shape[2:] == (16, 24) and features[coarsest].shape[2:] == (2, 3)
+        counts.append(sum(p.numel() for p in getattr(backbone, "bottom_up", backbone).parameters()))
+    assert max(counts) < spread * min(counts)
+    assert counts[0] == pytest.approx({SMALL: 2.3e6, FULL: 23.5e6}[size], rel=0.01)  # ResNet-50
 
 
-@pytest.mark.parametrize("name, objects", [("nuclei", 18), ("cards", 6)])
+def small_config(recipe: str, size=SMALL):
+    """Return a recipe for the CPU, with the SwinV2 of a size."""
+    cfg = load_config(str(training.CONFIGS / recipe), [*size.changes, "MODEL.DEVICE", "cpu"])
+    node = cfg.MODEL.SWINV2
+    node.EMBED_DIM, node.DEPTHS, node.NUM_HEADS = size.embed_dim, size.depths, size.num_heads
+    return cfg
+
+
+def test_every_setting_of_the_screening_changes_the_config_and_nothing_else_does():
+    own = BY_NAME["cards"]
+
+    def changed(arm) -> str:
+        cfg = small_config(SMALL.objects)
+        arm(cfg, own)
+        return cfg.dump()
+
+    plain = changed(screening.change_plain)
+    assert changed(screening.Run("", 0, (-1,) * len(screening.SETTINGS)).change) == plain
+    for number, setting in enumerate(screening.SETTINGS):
+        levels = [-1] * len(screening.SETTINGS)
+        levels[number] = 1
+        one = screening.Run("", 0, tuple(levels))
+        assert (changed(one.change) != plain) == (setting.title != screening.START)
+        assert one.pretrained == (setting.title == screening.START)
+
+
+def test_anchors_grow_with_the_images():
+    cfg = small_config(SMALL.objects)
+    own = BY_NAME["cards"]
+    screening.Run("", 0, (-1,) * 8 + (1, -1)).change(cfg, own)
+    small = [size for (size,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES]
+    screening.Run("", 0, (1,) + (-1,) * 7 + (1, -1)).change(cfg, own)
+    assert [size for (size,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES] == list(own.anchors)
+    assert small == [round(size * 2 / 3) for size in own.anchors]
+
+
+# Effects
+
+
+def test_the_design_is_balanced_in_every_block_and_its_settings_are_orthogonal():
+    runs = screening.design()
+    assert len(runs) == 24 and len({one.title for one in runs}) == 24
+    for block in range(screening.BLOCKS):
+        levels = np.array([one.levels for one in runs if one.block == block])
+        assert (levels.T @ levels == 12 * np.eye(len(screening.SETTINGS))).all()
+        assert (levels.sum(0) == 0).all()
+
+
+def test_effects_are_found_beside_a_block_and_a_joint_effect_of_two_settings():
+    aps = {
+        one.title: 20
+        + 5 * one.block
+        + 3 * one.levels[2]
+        - 1 * one.levels[4]
+        # The design keeps joint effects of two out of all effects, not out of their intervals.
+        + 2 * one.levels[0] * one.levels[1]
+        for one in screening.design()
+    }
+    values = [one.value for one in screening.effects(aps)]
+    assert values == pytest.approx([0, 0, 6, 0, -2, 0, 0, 0, 0, 0], abs=1e-9)
+    first = {one.title: aps[one.title] for one in screening.design() if one.block == 0}
+    assert len(screening.effects(first)) == len(screening.SETTINGS)
+
+
+def test_intervals_hold_the_effect_in_95_of_100_cases():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(300):
+        aps = {one.title: one.levels[3] + rng.normal() for one in screening.design()}
+        held += [
+            abs(one.value - 2 * (one.title == "large-scale jitter")) < one.margin
+            for one in screening.effects(aps)
+        ]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_effects_of_too_few_runs_are_refused():
+    aps = {one.title: 1.0 for one in screening.design()[:9]}
+    with pytest.raises(ValueError, match="9 runs do not determine 10 effects: run the rest"):
+        screening.effects(aps)
+
+
+# Sets
+
+
+@pytest.mark.parametrize(
+    "name, objects", [("nuclei", 18), ("cards", 6), ("nuts", 18), ("raccoons", 8)]
+)
 def test_a_set_is_made_of_its_clone(name, objects, data, tmp_path):
-    training.prepare(tmp_path, name=name, data=str(data))
-    train = json.loads((tmp_path / f"sets/{name}/train.json").read_text(encoding="utf-8"))
-    val = json.loads((tmp_path / f"sets/{name}/val.json").read_text(encoding="utf-8"))
+    for _ in range(2):  # again, over what is there
+        training.prepare(tmp_path, name=name, data=str(data))
+    place = tmp_path / "sets" / name
+    train, val = (
+        json.loads((place / f"{split}.json").read_text(encoding="utf-8"))
+        for split in ("train", "val")
+    )
     assert len(train["annotations"]) == objects
     assert len(train["categories"]) == BY_NAME[name].classes
     files = [{image["file_name"] for image in part["images"]} for part in (train, val)]
     assert files[0] and files[1] and not files[0] & files[1]
+    for split, names in zip(("train", "val"), files):
+        assert all((place / split / name).is_file() for name in names)
+
+
+def test_tiles_have_a_value_for_each_defect_and_a_quarter_of_each_is_tested(data, tmp_path):
+    training.prepare(tmp_path, name="tiles", data=str(data))
+    place = tmp_path / "sets/tiles"
+    names = (place / "classes.txt").read_text(encoding="utf-8").split()
+    assert len(names) == BY_NAME["tiles"].classes
+    for split, count in (("train", 3), ("val", 1)):
+        for value, defect in enumerate(DEFECTS, 1):
+            labels = sorted((place / f"{split}_labels").glob(f"{defect}*.png"))
+            assert len(labels) == count and names[value] == defect.lower()
+            assert np.bincount(np.asarray(Image.open(labels[0])).ravel())[value] == 200
+            assert (place / split / labels[0].name).is_file()
 
 
 def test_a_missing_clone_is_named_with_the_command(tmp_path):
@@ -96,32 +249,61 @@ def test_a_missing_clone_is_named_with_the_command(tmp_path):
         run_results.main(["--data", str(tmp_path), "--sets", "cards"])
 
 
+# Reports
+
+
 def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
     document = tmp_path / "RESULTS.md"
     document.write_text("<!-- results: cards -->\n<!-- end -->\n", encoding="utf-8")
     monkeypatch.setattr(run_results, "DOCS", tmp_path)
     monkeypatch.setattr(run_results, "NUMBERS", tmp_path / "results.json")
-    run_results.NUMBERS.write_text('{"earlier": {}}', encoding="utf-8")
-    (job,) = [
-        job
-        for job in plan.jobs(["cards"], str(tmp_path / "data"))
-        if job.name == plan.trained("cards", "SwinV2, window 8", 1)
-    ]
-    numbers = {"bbox_ap": 12.345, "iterations": 9, "peak_mb": 8.0}
-    content = {"options": job.options, "result": numbers | {"minutes": 4.0}}
-    (tmp_path / f"{job.name}.json").write_text(json.dumps(content), encoding="utf-8")
-    monkeypatch.setattr(run_results, "fill_in", lambda path, all_: report.fill_in(path, kept(all_)))
+    earlier = '{"nuclei": {"predictions": {}}, "cards": {"other": {}, "screening": {"a": 1.0}}}'
+    run_results.NUMBERS.write_text(earlier, encoding="utf-8")
+    jobs = {job.name: job for job in plan.jobs(["cards"], str(tmp_path / "data"))}
+    done = {
+        training.trained("cards", "SwinV2, window 8", 1): {
+            "bbox_ap": 12.345,
+            "iterations": 9,
+            "images_per_second": 8.0,
+            "peak_mb": 8.0,
+        },
+        training.trained("cards", "screening 13", 1): {"bbox_ap": 4.0},
+        training.predictions_of("cards", BACKBONES): {
+            "predictions": dict.fromkeys(GROUPS[BACKBONES], 0.05)
+        },
+    }
+    for name, numbers in done.items():
+        content = {"options": jobs[name].options, "result": numbers | {"minutes": 4.0}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     common = ["--data", str(tmp_path / "data"), "--output", str(tmp_path)]
     run_results.main([*common, "--sets", "cards", "--report"])
-    assert "| SwinV2, window 8 | 1 | 12.3 |" in document.read_text(encoding="utf-8")
+    assert "| SwinV2, window 8 | 1 | 12.3 | 9 | 8.0 | 20.0 | 8 |" in document.read_text("utf-8")
     written = json.loads(run_results.NUMBERS.read_text(encoding="utf-8"))
-    assert set(written) == {"earlier", "cards"}
-    assert "minutes" not in written["cards"]["SwinV2, window 8"][0]
+    assert set(written) == {"nuclei", "cards"}
+    assert written["cards"][SCREENING] == {"screening 13": 4.0}
+    assert written["cards"]["other"] == {}  # a part that was not looked for
+    assert "minutes" not in written["cards"][BACKBONES]["SwinV2, window 8"][0]
 
 
-def kept(numbers: dict) -> dict:
-    """Return the numbers of the sets that exist."""
-    return {name: own for name, own in numbers.items() if name in BY_NAME}
+def test_full_size_is_an_option_of_every_job_with_a_model():
+    small, full = (
+        {job.name: job.options for job in plan.jobs(["cards"], "data", full=full)}
+        for full in (False, True)
+    )
+    sized = {name for name in small if full[name] == small[name] | {"full": True}}
+    assert {name for name in small if name not in sized} == {"set_cards", "pictures_cards"}
+
+
+def test_parts_can_be_chosen():
+    names = {
+        part: {job.name for job in plan.jobs(["cards", "nuclei"], "data", parts=[part])}
+        for part in plan.PARTS
+    }
+    assert any("resnet" in name for name in names[plan.COMPARISON])
+    assert any("screening24" in name for name in names[SCREENING])
+    assert any("smalldata" in name for name in names[RECIPES])
+    assert not any("screening" in name for name in names[plan.COMPARISON] | names[RECIPES])
+    assert {"set_cards", "simmim_nuclei"} <= names[plan.COMPARISON] & names[SCREENING]
 
 
 def test_the_list_needs_no_clones(capsys):
@@ -131,29 +313,55 @@ def test_the_list_needs_no_clones(capsys):
 
 
 @pytest.mark.slow
-def test_a_comparison_runs_and_fills_the_document(data, tmp_path):
-    todo = plan.jobs(["nuclei"], str(data), seconds=3.0, seeds=(0, 1))
-    kept = [
-        job
-        for job in todo
-        if "resnet" in job.name or "window8" in job.name or "train" not in job.name
-    ]
+@pytest.mark.parametrize("name", ["nuclei", "tiles"])
+def test_a_comparison_runs_and_fills_the_document(name, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "MASKED_ITERATIONS", 2)
+    todo = plan.jobs([name], str(data), parts=[plan.COMPARISON], seconds=3.0, seeds=(0, 1))
+    kept = [job for job in todo if "swinv1" not in job.name and "window16" not in job.name]
     found = run(kept, tmp_path / "output", 2)
-    numbers = report.compact(found, ["nuclei"], (0, 1))
-    assert set(numbers["nuclei"]) == {"ResNet-50, narrow", "SwinV2, window 8"}
-    for runs in numbers["nuclei"].values():
+    numbers = report.compact(found, [name], (0, 1))
+    assert set(numbers[name][BACKBONES]) == {
+        "ResNet-50",
+        "SwinV2, window 8",
+        "SwinV2, window 8, SimMIM",
+    }
+    for runs in numbers[name][BACKBONES].values():
         assert len(runs) == 2 and all(one["iterations"] >= 1 for one in runs)
     text = report.fill_in(ROOT / "docs/RESULTS.md", numbers)
-    assert "| SwinV2, window 8 |" in text and text.count("<!-- end -->") == 2
+    assert "| SwinV2, window 8, SimMIM |" in text
+    # Predictions stay, so that they can be analyzed.
+    output = tmp_path / "output" / "runs" / training.trained(name, "SwinV2, window 8", 0)
+    tool("analyze_results").main(
+        ["--config-file", str(output / "config.yaml"), "--output", str(tmp_path / "analysis")]
+    )
+    assert json.loads((tmp_path / "analysis/results.json").read_text(encoding="utf-8"))
 
 
-def test_tables_show_means_and_deviations(tmp_path):
-    one = {"bbox_ap": 10.0, "segm_ap": 20.0, "iterations": 7, "peak_mb": 900.0}
-    text = report.table("nuclei", {"SwinV2, window 8": [one, {**one, "bbox_ap": 14.0}]})
-    assert "| SwinV2, window 8 | 2 | 12.0 ± 2.8 | 20.0 | 7 | 900 |" in text
+def test_a_comparison_shows_means_and_deviations():
+    one = {"bbox_ap": 10.0, "segm_ap": 20.0, "images_per_second": 9.0}
+    one |= {"iterations": 7, "peak_mb": 900.0}
+    arms = {"SwinV2, window 8": [one, {**one, "bbox_ap": 14.0}]}
+    text = report.comparison("nuclei", arms, {})
+    assert "| SwinV2, window 8 | 2 | 12.0 ± 2.8 | 20.0 | 7 | 9.0 | 900 |" in text
+    semantic = report.comparison("tiles", {"a": [{"miou": 50.0, **one}]}, {"a": 12.34})
+    assert "mIoU" in semantic and "| 12.3 |" in semantic
+
+
+def test_effects_whose_interval_is_without_zero_are_bold():
+    rng = np.random.default_rng(1)
+    aps = {one.title: 9 * one.levels[0] + rng.normal() for one in screening.design()}
+    lines = report.screening({"cards": aps}).splitlines()
+    assert lines[2].startswith("| image size | 128 | 192 | **+1")
+    assert sum("**" in line for line in lines) <= 2
+
+
+def test_a_document_without_the_marks_of_a_table_is_refused(tmp_path):
+    one = {"bbox_ap": 1.0, "images_per_second": 1.0, "iterations": 7, "peak_mb": 9.0}
     document = tmp_path / "doc.md"
-    document.write_text("a\n<!-- results: nuclei -->\nold\n<!-- end -->\nb\n", encoding="utf-8")
-    filled = report.fill_in(document, {"nuclei": {"SwinV2, window 8": [one]}})
-    assert filled.startswith("a\n") and filled.endswith("<!-- end -->\nb\n") and "old" not in filled
-    with pytest.raises(ValueError, match="has no marks '<!-- results: cards -->'"):
-        report.fill_in(document, {"cards": {}})
+    document.write_text("a\n<!-- results: cards -->\nold\n<!-- end -->\nb\n", encoding="utf-8")
+    numbers = {"cards": {BACKBONES: {"SwinV2, window 8": [one]}}}
+    filled = report.fill_in(document, numbers)
+    assert filled.startswith("a\n") and filled.endswith("<!-- end -->\nb\n")
+    assert "old" not in filled
+    with pytest.raises(ValueError, match="has no marks '<!-- results: nuclei -->'"):
+        report.fill_in(document, {"nuclei": numbers["cards"]})

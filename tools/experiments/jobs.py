@@ -28,12 +28,14 @@ class Job:
     Attributes:
         name: The name of its file; the same name with other options is an error.
         needs: Names of the jobs that must be done before it.
+        alone: True if no other job runs beside it, for measured times.
     """
 
     name: str
     work: Callable[..., dict]
     options: dict
     needs: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
@@ -51,7 +53,8 @@ def run(jobs: Sequence[Job], folder: Path, processes: int) -> dict[str, dict]:
     with ProcessPoolExecutor(processes, get_context("spawn"), _begin) as pool:
         while waiting or running:
             for job in [j for j in waiting if results.keys() >= set(j.needs)]:
-                if len(running) == processes:
+                quiet = job.alone or any(other.alone for other in running.values())
+                if len(running) >= (1 if quiet else processes):
                     break
                 waiting.remove(job)
                 running[pool.submit(_do, folder, job)] = job

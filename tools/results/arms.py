@@ -30,7 +30,7 @@ class Arm:
 def _backbones() -> dict[str, Arm]:
     window8 = lambda cfg, own: use_swinv2(cfg, 8)  # noqa: E731
     return {
-        "ResNet-50, narrow": Arm(lambda cfg, own: use_resnet(cfg)),
+        "ResNet-50": Arm(lambda cfg, own: use_resnet(cfg)),
         "Swin V1, window 7": Arm(lambda cfg, own: use_swin_v1(cfg)),
         "SwinV2, window 8": Arm(window8),
         "SwinV2, window 16": Arm(lambda cfg, own: use_swinv2(cfg, 16)),

@@ -1,15 +1,14 @@
-"""Small backbones of four kinds with about the same number of parameters, for one head.
+"""Backbones of four kinds and two sizes, for one head.
 
-Detectron2's ResNet is a narrow R50 with batch norms that are trained, as from random weights.  Swin
-V1 is torchvision's; it has the width, depths and heads of our SwinV2, and the norms of its authors'
-detectors.
+Detectron2's ResNet is an R50 with batch norms that are trained, as from random weights; the small
+one is narrower.  Swin V1 is torchvision's; it has the width, depths and heads of our SwinV2, and
+the norms of its authors' detectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -17,8 +16,60 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
+
+@dataclass(frozen=True)
+class Size:
+    """Size of all models and images of a comparison.
+
+    Attributes:
+        objects, semantic: Recipes, from which every config starts.
+        embed_dim, depths, num_heads: Of both Swins.
+        resnet_width: Channels of the stem of ResNet.
+        scale: Of the sets' image sizes and anchors.
+        masked: Pixels of the images and of the masked squares, for training without labels.
+        changes: Config keys and values.
+    """
+
+    objects: str
+    semantic: str
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    resnet_width: int
+    scale: float
+    masked: tuple[int, int]
+    changes: tuple[str, ...]
+
+
+# About 2.3 million parameters each, for a CPU.  Masked squares of 32 pixels would hide nuclei.
+SMALL = Size(
+    objects="mask_rcnn_swinv2_demo.yaml",
+    semantic="upernet_swinv2_demo.yaml",
+    embed_dim=32,
+    depths=(2, 2, 2, 2),
+    num_heads=(1, 2, 4, 8),
+    resnet_width=20,
+    scale=1.0,
+    masked=(128, 16),
+    changes=("MODEL.DEVICE", "cpu"),
+)
+# ResNet-50, Swin V1-T and SwinV2-T at 512 pixels in bfloat16, for a GPU.
+FULL = Size(
+    objects="mask_rcnn_swinv2.yaml",
+    semantic="upernet_swinv2_tiny_ade20k.yaml",
+    embed_dim=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    resnet_width=64,
+    scale=8 / 3,
+    masked=(192, 32),
+    changes=(
+        *("MODEL.WEIGHTS", "", "MODEL.SWINV2.VARIANT", "None", "SOLVER.AMP.ENABLED", "True"),
+        *("SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.IMS_PER_BATCH", "8"),
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", "()"),
+    ),
+)
 NAMES = ("res2", "res3", "res4", "res5")
-SWIN_V1 = "build_results_swin_v1_fpn_backbone"
 
 
 class SwinV1(Backbone):
@@ -56,11 +107,15 @@ class SwinV1(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
-def build_results_swin_v1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_results_swin_v1_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinV1:
     node = cfg.MODEL.SWINV2
-    swin = SwinV1(node.EMBED_DIM, list(node.DEPTHS), list(node.NUM_HEADS), window=7)
+    return SwinV1(node.EMBED_DIM, list(node.DEPTHS), list(node.NUM_HEADS), window=7)
+
+
+@BACKBONE_REGISTRY.register()
+def build_results_swin_v1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     return FPN(
-        bottom_up=swin,
+        bottom_up=build_results_swin_v1_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
@@ -69,30 +124,33 @@ def build_results_swin_v1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
     )
 
 
+def scaled(pixels: int, cfg: CfgNode) -> int:
+    """Return a set's size in pixels for the models of a config."""
+    return round(pixels * _size_of(cfg).scale)
+
+
 def use_swinv2(cfg: CfgNode, window: int) -> None:
     cfg.MODEL.SWINV2.WINDOW_SIZE = window
 
 
 def use_swin_v1(cfg: CfgNode) -> None:
-    cfg.MODEL.BACKBONE.NAME = SWIN_V1
+    _build(cfg, "results_swin_v1")
 
 
 def use_resnet(cfg: CfgNode) -> None:
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_resnet_fpn_backbone", 0
+    _build(cfg, "resnet")
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
     node = cfg.MODEL.RESNETS
     node.DEPTH, node.NORM, node.OUT_FEATURES = 50, "BN", list(NAMES)
-    node.STEM_OUT_CHANNELS, node.WIDTH_PER_GROUP, node.RES2_OUT_CHANNELS = 20, 20, 80
+    width = _size_of(cfg).resnet_width
+    node.STEM_OUT_CHANNELS, node.WIDTH_PER_GROUP, node.RES2_OUT_CHANNELS = width, width, 4 * width
 
 
-# Title -> change of a config with the SwinV2 of the demo.
-BACKBONES: dict[str, Callable[[CfgNode], None]] = {
-    "ResNet-50, narrow": use_resnet,
-    "Swin V1, window 7": use_swin_v1,
-    "SwinV2, window 8": lambda cfg: use_swinv2(cfg, 8),
-    "SwinV2, window 16": lambda cfg: use_swinv2(cfg, 16),
-}
+def _size_of(cfg: CfgNode) -> Size:
+    return next(one for one in (SMALL, FULL) if one.embed_dim == cfg.MODEL.SWINV2.EMBED_DIM)
 
 
-def parameters(model: nn.Module) -> int:
-    with torch.no_grad():
-        return sum(parameter.numel() for parameter in model.parameters())
+def _build(cfg: CfgNode, kind: str) -> None:
+    """Select a backbone, under an FPN if the config's own is."""
+    fpn = "_fpn" if "_fpn_" in cfg.MODEL.BACKBONE.NAME else ""
+    cfg.MODEL.BACKBONE.NAME = f"build_{kind}{fpn}_backbone"

@@ -9,64 +9,94 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from results.backbones import BACKBONES
-from results.plan import trained
+from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING
+from results.plan import SCREENED
+from results.screening import SETTINGS, Effect, design, effects
 from results.sets import BY_NAME
+from results.training import predictions_of, trained
 
-KEPT = ("bbox_ap", "segm_ap", "iterations", "peak_mb", "parameters")
-COLUMNS = (
-    *("backbone", "seeds", "box AP", "mask AP", "iterations"),
-    "peak memory, MB",
-)
+KEPT = ("bbox_ap", "segm_ap", "miou", "images_per_second", "iterations", "peak_mb", "parameters")
+METRICS = {"bbox_ap": "box AP", "segm_ap": "mask AP", "miou": "mIoU"}
+Numbers = Mapping[str, Any]
 
 
 def compact(results: Mapping[str, dict], sets: Sequence[str], seeds: Sequence[int]) -> dict:
-    """Return the numbers of every set, backbone and seed that is done."""
+    """Return the numbers of what is done: set -> group of arms -> arm -> the runs, by seed."""
     found: dict[str, Any] = {}
     for name in sets:
-        for backbone in BACKBONES:
-            runs = [results.get(trained(name, backbone, seed)) for seed in seeds]
-            own = [_rounded(run) for run in runs if run is not None]
-            if own:
-                found.setdefault(name, {})[backbone] = own
+        for group in (BACKBONES, RECIPES):
+            for arm in GROUPS[group]:
+                runs = [results.get(trained(name, arm, seed)) for seed in seeds]
+                if own := [_rounded(run) for run in runs if run is not None]:
+                    found.setdefault(name, {}).setdefault(group, {})[arm] = own
+        if speed := results.get(predictions_of(name, BACKBONES)):
+            found.setdefault(name, {})["predictions"] = {
+                arm: round(1 / seconds, 1) for arm, seconds in speed["predictions"].items()
+            }
+        for run in design():
+            if done := results.get(trained(name, run.title, run.block)):
+                screened = found.setdefault(name, {}).setdefault(SCREENING, {})
+                screened[run.title] = round(done["bbox_ap"], 2)
     return found
 
 
-def table(name: str, numbers: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def fill_in(document: Path, numbers: Numbers) -> str:
+    """Return the text of a document with every table that there is between its marks.
+
+    Raises:
+        ValueError: The document has no marks for a table.
+    """
+    text = document.read_text(encoding="utf-8")
+    for mark, table in tables(numbers).items():
+        place = re.compile(rf"(<!-- results: {mark} -->\n).*?(<!-- end -->)", re.S)
+        if not place.search(text):
+            raise ValueError(f"{document} has no marks '<!-- results: {mark} -->', '<!-- end -->'")
+        text = place.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def tables(numbers: Numbers) -> dict[str, str]:
+    """Return the tables of what is done, by their marks."""
+    found = {}
+    for name, own in numbers.items():
+        if BACKBONES in own:
+            found[name] = comparison(name, own[BACKBONES], own.get("predictions", {}))
+        if RECIPES in own:
+            found[f"{name} {RECIPES}"] = comparison(name, own[RECIPES], {})
+    screened = {name: numbers.get(name, {}).get(SCREENING, {}) for name in SCREENED}
+    if complete := {name: own for name, own in screened.items() if len(own) == len(design())}:
+        found[SCREENING] = screening(complete)
+    return found
+
+
+def comparison(
+    name: str, arms: Mapping[str, Sequence[Numbers]], predictions: Mapping[str, float]
+) -> str:
     """Return a set's table: means and standard deviations over the seeds."""
     own = BY_NAME[name]
-    lines = [
-        f"{own.title[0].upper()}{own.title[1:]} ({own.licence}): {own.url}",
-        "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-    ]
-    for backbone, runs in numbers.items():
-        cells = [
-            str(len(runs)),
-            _spread(runs, "bbox_ap", 1),
-            _spread(runs, "segm_ap", 1) if own.masks else "",
-            _spread(runs, "iterations", 0),
-            _spread(runs, "peak_mb", 0),
-        ]
-        lines.append(f"| {backbone} | {' | '.join(cells)} |")
+    shown = [key for key in METRICS if any(key in run for runs in arms.values() for run in runs)]
+    columns = ["model", "seeds", *(METRICS[key] for key in shown), "iterations", "images/s trained"]
+    columns += ["images/s predicted"] if predictions else []
+    lines = [f"{own.title[0].upper()}{own.title[1:]} ({own.licence}): <{own.url}>", ""]
+    lines += _head([*columns, "peak memory, MB"])
+    for arm, runs in arms.items():
+        cells = [arm, str(len(runs)), *(_spread(runs, key, 1) for key in shown)]
+        cells += [_spread(runs, "iterations", 0), _spread(runs, "images_per_second", 1)]
+        cells += [f"{predictions[arm]:.1f}"] if predictions else []
+        lines.append(f"| {' | '.join([*cells, _spread(runs, 'peak_mb', 0)])} |")
     return "\n".join(lines)
 
 
-def fill_in(document: Path, numbers: Mapping[str, Any]) -> str:
-    """Return the text of a document with every set's table between its marks."""
-    text = document.read_text(encoding="utf-8")
-    for name, own in numbers.items():
-        mark = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end -->)", re.S)
-        if not mark.search(text):
-            raise ValueError(f"{document} has no marks '<!-- results: {name} -->', '<!-- end -->'")
-        text = mark.sub(
-            lambda found, own=own, name=name: (  # type: ignore[misc]
-                f"{found[1]}{table(name, own)}\n{found[2]}"
-            ),
-            text,
-        )
-    return text
+def screening(aps: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the effects of all settings on the box AP of some sets, with 95 % intervals."""
+    found = {name: effects(own) for name, own in aps.items()}
+    lines = _head(["setting", "from", "to", *found])
+    for number, setting in enumerate(SETTINGS):
+        cells = [_effect(own[number]) for own in found.values()]
+        lines.append(f"| {setting.title} | {setting.low} | {setting.high} | {' | '.join(cells)} |")
+    means = [f"{mean(own.values()):.1f}" for own in aps.values()]
+    lines.append(f"| box AP, mean of all | | | {' | '.join(means)} |")
+    return "\n".join(lines)
 
 
 def read_numbers(file: Path) -> dict[str, Any]:
@@ -74,17 +104,32 @@ def read_numbers(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def as_json(numbers: Mapping[str, Any]) -> str:
+def merged(earlier: Numbers, found: Numbers) -> dict[str, Any]:
+    """Return the numbers of an earlier report with those of the parts that were found now."""
+    return {name: earlier.get(name, {}) | found.get(name, {}) for name in earlier | found}
+
+
+def as_json(numbers: Numbers) -> str:
     return json.dumps(numbers, indent=1, sort_keys=True) + "\n"
 
 
-def _rounded(run: Mapping[str, float]) -> dict[str, float]:
+def _head(columns: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+
+
+def _rounded(run: Numbers) -> dict[str, float]:
     return {key: round(run[key], 2) for key in KEPT if key in run}
 
 
-def _spread(runs: Sequence[Mapping[str, float]], key: str, digits: int) -> str:
+def _spread(runs: Sequence[Numbers], key: str, digits: int) -> str:
     values = [run[key] for run in runs]
     middle = f"{mean(values):,.{digits}f}"
     if len(values) < 2 or len(set(values)) == 1:
         return middle
     return f"{middle} ± {stdev(values):,.{digits}f}"
+
+
+def _effect(effect: Effect) -> str:
+    """Return an effect with its interval; bold if the interval is without zero."""
+    text = f"{effect.value:+.1f} ± {effect.margin:.1f}"
+    return f"**{text}**" if abs(effect.value) > effect.margin else text

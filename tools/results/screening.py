@@ -15,6 +15,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from scipy.stats import t as student
 
+from results.backbones import scaled
 from results.sets import PublicSet
 
 FIRST_ROW = (1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1)
@@ -33,10 +34,11 @@ class Setting:
 
 
 def _larger_images(cfg: CfgNode, own: PublicSet) -> None:
-    _resize(cfg, own.side)
+    resize(cfg, scaled(own.side, cfg))
 
 
-def _resize(cfg: CfgNode, side: int) -> None:
+def resize(cfg: CfgNode, side: int) -> None:
+    """Set the shorter side of all images, and the longer one to at most half more."""
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (side,), side
     cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = side * 3 // 2
 
@@ -70,7 +72,7 @@ def _frozen(cfg: CfgNode, own: PublicSet) -> None:
 
 
 def _own_anchors(cfg: CfgNode, own: PublicSet) -> None:
-    scale = cfg.INPUT.MIN_SIZE_TEST / own.side
+    scale = cfg.INPUT.MIN_SIZE_TEST / own.side  # with the images
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[round(size * scale)] for size in own.anchors]
 
 
@@ -131,7 +133,7 @@ def change_small_data(cfg: CfgNode, own: PublicSet) -> None:
 
 def _change(cfg: CfgNode, own: PublicSet, high: Sequence[Setting]) -> None:
     """Set some settings to the high level and the others to the low level."""
-    _resize(cfg, own.side * 2 // 3)
+    resize(cfg, scaled(own.side, cfg) * 2 // 3)
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size] for size in USUAL_ANCHORS]
     for setting in high:
         setting.change(cfg, own)
@@ -164,7 +166,8 @@ def effects(aps: Mapping[str, float]) -> list[Effect]:
     runs = [run for run in design() if run.title in aps]
     blocks = sorted({run.block for run in runs})
     means = [[float(run.block == block) for block in blocks] for run in runs]
-    columns = np.hstack([np.reshape(means, (len(runs), len(blocks))), [run.levels for run in runs]])
+    levels = np.reshape([run.levels for run in runs], (len(runs), len(SETTINGS)))
+    columns = np.hstack([np.reshape(means, (len(runs), len(blocks))), levels])
     freedom = len(runs) - columns.shape[1]
     if freedom < 1 or np.linalg.matrix_rank(columns) < columns.shape[1]:
         raise ValueError(f"{len(runs)} runs do not determine {len(SETTINGS)} effects: run the rest")

