@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-quick test-slow reliability results experiments experiments-quick docs lint clean
+.PHONY: help env demo demo-semantic test test-quick test-slow reliability results experiments experiments-quick benchmark-coco benchmark-ade20k benchmark-imagenet docs lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
@@ -25,6 +25,9 @@ help:
 	@echo "make results        small detectors on public photographs: hours on two cores; docs/RESULTS.md"
 	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
+	@echo "make benchmark-coco      train what has published numbers on COCO: days on 8 GPUs; docs/PUBLISHED.md"
+	@echo "make benchmark-ade20k    the same on ADE20K"
+	@echo "make benchmark-imagenet  the accuracy of the published models on ImageNet"
 	@echo "make docs           the documentation as a site: site/index.html; needs Python >= 3.11"
 	@echo "make lint           ruff and mypy"
 	@echo "make clean          remove what was built; keeps $(VENV), datasets and output"
@@ -68,6 +71,19 @@ experiments: env
 
 experiments-quick: env
 	$(BIN)/python tools/run_experiments.py --quick
+
+# The sets are in the folder DATA; a training has GPUS processes.
+DATA ?= datasets
+GPUS ?= 8
+
+benchmark-coco: env
+	$(BIN)/python tools/run_published.py --suite coco --data "$(DATA)" --num-gpus $(GPUS)
+
+benchmark-ade20k: env
+	$(BIN)/python tools/run_published.py --suite ade20k --data "$(DATA)" --num-gpus $(GPUS)
+
+benchmark-imagenet: env
+	$(BIN)/python tools/run_published.py --suite imagenet --data "$(DATA)"
 
 # What it needs more is only installed here; a warning is an error.
 docs: env

@@ -98,6 +98,17 @@ def test_batches_are_of_portrait_or_of_landscape_images():
     assert kinds == {(True, True), (False, False)}
 
 
+def test_records_without_sizes_have_those_of_their_files(tmp_path):
+    """Detectron2's records of ADE20K have none; the last file is broken."""
+    sized = [{**one, "file_name": str(tmp_path / one["file_name"])} for one in records()]
+    for one in sized[:-1]:
+        Image.new("RGB", (one["width"], one["height"])).save(one["file_name"])
+    Path(sized[-1]["file_name"]).write_bytes(b"no image")
+    bare = [{"file_name": one["file_name"], "index": one["index"]} for one in sized]
+    found = TrainLoader(bare, augment, total_batch_size=2, seed=5)
+    assert found.portrait == [*loader().portrait[:-1], False]
+
+
 def test_another_seed_gives_other_images():
     assert batches(loader(seed=6), 8) != batches(loader(), 8)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Any
 
@@ -20,9 +21,11 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from swinv2_backbone.d2.data.loading.draws import Draw, DrawnImages
+from swinv2_backbone.d2.data.loading.images import image_size
 from swinv2_backbone.d2.data.loading.workers import end_workers_at_exit, leave_signals_to_parent
 from swinv2_backbone.d2.data.storage.records import Records
 
+HEADERS_AT_ONCE = 8  # threads that read the sizes of images
 MAX_BROKEN = 0.01  # share of a dataset's images that may be broken
 MakeSampler = Callable[[int], Sampler]  # seed -> an endless stream of this process's images
 
@@ -178,11 +181,25 @@ def _check(images: int, total_batch_size: int, max_broken: float) -> None:
 
 
 def _portrait(records: Sequence[dict]) -> list[bool]:
-    """Return which images are at least as high as they are wide."""
+    """Return which images are at least as high as they are wide.
+
+    Records without sizes, as those of Detectron2's ADE20K, have them from the images' headers.
+    """
     if isinstance(records, Records):
         height, width = records.sizes().T
         return (width <= height).tolist()
-    return [record["width"] <= record["height"] for record in records]
+    if all("height" in record and "width" in record for record in records):
+        return [record["width"] <= record["height"] for record in records]
+    with ThreadPoolExecutor(HEADERS_AT_ONCE) as pool:
+        return list(pool.map(_is_portrait, (record["file_name"] for record in records)))
+
+
+def _is_portrait(file: str) -> bool:
+    try:
+        height, width = image_size(file)
+    except OSError:
+        return False  # a broken image, which is reported when it is drawn
+    return width <= height
 
 
 def _in_little_memory(records: Sequence[dict]) -> Sequence[dict]:

@@ -1,0 +1,1 @@
+"""Published numbers beside those of our recipes; see docs/PUBLISHED.md."""
