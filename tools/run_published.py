@@ -17,9 +17,10 @@ import shlex
 from pathlib import Path
 
 from published.data import full_sizes
-from published.report import as_json, fill_in, read_numbers
+from published.report import table
 from published.rows import SUITES, Row, choose
 from published.running import Settings, command, finished, folder_of, prepare_data, run
+from results.marks import as_json, fill_in, read_numbers
 
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.cli.arguments import add_config_changes, new_parser
@@ -78,7 +79,7 @@ def report(rows: tuple[Row, ...], settings: Settings) -> None:
     numbers = read_numbers(file)
     numbers[suite] = numbers.get(suite, {}) | finished(rows, settings.output)
     write_text(file, as_json(numbers))
-    write_text(page, fill_in(page, suite, numbers[suite]))
+    write_text(page, fill_in(page, {suite: table(suite, numbers[suite])}))
     print(f"Written to {file} and {page}", flush=True)
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.jobs import add_processes, finished, run
+from results.marks import as_json, fill_in, read_numbers
 from results.pictures import combine
 from results.plan import PARTS, SEEDS, jobs
-from results.report import as_json, compact, fill_in, merged, read_numbers, tables
+from results.report import compact, merged, tables
 from results.sets import BY_NAME, SETS
 
 from swinv2_backbone.checkpoints.durable import write_text
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         numbers = merged(read_numbers(NUMBERS), compact(found, args.sets, SEEDS))
         write_text(NUMBERS, as_json(numbers))
         combine(args.output, DOCS / "photographs.jpg")
-        write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", numbers))
+        write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", tables(numbers)))
     print(f"Written to {DOCS / 'RESULTS.md'}")
 
 

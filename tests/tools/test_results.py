@@ -19,6 +19,7 @@ from experiments.jobs import run  # noqa: E402
 from results import plan, report, screening, training  # noqa: E402
 from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING  # noqa: E402
 from results.backbones import FULL, SMALL  # noqa: E402
+from results.marks import fill_in  # noqa: E402
 from results.sets import BY_NAME, DEFECTS, SETS  # noqa: E402
 
 from swinv2_backbone.d2.config.yacs import load_config  # noqa: E402
@@ -144,7 +145,7 @@ def test_every_setting_of_the_screening_changes_the_config_and_nothing_else_does
         arm(cfg, own)
         return cfg.dump()
 
-    plain = changed(screening.change_plain)
+    plain = changed(screening.change_to([]))
     assert changed(screening.Run("", 0, (-1,) * len(screening.SETTINGS)).change) == plain
     for number, setting in enumerate(screening.SETTINGS):
         levels = [-1] * len(screening.SETTINGS)
@@ -327,7 +328,7 @@ def test_a_comparison_runs_and_fills_the_document(name, data, tmp_path, monkeypa
     }
     for runs in numbers[name][BACKBONES].values():
         assert len(runs) == 2 and all(one["iterations"] >= 1 for one in runs)
-    text = report.fill_in(ROOT / "docs/RESULTS.md", numbers)
+    text = fill_in(ROOT / "docs/RESULTS.md", report.tables(numbers))
     assert "| SwinV2, window 8, SimMIM |" in text
     # Predictions stay, so that they can be analyzed.
     output = tmp_path / "output" / "runs" / training.trained(name, "SwinV2, window 8", 0)
@@ -356,12 +357,9 @@ def test_effects_whose_interval_is_without_zero_are_bold():
 
 
 def test_a_document_without_the_marks_of_a_table_is_refused(tmp_path):
-    one = {"bbox_ap": 1.0, "images_per_second": 1.0, "iterations": 7, "peak_mb": 9.0}
     document = tmp_path / "doc.md"
     document.write_text("a\n<!-- results: cards -->\nold\n<!-- end -->\nb\n", encoding="utf-8")
-    numbers = {"cards": {BACKBONES: {"SwinV2, window 8": [one]}}}
-    filled = report.fill_in(document, numbers)
-    assert filled.startswith("a\n") and filled.endswith("<!-- end -->\nb\n")
-    assert "old" not in filled
+    filled = fill_in(document, {"cards": "| new |"})
+    assert filled == "a\n<!-- results: cards -->\n| new |\n<!-- end -->\nb\n"
     with pytest.raises(ValueError, match="has no marks '<!-- results: nuclei -->'"):
-        report.fill_in(document, {"nuclei": numbers["cards"]})
+        fill_in(document, {"nuclei": "| new |"})

@@ -19,6 +19,7 @@ from small_configs import SMALL, STEMS
 sys.path.insert(0, str(ROOT / "tools"))
 from published import data, estimate, report, running  # noqa: E402
 from published.rows import PAPER, SUITES, choose  # noqa: E402
+from results.marks import fill_in, read_numbers  # noqa: E402
 
 from swinv2_backbone.recipes import config_path  # noqa: E402
 from swinv2_backbone.variants import RELEASES, VARIANTS, Variant  # noqa: E402
@@ -165,9 +166,9 @@ def test_the_document_has_the_estimated_hours_and_the_tables_of_the_file():
         "\n"
     )
     assert line in text and all(part in text for part in measured)
-    numbers = report.read_numbers(ROOT / "docs/published.json")
+    numbers = read_numbers(ROOT / "docs/published.json")
     for suite in SUITES:
-        assert report.fill_in(page, suite, numbers[suite]) == text
+        assert fill_in(page, {suite: report.table(suite, numbers[suite])}) == text
 
 
 def test_only_the_recipe_on_the_published_set_fills_the_table(docs, tmp_path):

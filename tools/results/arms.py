@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 
 from results.backbones import use_resnet, use_swin_v1, use_swinv2
-from results.screening import change_plain, change_small_data, design
+from results.screening import PLAIN, SMALL_DATA, change_to, design
 from results.sets import PublicSet
 
 Change = Callable[[CfgNode, PublicSet], None]
@@ -43,12 +43,8 @@ def _screening() -> dict[str, Arm]:
 
 
 def _recipes() -> dict[str, Arm]:
-    """The plain recipe, and that of ``configs/mask_rcnn_swinv2_small_data.yaml``, for one model."""
-    return {
-        "plain": Arm(change_plain),
-        "small_data": Arm(change_small_data),
-        "small_data, SimMIM": Arm(change_small_data, pretrained=True),
-    }
+    """SwinV2 with the settings of ``mask_rcnn_swinv2``, and of ``mask_rcnn_swinv2_small_data``."""
+    return {"plain": Arm(change_to(PLAIN)), "small data": Arm(change_to(SMALL_DATA))}
 
 
 BACKBONES, SCREENING, RECIPES = "backbones", "screening", "recipes"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -38,21 +35,6 @@ def compact(results: Mapping[str, dict], sets: Sequence[str], seeds: Sequence[in
                 screened = found.setdefault(name, {}).setdefault(SCREENING, {})
                 screened[run.title] = round(done["bbox_ap"], 2)
     return found
-
-
-def fill_in(document: Path, numbers: Numbers) -> str:
-    """Return the text of a document with every table that there is between its marks.
-
-    Raises:
-        ValueError: The document has no marks for a table.
-    """
-    text = document.read_text(encoding="utf-8")
-    for mark, table in tables(numbers).items():
-        place = re.compile(rf"(<!-- results: {mark} -->\n).*?(<!-- end -->)", re.S)
-        if not place.search(text):
-            raise ValueError(f"{document} has no marks '<!-- results: {mark} -->', '<!-- end -->'")
-        text = place.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)  # type: ignore[misc]
-    return text
 
 
 def tables(numbers: Numbers) -> dict[str, str]:
@@ -99,18 +81,9 @@ def screening(aps: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def read_numbers(file: Path) -> dict[str, Any]:
-    """Return the numbers of an earlier report, or none."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
 def merged(earlier: Numbers, found: Numbers) -> dict[str, Any]:
     """Return the numbers of an earlier report with those of the parts that were found now."""
     return {name: earlier.get(name, {}) | found.get(name, {}) for name in earlier | found}
-
-
-def as_json(numbers: Numbers) -> str:
-    return json.dumps(numbers, indent=1, sort_keys=True) + "\n"
 
 
 def _head(columns: Sequence[str]) -> list[str]:
