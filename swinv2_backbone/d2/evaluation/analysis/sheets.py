@@ -49,7 +49,7 @@ def _detail(one: Verdict, names: Mapping[int, str], picture: np.ndarray) -> np.n
     shown: list[tuple[dict, Color]] = []
     shown += [(one.truth, RIGHT)] if one.truth else []
     shown += [(one.detection, FALSE)] if one.detection else []
-    x, y, side = _square(np.array([box["bbox"] for box, _ in shown], float))
+    x, y, side = _square(np.array([box["bbox"] for box, _ in shown], float), picture.shape)
     scale = SIDE / side
     drawn = cv2.warpAffine(
         picture,
@@ -71,11 +71,16 @@ def _detail(one: Verdict, names: Mapping[int, str], picture: np.ndarray) -> np.n
     return full
 
 
-def _square(boxes: np.ndarray) -> tuple[float, float, float]:
-    """Return left, top and side of the square detail that has all boxes and some surroundings."""
+def _square(boxes: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float, float]:
+    """Return left, top and side of a square detail of an image with all boxes and surroundings.
+
+    It is moved into the image as far as it fits.
+    """
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
-    side = max(float((high - low).max()) * SURROUNDINGS, LEAST)
-    left, top = (low + high - side) / 2
+    size = np.array([shape[1], shape[0]], float)
+    side = min(max(float((high - low).max()) * SURROUNDINGS, LEAST), float(size.max()))
+    free = size - side  # negative along an edge that is shorter than the detail
+    left, top = np.where(free < 0, free / 2, np.clip((low + high - side) / 2, 0, abs(free)))
     return float(left), float(top), side
 
 

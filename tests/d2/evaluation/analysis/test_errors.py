@@ -20,6 +20,7 @@ from swinv2_backbone.d2.evaluation.analysis.errors import (
     find_errors,
 )
 from swinv2_backbone.d2.evaluation.analysis.sheets import (
+    CAPTION,
     COLUMNS,
     MOST,
     SIDE,
@@ -126,6 +127,7 @@ def test_a_sheet_shows_the_most_confident_first_and_fills_its_rows(compared):
     assert [round(100 * one.detection["score"]) for one in shown] == list(range(79, 79 - MOST, -1))
     picture = np.full((*SIZE, 3), 90, np.uint8)
     sheet = draw_sheet(shown[:5], NAMES, {1: "a.png"}, lambda file: {"a.png": picture}[file])
+    assert (sheet[CAPTION : CAPTION + SIDE, :SIDE] < 255).any(2).all()  # nothing beside the image
     height, width = sheet.shape[0] // 2, sheet.shape[1] // COLUMNS
     assert width >= SIDE and (sheet[height:, width:] == 255).all()
     reds = (sheet[:height, :width].astype(int) @ [1, -1, 0] > 80).sum()
