@@ -297,14 +297,14 @@ def test_full_size_is_an_option_of_every_job_with_a_model():
 
 def test_parts_can_be_chosen():
     names = {
-        part: {job.name for job in plan.jobs(["cards", "nuclei"], "data", parts=[part])}
+        part: {job.name for job in plan.jobs(["cards", "nuts"], "data", parts=[part])}
         for part in plan.PARTS
     }
     assert any("resnet" in name for name in names[plan.COMPARISON])
     assert any("screening24" in name for name in names[SCREENING])
     assert any("smalldata" in name for name in names[RECIPES])
     assert not any("screening" in name for name in names[plan.COMPARISON] | names[RECIPES])
-    assert {"set_cards", "simmim_nuclei"} <= names[plan.COMPARISON] & names[SCREENING]
+    assert {"set_cards", "simmim_nuts"} <= names[plan.COMPARISON] & names[SCREENING]
 
 
 def test_the_list_needs_no_clones(capsys):

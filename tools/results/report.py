@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING
-from results.plan import SCREENED
+from results.plan import EVALUATION_SEEDS, SCREENED
 from results.screening import SETTINGS, Effect, design, effects
 from results.sets import BY_NAME
 from results.training import predictions_of, trained
@@ -23,7 +23,8 @@ def compact(results: Mapping[str, dict], sets: Sequence[str], seeds: Sequence[in
     for name in sets:
         for group in (BACKBONES, RECIPES):
             for arm in GROUPS[group]:
-                runs = [results.get(trained(name, arm, seed)) for seed in seeds]
+                own_seeds = seeds if group == BACKBONES else EVALUATION_SEEDS
+                runs = [results.get(trained(name, arm, seed)) for seed in own_seeds]
                 if own := [_rounded(run) for run in runs if run is not None]:
                     found.setdefault(name, {}).setdefault(group, {})[arm] = own
         if speed := results.get(predictions_of(name, BACKBONES)):
