@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from swinv2_backbone.variants import RELEASES
 PICKLED = (".pth", ".pt", ".bin")  # suffixes to write; files to read may have any
 SAFETENSORS = ".safetensors"
 METADATA = "swinv2_backbone"  # the key of our notes in a file
+NOTES_DIGEST = "notes_sha256"  # key of the digest of the other notes, which earlier files lack
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Face folder
 
 # Name of a published file -> first digits of its SHA-256.
@@ -66,16 +68,28 @@ def _notes(found: Any) -> dict[str, Any]:
 
 
 def _check_digest(path: Path) -> None:
-    """Check a published file against the start of its SHA-256, which is in its name."""
-    expected = DIGESTS.get(path.name)
-    if expected is None:
+    """Check a file against the SHA-256 in a published name, and in ``NAME.sha256`` beside it."""
+    beside = path.with_name(f"{path.name}.sha256")
+    stated = {"its published name": DIGESTS.get(path.name, "")}
+    if beside.is_file():
+        stated[str(beside)] = _read_digest(beside)
+    if not any(stated.values()):
         return
     found = digest_on_disk(path)
-    if not found.startswith(expected):
-        raise ValueError(
-            f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected}; delete it "
-            "and fetch it again"
-        )
+    for place, expected in stated.items():
+        if not found.startswith(expected):
+            raise ValueError(
+                f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected[:8]} as in "
+                f"{place}; delete it and fetch it again"
+            )
+
+
+def _read_digest(file: Path) -> str:
+    """Read the digest that ``sha256sum`` has written, with or without the name of the file."""
+    words = file.read_text(encoding="utf-8", errors="replace").split()
+    if not (words and re.fullmatch("[0-9a-fA-F]{64}", words[0])):
+        raise ValueError(f"{file} does not begin with a SHA-256 of 64 digits; mend or delete it")
+    return words[0].lower()
 
 
 def write_file(
@@ -122,20 +136,34 @@ def _read_safetensors(path: Path) -> Content:
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = _notes(json.loads((file.metadata() or {}).get(METADATA, "{}")))
+            header = file.metadata() or {}
+            notes = _notes(json.loads(header.get(METADATA, "{}")))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if "sha256" in metadata and metadata["sha256"] != _sha256(tensors):
+    stated = notes.pop(NOTES_DIGEST, None)
+    if stated not in (None, _digest_of_notes(notes)) or _has_lost_notes(header):
+        raise ValueError(f"{path} is damaged: its notes have another SHA-256 than they state")
+    if "sha256" in notes and notes["sha256"] != _sha256(tensors):
         raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
-    return Content(tensors, metadata)
+    return Content(tensors, notes)
 
 
 def _write_safetensors(path: Path, content: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     tensors = {key: value.contiguous() for key, value in content.items()}
-    notes = json.dumps({**metadata, "sha256": _sha256(tensors)})
+    notes = {**metadata, "sha256": _sha256(tensors)}
+    text = json.dumps({**notes, NOTES_DIGEST: _digest_of_notes(notes)})
     with durable(path) as file:
-        file.write(_safetensors().torch.save(tensors, {"format": "pt", METADATA: notes}))
+        file.write(_safetensors().torch.save(tensors, {"format": "pt", METADATA: text}))
+
+
+def _digest_of_notes(notes: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()
+
+
+def _has_lost_notes(header: Mapping[str, str]) -> bool:
+    """Return True if our notes are there under another name, which is damaged then."""
+    return any(f'"{NOTES_DIGEST}"' in text for key, text in header.items() if key != METADATA)
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ from swinv2_backbone.checkpoints.load import load_checkpoint, load_into
 from swinv2_backbone.checkpoints.read import interpret
 from swinv2_backbone.checkpoints.save import notes_of
 from swinv2_backbone.checkpoints.target import find_backbone
+from swinv2_backbone.d2.engine.finite import REMEDY, describe_nonfinite
 from swinv2_backbone.d2.engine.last_checkpoint import (
     checkpoints_in,
     last_good_checkpoint,
@@ -35,7 +36,7 @@ class Checkpointer(DetectionCheckpointer):
     files are an error.
 
     A checkpoint exists whole or not at all, and so does the file that names the last one. If the
-    last one is damaged or missing, training resumes from the one before it.
+    last one is damaged, missing or not finite, training resumes from the one before it.
 
     Args:
         model, save_dir, save_to_disk, checkpointables: as for ``DetectionCheckpointer``.
@@ -98,6 +99,8 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             OSError: the file could not be written. Earlier checkpoints are unchanged.
+            FloatingPointError: weights or the state of the optimizer are not finite. Nothing was
+                written.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -108,6 +111,10 @@ class Checkpointer(DetectionCheckpointer):
             **kwargs,
             **_notes(self.model),
         }
+        if text := self._nonfinite(content):
+            raise FloatingPointError(
+                f"{path} is not saved, and the earlier checkpoints are unchanged: {text}; {REMEDY}"
+            )
         self.logger.info(f"Saving checkpoint to {path}")
         try:
             write_file(path, content, {}, overwrite=True)
@@ -150,14 +157,32 @@ class Checkpointer(DetectionCheckpointer):
         return fetch(path)
 
     def _read_training(self, path: Path) -> Content:
-        """Read a file; raise ValueError if training is resumed and the file has only weights."""
+        """Read a file to resume from.
+
+        Raises:
+            ValueError: the file has only weights, or values that are not finite.
+        """
         content = read_file(path, extras=False)
         if "trainer" in self.checkpointables and "trainer" not in content.value:
             raise ValueError(
                 f"{path} has weights but no training state (start from them, with MODEL.WEIGHTS or "
                 "train.init_checkpoint)"
             )
+        if text := self._nonfinite(content.value):
+            raise ValueError(f"{path}: {text}")
         return content
+
+    def _nonfinite(self, content: dict[str, Any]) -> str:
+        """Describe what is not finite in a checkpoint: weights, their average, the optimizer."""
+        names = [name for name, _ in self.model.named_parameters()]
+        trained = _part(content, "average", "trained")
+        optimizer = _part(content, "trainer", "optimizer", "state") or _part(
+            content, "trainer", "_trainer", "optimizer", "state"
+        )
+        weights = _part(content, "model")
+        return describe_nonfinite(weights, names, optimizer=optimizer) or describe_nonfinite(
+            trained, names
+        )
 
     def _load_weights(self, path: str) -> None:
         """Load weights of any layout into a detector with a SwinV2."""
@@ -211,6 +236,13 @@ class Checkpointer(DetectionCheckpointer):
         self._complete = not absent
         self.report = f"{total - absent} of {total} tensors from {self._path}"
         return incompatible
+
+
+def _part(content: Any, *keys: str) -> dict[str, Any]:
+    """Return a part of nested dicts; an empty one if it is not there."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def save_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

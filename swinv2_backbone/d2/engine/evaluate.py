@@ -17,6 +17,7 @@ from torch import nn
 
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.engine.checkpoint import save_weights
+from swinv2_backbone.d2.engine.finite import require_finite
 from swinv2_backbone.d2.engine.parallel import gathered
 from swinv2_backbone.d2.engine.rng import undisturbed_rng
 from swinv2_backbone.d2.engine.sharded_state import model_state
@@ -89,6 +90,7 @@ class Evaluate(hooks.EvalHook):
         results: dict = {}
 
         def recorded() -> dict:
+            require_finite(self.model, "there is nothing to evaluate")
             results.update(self.evaluate() or {})
             return results
 

@@ -70,6 +70,7 @@ class SaveCheckpoints(HookBase):
 
         Raises:
             OSError: the file could not be written; raised in all processes.
+            FloatingPointError: the weights are not finite; raised in all processes.
         """
         if self.saved == self.trainer.iter:
             return
@@ -87,9 +88,12 @@ class SaveCheckpoints(HookBase):
             try:
                 self.checkpointer.save(name, iteration=self.trainer.iter, model=state)
             except OSError as error:
-                failure = str(error)
+                failure = OSError, str(error)
+            except FloatingPointError as error:
+                failure = FloatingPointError, str(error)
         if failure := next(filter(None, comm.all_gather(failure)), None):
-            raise OSError(failure)
+            kind, text = failure
+            raise kind(text)
         self.saved = self.trainer.iter
 
 

@@ -13,6 +13,7 @@ from swinv2_backbone.checkpoints.files import Content
 
 logger = logging.getLogger(__name__)
 TAG = "last_checkpoint"  # file that names the last checkpoint, as in Detectron2
+FINAL = "model_final.pth"
 Read = Callable[[Path], Content]
 
 
@@ -22,18 +23,44 @@ def tag_checkpoint(folder: Path, name: str) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run: the tagged one, then the others from new to old."""
-    found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob("model_final.pth")]
-    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    """Return the checkpoints of a run: the last one, then the others from new to old.
+
+    The last one is the tagged one, unless another is both newer and of a later iteration: then the
+    tag is wrong, which is logged. Age alone does not tell, because copied files have the age of
+    the copy; nor does the iteration, because an earlier run may have left files of later ones.
+    """
+    found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob(FINAL)]
+    found.sort(key=_age, reverse=True)
     try:
         tagged = (folder / TAG).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         tagged = ""
-    if tagged and Path(tagged).name == tagged:
-        return [folder / tagged, *(path for path in found if path.name != tagged)]
-    if found:
-        logger.warning(f"{folder / TAG} does not name a checkpoint")
-    return found
+    if not tagged or Path(tagged).name != tagged:
+        if found:
+            logger.warning(f"{folder / TAG} does not name a checkpoint")
+        return found
+    named = folder / tagged
+    later = [path for path in found if named in found and _is_later(path, named)]
+    if later:
+        logger.warning(
+            f"{folder / TAG} names {tagged}, but {later[0].name} is newer and of a later "
+            f"iteration, and is taken; to resume from {tagged}, move later checkpoints away"
+        )
+    first = [*later[:1], named]
+    return [*first, *(path for path in found if path not in first)]
+
+
+def _is_later(path: Path, other: Path) -> bool:
+    return _age(path) > _age(other) and _order(path) > _order(other)
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _order(path: Path) -> str:
+    """Return a key that grows with the iteration; the digits are padded, and FINAL is the last."""
+    return path.name.replace(FINAL, "model_~")
 
 
 def last_good_checkpoint(folder: Path, read: Read) -> tuple[Path | None, Content | None]:

@@ -136,8 +136,11 @@ class TrainingStep(ResumableTrainer):
     def _backward(self, batch: Any, last: bool) -> dict[str, Tensor]:
         """Add the gradients of one batch; return its losses."""
         with synchronize_gradients(self.model, last):  # once per step
-            with torch.autocast(self.device_type, self.amp_dtype, self.amp_dtype is not None):
-                losses = self.model(batch)
+            try:
+                with torch.autocast(self.device_type, self.amp_dtype, self.amp_dtype is not None):
+                    losses = self.model(batch)
+            except FloatingPointError as error:  # Detectron2's check of the proposals
+                return self._skipped.diverge(self.iter, file_names(batch), error)
             if isinstance(losses, Tensor):
                 losses = {"total_loss": losses}
             losses = {name: loss / self.accumulate for name, loss in losses.items()}

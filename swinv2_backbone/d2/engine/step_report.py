@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.engine.step_statistics import StepStatistics, mean_losses
 
 logger = logging.getLogger(__name__)
+NO_LOSS = "no_loss"  # name of the NaN that stands for the losses of a model that found NaN itself
 NORMS_KEPT = 20  # gradient norms of the latest steps, for the record of a non-finite step
 
 
@@ -62,6 +65,26 @@ class NonFiniteSteps:
     def add_norm(self, iteration: int, norm: float) -> None:
         """Keep the gradient norm of a step for the records of the next steps."""
         self._norms.append((iteration, norm))
+
+    def diverge(
+        self, iteration: int, files: Sequence[str], error: FloatingPointError
+    ) -> dict[str, Tensor]:
+        """Return the losses of a batch on which the model itself found values that are not finite.
+
+        Raises:
+            NonFiniteError: there are several processes, which wait for this one's gradient, so that
+                the step cannot be skipped.
+        """
+        logger.warning(f"The model ends at iteration {iteration}, on {', '.join(files)}: {error}")
+        if comm.get_world_size() > 1:
+            path = Path(self.output_dir, f"nonfinite_{iteration:07d}_{comm.get_rank()}.json")
+            _write_record(path, {"iteration": iteration, "files": list(files), "error": str(error)})
+            raise NonFiniteError(
+                f"{error} At iteration {iteration}, on {', '.join(files)}; the weights are "
+                f"unchanged, {path} has the details. With several processes such a step cannot be "
+                "skipped"
+            )
+        return {NO_LOSS: torch.tensor(math.nan)}
 
     def skip(
         self, iteration: int, statistics: Sequence[StepStatistics], learning_rates: Sequence[float]

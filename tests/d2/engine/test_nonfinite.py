@@ -16,6 +16,8 @@ from small_training import config
 
 from swinv2_backbone.d2.config.sections import OPTIONS
 from swinv2_backbone.d2.config.yacs import load_config
+from swinv2_backbone.d2.engine.evaluate import Evaluate
+from swinv2_backbone.d2.engine.finite import describe_nonfinite
 from swinv2_backbone.d2.engine.step import TrainingStep
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.step_statistics import StepStatistics
@@ -137,6 +139,122 @@ def test_a_gradient_that_is_not_finite_counts_as_well(tmp_path):
     with pytest.raises(FloatingPointError, match="not finite at iteration 0"):
         trainer.train()
     assert equal([p.detach() for p in model.parameters()], before)
+
+
+class Diverge(HookBase):
+    """Let the model itself end as Detectron2's does on proposals that are not finite."""
+
+    def __init__(self, model, iterations: tuple[int, ...]):
+        self.iterations, self.batches = iterations, {}
+        model.register_forward_pre_hook(self._end)
+
+    def _end(self, model, inputs) -> None:
+        self.batches[self.trainer.iter] = [record["file_name"] for record in inputs[0]]
+        if self.trainer.iter in self.iterations:
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+
+
+def diverged(folder: Path, iterations: tuple[int, ...], allowed: int) -> tuple[Trainer, Diverge]:
+    trainer = Trainer(config(folder, 5, 100, SOLVER__MAX_NONFINITE_STEPS=allowed))
+    trainer.resume_or_load(False)
+    diverge = Diverge(trainer.checkpointer.model, iterations)
+    trainer.register_hooks([diverge])
+    return trainer, diverge
+
+
+def test_a_model_that_finds_nan_itself_ends_the_training_with_a_record(tmp_path):
+    trainer, diverge = diverged(tmp_path, (2,), 0)
+    with pytest.raises(NonFiniteError, match="not finite at iteration 2") as error:
+        trainer.train()
+    assert all(file in str(error.value) for file in diverge.batches[2])
+    record = json.loads((tmp_path / "nonfinite_0000002.json").read_text())
+    assert record["processes"][0]["files"] == diverge.batches[2]
+
+
+def test_a_step_whose_model_finds_nan_itself_can_be_skipped(tmp_path):
+    trainer, _ = diverged(tmp_path, (1, 3), 2)
+    trainer.train()
+    assert trainer._trainer.nonfinite == 2 and (tmp_path / "model_final.pth").is_file()
+
+
+def ended(rank: int, folder: Path) -> str:
+    trainer, _ = diverged(folder, (1,) if comm.get_rank() == rank else (), 5)
+    try:
+        trainer.train()
+    except NonFiniteError as error:
+        return str(error)
+    except Exception:  # the other process has gone
+        return "ended"
+    return ""
+
+
+@pytest.mark.slow
+def test_one_of_several_processes_that_finds_nan_says_where_its_record_is(tmp_path):
+    first, second = together(2, ended, 1, tmp_path, folder=tmp_path / "logs")
+    assert "cannot be skipped" in second and "nonfinite_0000001_1.json" in second
+    assert json.loads((tmp_path / "nonfinite_0000001_1.json").read_text())["files"]
+
+
+def spoil(part: str, trainer: Trainer) -> None:
+    """Put a NaN into one of the parts of a checkpoint."""
+    step, average = trainer._trainer, trainer.average
+    with torch.no_grad():
+        if part == "weights":
+            next(trainer.checkpointer.model.parameters()).view(-1)[0] = math.nan
+        elif part == "average":
+            next(average.averaged.parameters()).view(-1)[0] = math.inf
+        else:
+            next(iter(step.optimizer.state.values()))["exp_avg"].view(-1)[0] = math.nan
+
+
+@pytest.mark.parametrize("part", ["weights", "average", "optimizer"])
+def test_a_checkpoint_that_is_not_finite_is_neither_saved_nor_tagged(part, tmp_path):
+    trainer = Trainer(config(tmp_path, 2, 1))
+    trainer.resume_or_load(False)
+    trainer.train()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    tag = (tmp_path / "last_checkpoint").read_text()
+    spoil(part, trainer)
+    with pytest.raises(FloatingPointError, match="is not saved.*not finite.*lower learning rate"):
+        trainer.checkpointer.save("model_0000007", iteration=7)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
+    assert (tmp_path / "last_checkpoint").read_text() == tag
+
+
+@pytest.mark.parametrize("part", ["weights", "average", "optimizer"])
+def test_resuming_falls_back_from_a_checkpoint_that_is_not_finite(
+    part, tmp_path, monkeypatch, caplog
+):
+    trainer = Trainer(config(tmp_path, 3, 2))
+    trainer.resume_or_load(False)
+    trainer.train()
+    spoil(part, trainer)
+    with monkeypatch.context() as patch:  # as a version without the check saved it
+        patch.setattr(type(trainer.checkpointer), "_nonfinite", lambda *_: "")
+        with trainer._trainer.collected():
+            trainer.checkpointer.save("model_final", iteration=2)
+    resumed = Trainer(config(tmp_path, 3, 2))
+    resumed.resume_or_load(True)
+    assert resumed.start_iter == 2  # after model_0000001
+    assert "not finite" in caplog.text and "Using the previous checkpoint" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_not_evaluated(tmp_path, monkeypatch):
+    trainer = Trainer(config(tmp_path, 2, 100))
+    monkeypatch.setattr(trainer.training, "_evaluate", lambda *_: pytest.fail("evaluated"))
+    spoil("average", trainer)
+    hook = next(one for one in trainer._hooks if isinstance(one, Evaluate))
+    trainer.iter = 0
+    with pytest.raises(FloatingPointError, match="nothing to evaluate: 1 tensors"):
+        hook.run()
+
+
+def test_infinite_buffers_are_no_fault():
+    mask = {"mask": torch.tensor([-math.inf]), "weight": torch.zeros(1), "count": torch.tensor(3)}
+    assert describe_nonfinite(mask, ["weight", "count"]) == ""
+    mask["weight"][0] = math.inf
+    assert "such as weight" in describe_nonfinite(mask, ["weight"])
+    assert "optimizer.0.step" in describe_nonfinite({}, [], optimizer={0: {"step": mask["mask"]}})
 
 
 @pytest.mark.parametrize(
