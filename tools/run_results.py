@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.jobs import add_processes, finished, run
 from results.marks import as_json, fill_in, read_numbers
-from results.pictures import combine
+from results.pictures import combine, combine_errors
 from results.plan import PARTS, SEEDS, jobs
 from results.report import compact, merged, tables
 from results.sets import BY_NAME, SETS
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         numbers = merged(read_numbers(NUMBERS), compact(found, args.sets, SEEDS))
         write_text(NUMBERS, as_json(numbers))
         combine(args.output, DOCS / "photographs.jpg")
+        combine_errors(args.output, DOCS / "errors.jpg")
         write_text(DOCS / "RESULTS.md", fill_in(DOCS / "RESULTS.md", tables(numbers)))
     print(f"Written to {DOCS / 'RESULTS.md'}")
 

@@ -12,6 +12,7 @@ Then start a detector from it: tools/train_net.py ... MODEL.WEIGHTS output/simmi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -41,9 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pre-train in one process."""
-    with errors_as_messages():
-        pretraining = setup(args)
-    pretraining.train()
+    from swinv2_backbone.d2.engine.lock import locked
+
+    with contextlib.ExitStack() as owned:
+        with errors_as_messages():
+            owned.enter_context(locked(args.output))
+            pretraining = setup(args)
+        pretraining.train()
 
 
 def setup(args: argparse.Namespace) -> Pretraining:

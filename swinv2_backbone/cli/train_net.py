@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from swinv2_backbone.cli.training_options import parser
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.launch import LaunchError, launch
+from swinv2_backbone.d2.engine.lock import locked
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.setup import set_up
@@ -27,37 +29,50 @@ FINAL = "model_final.pth"  # written by every training at its end
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    """Train or evaluate in this process; return the last results."""
-    try:
-        plan = setup(args)
-        if args.exported:
-            from swinv2_backbone.d2.export.evaluate import load_exported
+    """Train or evaluate in this process; return the last results.
 
-            model: nn.Module = load_exported(Path(args.exported), plan.augmentation.image_format)
-        elif args.eval_only:
-            model = load_for_evaluation(plan, args.resume)
-        else:
-            trainer = build_trainer(plan)
-            trainer.resume_or_load(resume=args.resume)
-    except (OSError, ValueError) as error:  # the user can fix it, so no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
-    try:
-        augmented = not args.exported  # a file has no test-time augmentation
-        results = evaluate_plan(plan, model, augmented) if args.eval_only else trainer.train()
-    except NonFiniteError as error:
-        allowed = plan.setting(error.option, plan[error.option])
-        raise NonFiniteError(f"{error} ({allowed})") from error
+    A training owns its output folder meanwhile; evaluations beside it are allowed.
+    """
+    with contextlib.ExitStack() as owned:
+        try:
+            plan = read_plan(args)
+            if not args.eval_only:
+                owned.enter_context(locked(plan.run.output_dir))
+            plan = setup(plan, args)
+            if args.exported:
+                from swinv2_backbone.d2.export.evaluate import load_exported
+
+                image_format = plan.augmentation.image_format
+                model: nn.Module = load_exported(Path(args.exported), image_format)
+            elif args.eval_only:
+                model = load_for_evaluation(plan, args.resume)
+            else:
+                trainer = build_trainer(plan)
+                trainer.resume_or_load(resume=args.resume)
+        except (OSError, ValueError) as error:  # the user can fix it, so no traceback
+            sys.exit(f"{type(error).__name__}: {error}")
+        try:
+            augmented = not args.exported  # a file has no test-time augmentation
+            results = evaluate_plan(plan, model, augmented) if args.eval_only else trainer.train()
+        except NonFiniteError as error:
+            allowed = plan.setting(error.option, plan[error.option])
+            raise NonFiniteError(f"{error} ({allowed})") from error
     verify(plan, results)
     return results
 
 
-def setup(args: argparse.Namespace) -> TrainingPlan:
-    """Load the config, check the data, and set up logs and seeds."""
+def read_plan(args: argparse.Namespace) -> TrainingPlan:
+    """Load the config, with what the command line changes in it."""
     plan = load_plan(args.config_file, args.opts, args.imports)
     if args.exported:
         plan = plan.replaced({"run.weights": args.exported})
     if args.fast_dev_run:
         plan = plan.replaced({"run.output_dir": rehearsal_folder(plan.run.output_dir)})
+    return plan
+
+
+def setup(plan: TrainingPlan, args: argparse.Namespace) -> TrainingPlan:
+    """Check the data, and set up logs and seeds."""
     # Before the data is checked, so that repairs are logged.
     rank = comm.get_rank()
     setup_logger(plan.run.output_dir, distributed_rank=rank, name="swinv2_backbone")

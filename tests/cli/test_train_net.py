@@ -19,6 +19,7 @@ from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.demo.dataset import DemoDataset, generate_demo_dataset
 from swinv2_backbone.d2.demo.pictures import draw_beside_truth
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
+from swinv2_backbone.d2.engine.lock import FILE, locked
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import load_plan
 from swinv2_backbone.d2.inference.predictor import predictor_of
@@ -99,6 +100,15 @@ def trained(opts, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("run")
     run([*opts, "SOLVER.MAX_ITER", "80", "SOLVER.CHECKPOINT_PERIOD", "40"], output)
     return output
+
+
+def test_a_folder_in_use_is_refused_to_a_training_and_not_to_an_evaluation(trained, opts, tmp_path):
+    with locked(tmp_path):
+        with pytest.raises(SystemExit, match="FolderInUseError: the output folder .* is in use"):
+            run(opts, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [FILE]
+        weights = ["MODEL.WEIGHTS", str(trained / "model_final.pth")]
+        assert run([*opts, *weights], tmp_path, "--eval-only")
 
 
 def test_training_loss_falls(trained):

@@ -18,6 +18,7 @@ from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate
+from swinv2_backbone.d2.engine.lock import require_lock
 from swinv2_backbone.d2.engine.sharded_state import model_state
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP, TrainingEnded, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
@@ -86,6 +87,7 @@ class SaveCheckpoints(HookBase):
         with self.step.collected():
             state = model_state(self.checkpointer.evaluated)
             try:
+                require_lock(self.checkpointer.save_dir)
                 self.checkpointer.save(name, iteration=self.trainer.iter, model=state)
             except OSError as error:
                 failure = OSError, str(error)

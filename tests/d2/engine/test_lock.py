@@ -1,0 +1,164 @@
+"""One training for each output folder: locks, their owners, and owners that have ended."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from swinv2_backbone.d2.engine import lock
+from swinv2_backbone.d2.engine.lock import FILE, FolderInUseError, FolderLock, locked, require_lock
+
+
+@pytest.fixture
+def owner(tmp_path):
+    """Return a process that owns a folder, as far as the lock tells."""
+    with subprocess.Popen(["sleep", "600"]) as found:
+        values = {"place": lock._place(), "host": "here", "process": found.pid, "beat": 0}
+        values |= {"started": lock._start_of(found.pid), "token": "its own"}
+        (tmp_path / FILE).write_text(json.dumps(values))
+        yield found
+        found.kill()
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Let owners on other machines count as ended soon."""
+    monkeypatch.setattr(lock, "SILENCE", 0.5)
+
+
+def content(folder: Path) -> dict:
+    return json.loads((folder / FILE).read_text())
+
+
+def change(folder: Path, **values) -> None:
+    (folder / FILE).write_text(json.dumps(content(folder) | values))
+
+
+def test_a_second_training_is_refused_until_the_first_has_ended(tmp_path):
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run" / FILE).is_file()
+        words = f"run is in use by process {os.getpid()} on .*: choose another OUTPUT_DIR"
+        with pytest.raises(FolderInUseError, match=words), locked(tmp_path / "run"):
+            pytest.fail("owned twice")
+        require_lock(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_running_process_keeps_its_folder_and_a_killed_one_loses_it(owner, tmp_path, caplog):
+    with pytest.raises(FolderInUseError, match=f"process {owner.pid} "), locked(tmp_path):
+        pytest.fail("owned twice")
+    owner.send_signal(signal.SIGSTOP)  # stopped, not ended
+    with pytest.raises(FolderInUseError), locked(tmp_path):
+        pytest.fail("owned twice")
+    owner.kill()
+    time.sleep(0.2)  # it is not reaped before the end of the test
+    with locked(tmp_path):
+        assert content(tmp_path)["process"] == os.getpid()
+    assert f"taken over from process {owner.pid}" in caplog.text
+
+
+def test_a_process_that_has_the_number_of_an_ended_one_is_another(owner, tmp_path):
+    change(tmp_path, started="1")
+    with locked(tmp_path):
+        assert content(tmp_path)["process"] == os.getpid()
+
+
+def test_an_owner_on_another_machine_is_known_by_its_beats(owner, tmp_path, soon):
+    change(tmp_path, place="another", host="far")
+    beats = threading.Timer(0.2, change, [tmp_path], {"beat": 5})
+    beats.start()
+    with pytest.raises(FolderInUseError, match="on far"), locked(tmp_path):
+        pytest.fail("owned twice")
+    beats.join()
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]"])
+def test_an_owner_on_another_machine_that_is_silent_has_ended(text, owner, tmp_path, soon, caplog):
+    change(tmp_path, place="another", host="far")
+    if text is not None:  # a lock that was cut
+        (tmp_path / FILE).write_text(text)
+    with locked(tmp_path):
+        require_lock(tmp_path)
+    assert "waiting 0 s for a beat" in caplog.text and "taken over" in caplog.text
+
+
+def test_an_owner_raises_its_counter(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with locked(tmp_path):
+        end = time.monotonic() + 5
+        while time.monotonic() < end and (tmp_path / FILE).read_text().count('"beat": 0'):
+            time.sleep(0.01)
+        for _ in range(200):  # also while the counter is written
+            require_lock(tmp_path)
+        assert content(tmp_path)["beat"] > 0
+
+
+def test_an_owner_that_was_taken_over_writes_no_more_and_leaves_the_lock(tmp_path):
+    with locked(tmp_path):
+        change(tmp_path, token="another")
+        with pytest.raises(
+            OSError, match="taken over by another training.*nothing more is written"
+        ):
+            require_lock(tmp_path)
+    assert content(tmp_path)["token"] == "another"
+
+
+def test_a_forked_process_does_not_release_the_lock(tmp_path):
+    with locked(tmp_path):
+        child = multiprocessing.get_context("fork").Process(
+            target=FolderLock.held[tmp_path].release
+        )
+        child.start()
+        child.join()
+        require_lock(tmp_path)
+
+
+def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path, monkeypatch):
+    def full(self, beat):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FolderLock, "_content", full)
+    with pytest.raises(OSError, match="No space"), locked(tmp_path):
+        pytest.fail("owned")
+    assert not list(tmp_path.iterdir())
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from swinv2_backbone.d2.engine.lock import FolderInUseError, FolderLock
+while not Path(sys.argv[1], "go").exists():
+    time.sleep(0.001)
+try:
+    FolderLock(Path(sys.argv[1])).acquire()
+    print("owned", flush=True)
+    time.sleep(600)
+except FolderInUseError:
+    print("refused", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_one_of_several_takes_over_what_an_ended_process_left(owner, tmp_path):
+    owner.kill()
+    owner.wait()
+    starts = [sys.executable, "-c", RACE, tmp_path]
+    racers = [subprocess.Popen(starts, stdout=subprocess.PIPE) for _ in range(4)]
+    time.sleep(0.1)
+    (tmp_path / "go").touch()
+    found = [racer.stdout.readline().strip() for racer in racers]
+    for racer in racers:
+        racer.kill()
+        racer.communicate()
+    assert sorted(found) == [b"owned", b"refused", b"refused", b"refused"]
