@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,11 @@ from swinv2_backbone.checkpoints.pickled import read_pickled
 from swinv2_backbone.checkpoints.satlas import SATLAS
 from swinv2_backbone.variants import RELEASES
 
+logger = logging.getLogger(__name__)
 PICKLED = (".pth", ".pt", ".bin")  # suffixes to write; files to read may have any
 SAFETENSORS = ".safetensors"
 METADATA = "swinv2_backbone"  # the key of our notes in a file
+SHA256 = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 NOTES_DIGEST = "notes_sha256"  # key of the digest of the other notes, which earlier files lack
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Face folder
 
@@ -69,10 +72,10 @@ def _notes(found: Any) -> dict[str, Any]:
 
 def _check_digest(path: Path) -> None:
     """Check a file against the SHA-256 in a published name, and in ``NAME.sha256`` beside it."""
-    beside = path.with_name(f"{path.name}.sha256")
+    beside = _digest_beside(path)
     stated = {"its published name": DIGESTS.get(path.name, "")}
     if beside.is_file():
-        stated[str(beside)] = _read_digest(beside)
+        stated[str(beside)] = _read_digest(beside, path.name)
     if not any(stated.values()):
         return
     found = digest_on_disk(path)
@@ -84,12 +87,22 @@ def _check_digest(path: Path) -> None:
             )
 
 
-def _read_digest(file: Path) -> str:
-    """Read the digest that ``sha256sum`` has written, with or without the name of the file."""
-    words = file.read_text(encoding="utf-8", errors="replace").split()
-    if not (words and re.fullmatch("[0-9a-fA-F]{64}", words[0])):
-        raise ValueError(f"{file} does not begin with a SHA-256 of 64 digits; mend or delete it")
-    return words[0].lower()
+def _digest_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _read_digest(file: Path, name: str) -> str:
+    """Read the digest of a file from what ``sha256sum`` or another program has written.
+
+    It is that of the line with the name of the file, or the only one; "" if there is no such.
+    """
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if SHA256.search(line)]
+    own = [line for line in lines if name in line] or lines
+    if len(own) != 1:
+        logger.warning(f"{file} has no SHA-256 of {name}, and is ignored")
+        return ""
+    return SHA256.search(own[0])[0].lower()  # type: ignore[index]
 
 
 def write_file(
@@ -115,6 +128,7 @@ def write_file(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _digest_beside(path).unlink(missing_ok=True)  # that of the file that is replaced
     if path.suffix == SAFETENSORS:
         _write_safetensors(path, content, metadata)
     else:
@@ -143,7 +157,7 @@ def _read_safetensors(path: Path) -> Content:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
     stated = notes.pop(NOTES_DIGEST, None)
     if stated not in (None, _digest_of_notes(notes)) or _has_lost_notes(header):
-        raise ValueError(f"{path} is damaged: its notes have another SHA-256 than they state")
+        raise ValueError(f"{path} is damaged: the SHA-256 of its notes is not the one it states")
     if "sha256" in notes and notes["sha256"] != _sha256(tensors):
         raise ValueError(f"{path} is damaged: the SHA-256 of its tensors is not the one it states")
     return Content(tensors, notes)
@@ -162,7 +176,7 @@ def _digest_of_notes(notes: Mapping[str, Any]) -> str:
 
 
 def _has_lost_notes(header: Mapping[str, str]) -> bool:
-    """Return True if our notes are there under another name, which is damaged then."""
+    """Return True if the header has our notes under a damaged key."""
     return any(f'"{NOTES_DIGEST}"' in text for key, text in header.items() if key != METADATA)
 
 

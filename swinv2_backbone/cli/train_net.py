@@ -31,7 +31,7 @@ FINAL = "model_final.pth"  # written by every training at its end
 def main(args: argparse.Namespace) -> dict | None:
     """Train or evaluate in this process; return the last results.
 
-    A training owns its output folder meanwhile; evaluations beside it are allowed.
+    A training holds the lock of its output folder; evaluations may run beside it.
     """
     with contextlib.ExitStack() as owned:
         try:
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def read_plan(args: argparse.Namespace) -> TrainingPlan:
-    """Load the config, with what the command line changes in it."""
+    """Load the config, and apply the changes of the command line."""
     plan = load_plan(args.config_file, args.opts, args.imports)
     if args.exported:
         plan = plan.replaced({"run.weights": args.exported})

@@ -59,7 +59,17 @@ def test_files_of_earlier_versions_have_no_digest_of_their_notes(weights):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("form", ["{digest}  {name}\n", "{digest}", "{upper} *{name}\n"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{digest}  {name}\n",
+        "{digest}",
+        "{upper} *{name}\n",
+        "SHA256 ({name}) = {digest}\n",
+        "sha256:{digest}",
+        f"{64 * 'a'}  other.pth\n{{digest}}  {{name}}\n",
+    ],
+)
 def test_a_digest_beside_a_file_is_checked(form, suffix, tmp_path):
     file = tmp_path / f"mine{suffix}"
     write_file(file, TENSORS, {})
@@ -74,8 +84,14 @@ def test_a_digest_beside_a_file_is_checked(form, suffix, tmp_path):
         read_file(file)
 
 
-@pytest.mark.parametrize("text", ["", "abc", 63 * "0"])
-def test_a_file_that_should_have_a_digest_and_has_none_is_named(text, weights):
+@pytest.mark.parametrize("text", ["", "abc", 63 * "0", f"{64 * '0'} a\n{64 * '1'} b\n"])
+def test_a_digest_file_without_the_digest_is_ignored_with_a_warning(text, weights, caplog):
     (weights.parent / f"{weights.name}.sha256").write_text(text)
-    with pytest.raises(ValueError, match="sha256 does not begin with a SHA-256.*mend or delete"):
-        read_file(weights)
+    assert same_content(weights) and "has no SHA-256 of weights.safetensors" in caplog.text
+
+
+def test_a_file_that_is_replaced_takes_its_digest_along(weights):
+    beside = weights.parent / f"{weights.name}.sha256"
+    beside.write_text(hashlib.sha256(weights.read_bytes()).hexdigest())
+    write_file(weights, {"weight": torch.zeros(3)}, {}, overwrite=True)
+    assert not beside.exists() and read_file(weights).value["weight"].shape == (3,)

@@ -258,7 +258,7 @@ def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
     document.write_text("<!-- results: cards -->\n<!-- end -->\n", encoding="utf-8")
     monkeypatch.setattr(run_results, "DOCS", tmp_path)
     monkeypatch.setattr(run_results, "NUMBERS", tmp_path / "results.json")
-    earlier = '{"nuclei": {"predictions": {}}, "cards": {"other": {}, "screening": {"a": 1.0}}}'
+    earlier = '{"nuclei": {"forwards": {}}, "cards": {"other": {}, "screening": {"a": 1.0}}}'
     run_results.NUMBERS.write_text(earlier, encoding="utf-8")
     jobs = {job.name: job for job in plan.jobs(["cards"], str(tmp_path / "data"))}
     done = {
@@ -269,8 +269,8 @@ def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
             "peak_mb": 8.0,
         },
         training.trained("cards", "screening 13", 1): {"bbox_ap": 4.0},
-        training.predictions_of("cards", BACKBONES): {
-            "predictions": dict.fromkeys(GROUPS[BACKBONES], 0.05)
+        training.forwards_of("cards", BACKBONES): {
+            "forwards": dict.fromkeys(GROUPS[BACKBONES], 0.05)
         },
     }
     for name, numbers in done.items():
@@ -281,7 +281,7 @@ def test_a_report_without_runs_has_what_is_done(tmp_path, monkeypatch):
     assert "| SwinV2, window 8 | 1 | 12.3 | 9 | 8.0 | 20.0 | 8 |" in document.read_text("utf-8")
     written = json.loads(run_results.NUMBERS.read_text(encoding="utf-8"))
     assert set(written) == {"nuclei", "cards"}
-    assert written["cards"][SCREENING] == {"screening 13": 4.0}
+    assert written["cards"][SCREENING] == {"a": 1.0, "screening 13": 4.0}
     assert written["cards"]["other"] == {}  # a part that was not looked for
     assert "minutes" not in written["cards"][BACKBONES]["SwinV2, window 8"][0]
 
@@ -305,6 +305,12 @@ def test_parts_can_be_chosen():
     assert any("smalldata" in name for name in names[RECIPES])
     assert not any("screening" in name for name in names[plan.COMPARISON] | names[RECIPES])
     assert {"set_cards", "simmim_nuts"} <= names[plan.COMPARISON] & names[SCREENING]
+
+
+def test_fewer_runs_do_not_replace_more():
+    earlier = {"cards": {BACKBONES: {"a": [1, 2, 3], "b": [1]}}, "nuts": {}}
+    found = report.merged(earlier, {"cards": {BACKBONES: {"a": [4], "b": [5]}}})
+    assert found == {"cards": {BACKBONES: {"a": [1, 2, 3], "b": [5]}}, "nuts": {}}
 
 
 def test_the_list_needs_no_clones(capsys):

@@ -1,4 +1,4 @@
-"""What is compared: named changes of one config, in groups whose members get the same time."""
+"""Named changes of one config, in groups whose members are compared for the same time."""
 
 from __future__ import annotations
 

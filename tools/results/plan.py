@@ -11,7 +11,7 @@ from results import pictures, training
 from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING, group_of
 from results.screening import design
 from results.sets import BY_NAME
-from results.training import predictions_of, steps_of, trained
+from results.training import forwards_of, steps_of, trained
 
 SEEDS = (0, 1, 2)
 COMPARED = ("nuclei", "cards", "tiles", "nuts")
@@ -47,7 +47,7 @@ def jobs(
         found += [prepared, _without_labels(name)]
         if COMPARISON in parts and name in COMPARED:
             found += _comparison(name, BACKBONES, seconds, seeds)
-            found.append(_measured(name, training.measure_predictions, predictions_of, BACKBONES))
+            found.append(_measured(name, training.measure_forwards, forwards_of, BACKBONES))
             found += [_pictures(name, seeds[0])] if BY_NAME[name].shown else []
         if SCREENING in parts and name in SCREENED:
             found += _screening(name, seconds or SCREENING_SECONDS)

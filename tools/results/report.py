@@ -10,7 +10,7 @@ from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING
 from results.plan import EVALUATION_SEEDS, SCREENED
 from results.screening import SETTINGS, Effect, design, effects
 from results.sets import BY_NAME
-from results.training import predictions_of, trained
+from results.training import forwards_of, trained
 
 KEPT = ("bbox_ap", "segm_ap", "miou", "images_per_second", "iterations", "peak_mb", "parameters")
 METRICS = {"bbox_ap": "box AP", "segm_ap": "mask AP", "miou": "mIoU"}
@@ -27,9 +27,9 @@ def compact(results: Mapping[str, dict], sets: Sequence[str], seeds: Sequence[in
                 runs = [results.get(trained(name, arm, seed)) for seed in own_seeds]
                 if own := [_rounded(run) for run in runs if run is not None]:
                     found.setdefault(name, {}).setdefault(group, {})[arm] = own
-        if speed := results.get(predictions_of(name, BACKBONES)):
-            found.setdefault(name, {})["predictions"] = {
-                arm: round(1 / seconds, 1) for arm, seconds in speed["predictions"].items()
+        if speed := results.get(forwards_of(name, BACKBONES)):
+            found.setdefault(name, {})["forwards"] = {
+                arm: round(1 / seconds, 1) for arm, seconds in speed["forwards"].items()
             }
         for run in design():
             if done := results.get(trained(name, run.title, run.block)):
@@ -43,7 +43,7 @@ def tables(numbers: Numbers) -> dict[str, str]:
     found = {}
     for name, own in numbers.items():
         if BACKBONES in own:
-            found[name] = comparison(name, own[BACKBONES], own.get("predictions", {}))
+            found[name] = comparison(name, own[BACKBONES], own.get("forwards", {}))
         if RECIPES in own:
             found[f"{name} {RECIPES}"] = comparison(name, own[RECIPES], {})
     screened = {name: numbers.get(name, {}).get(SCREENING, {}) for name in SCREENED}
@@ -53,19 +53,19 @@ def tables(numbers: Numbers) -> dict[str, str]:
 
 
 def comparison(
-    name: str, arms: Mapping[str, Sequence[Numbers]], predictions: Mapping[str, float]
+    name: str, arms: Mapping[str, Sequence[Numbers]], forwards: Mapping[str, float]
 ) -> str:
     """Return a set's table: means and standard deviations over the seeds."""
     own = BY_NAME[name]
     shown = [key for key in METRICS if any(key in run for runs in arms.values() for run in runs)]
     columns = ["model", "seeds", *(METRICS[key] for key in shown), "iterations", "images/s trained"]
-    columns += ["images/s predicted"] if predictions else []
+    columns += ["images/s of the backbone"] if forwards else []
     lines = [f"{own.title[0].upper()}{own.title[1:]} ({own.licence}): <{own.url}>", ""]
     lines += _head([*columns, "peak memory, MB"])
     for arm, runs in arms.items():
         cells = [arm, str(len(runs)), *(_spread(runs, key, 1) for key in shown)]
         cells += [_spread(runs, "iterations", 0), _spread(runs, "images_per_second", 1)]
-        cells += [f"{predictions[arm]:.1f}"] if predictions else []
+        cells += [f"{forwards[arm]:.1f}"] if forwards else []
         lines.append(f"| {' | '.join([*cells, _spread(runs, 'peak_mb', 0)])} |")
     return "\n".join(lines)
 
@@ -83,8 +83,23 @@ def screening(aps: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def merged(earlier: Numbers, found: Numbers) -> dict[str, Any]:
-    """Return the numbers of an earlier report with those of the parts that were found now."""
-    return {name: earlier.get(name, {}) | found.get(name, {}) for name in earlier | found}
+    """Return the numbers of an earlier report with those that were found now.
+
+    The runs of an arm replace those of an earlier report if they are at least as many.
+    """
+    both: dict[str, Any] = {name: dict(earlier.get(name, {})) for name in {**earlier, **found}}
+    for name, groups in found.items():
+        for group, own in groups.items():
+            before = both[name].get(group, {})
+            kept = {
+                arm: runs for arm, runs in before.items() if _count(runs) > _count(own.get(arm))
+            }
+            both[name][group] = {**before, **own, **kept}
+    return both
+
+
+def _count(runs: Any) -> int:
+    return len(runs) if isinstance(runs, list) else int(runs is not None)
 
 
 def _head(columns: Sequence[str]) -> list[str]:
@@ -104,6 +119,6 @@ def _spread(runs: Sequence[Numbers], key: str, digits: int) -> str:
 
 
 def _effect(effect: Effect) -> str:
-    """Return an effect with its interval; bold if the interval is without zero."""
+    """Return an effect with its interval; bold if the interval excludes zero."""
     text = f"{effect.value:+.1f} ± {effect.margin:.1f}"
     return f"**{text}**" if abs(effect.value) > effect.margin else text

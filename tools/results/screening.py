@@ -1,4 +1,4 @@
-"""Which settings matter on a small set: a design of trainings, and the effects that follow from it.
+"""A design of trainings that shows which settings matter on a small set, and their effects.
 
 The design is that of Plackett and Burman (Biometrika 33, 1946) with 12 runs, folded over: 24 runs
 in two blocks, in each of which every setting is at either level six times.  The effect of no
@@ -116,7 +116,7 @@ class Run(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What the high level adds to the AP, with the half width of its 95 % interval."""
+    """The gain in AP from the high level, with the half width of its 95 % interval."""
 
     title: str
     value: float

@@ -21,13 +21,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, build_detection_test_loader
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from experiments.jobs import read_result
-from torch import nn
+from torch import Tensor, nn
 
 from results.arms import GROUPS, group_of
 from results.backbones import FULL, SMALL, Size, scaled
@@ -44,7 +45,7 @@ from swinv2_backbone.d2.pretraining.simmim import pretrain
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ROUNDS = 5  # steps of every arm that are measured
-PREDICTED = 8  # images in which predicting is measured
+MEASURED = 12  # images on which a forward is measured
 RATE = 0.001  # AdamW's, at the start of the cosine
 DETECTIONS = 300  # in an image; micrographs have hundreds of nuclei
 METRICS = {"bbox/AP": "bbox_ap", "segm/AP": "segm_ap", "sem_seg/mIoU": "miou"}
@@ -81,26 +82,38 @@ def measure_steps(folder: Path, *, name: str, group: str, full: bool = False) ->
     return {"steps": {title: median(own[1:]) for title, own in seconds.items()}}
 
 
-def measure_predictions(folder: Path, *, name: str, group: str, full: bool = False) -> dict:
-    """Return the median seconds in which every arm predicts one image, in turns."""
+def measure_forwards(folder: Path, *, name: str, group: str, full: bool = False) -> dict:
+    """Return the median seconds of every arm's backbone, with its FPN, on one image, in turns.
+
+    The heads are not measured: their time depends on what a model has learned to detect.
+    """
     _quiet()
     seconds: dict[str, list[float]] = {title: [] for title in GROUPS[group]}
-    with TemporaryDirectory() as output, redirect_stdout(StringIO()), torch.no_grad():
-        models = {}
+    with TemporaryDirectory() as output, redirect_stdout(StringIO()), torch.inference_mode():
+        backbones = {}
         for title in seconds:
             cfg = _config(folder, output, name, title, 0, 1, full)
-            models[title] = Trainer.build_model(cfg).eval()
+            backbones[title] = Trainer.build_model(cfg).backbone.eval()
         mapper = DatasetMapper(cfg, is_train=False)
-        images = list(
-            islice(build_detection_test_loader(cfg, cfg.DATASETS.TEST[0], mapper=mapper), PREDICTED)
-        )
+        loader = build_detection_test_loader(cfg, cfg.DATASETS.TEST[0], mapper=mapper)
+        images = [_pixels(image, cfg) for (image,) in islice(loader, MEASURED)]
         for image in [images[0], *images]:
-            for title, model in models.items():
+            for title, backbone in backbones.items():
                 start = time.perf_counter()
-                model(image)
+                backbone(image)
                 _synchronize()
                 seconds[title].append(time.perf_counter() - start)
-    return {"predictions": {title: median(own[1:]) for title, own in seconds.items()}}
+    return {"forwards": {title: median(own[1:]) for title, own in seconds.items()}}
+
+
+def _pixels(record: dict, cfg: CfgNode) -> Tensor:
+    """Return an image as a batch of one, padded to a multiple of 32 pixels."""
+    mean, std = (
+        torch.tensor(one)[:, None, None] for one in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    image = ((record["image"] - mean) / std).to(cfg.MODEL.DEVICE)
+    height, width = image.shape[1:]
+    return F.pad(image, (0, -width % 32, 0, -height % 32))[None]
 
 
 def train_without_labels(folder: Path, *, name: str, iterations: int, full: bool = False) -> dict:
@@ -185,8 +198,8 @@ def steps_of(name: str, group: str) -> str:
     return f"steps_{name}_{group}"
 
 
-def predictions_of(name: str, group: str) -> str:
-    return f"predictions_{name}_{group}"
+def forwards_of(name: str, group: str) -> str:
+    return f"forwards_{name}_{group}"
 
 
 def place_of(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,41 +14,56 @@ from swinv2_backbone.checkpoints.files import Content
 
 logger = logging.getLogger(__name__)
 TAG = "last_checkpoint"  # file that names the last checkpoint, as in Detectron2
+TAG_DIGEST = f"{TAG}.sha256"
 FINAL = "model_final.pth"
 Read = Callable[[Path], Content]
 
 
 def tag_checkpoint(folder: Path, name: str) -> None:
-    """Write the name of the last checkpoint to ``last_checkpoint`` in its folder."""
+    """Write the name of the last checkpoint to ``last_checkpoint``, and its digest beside it.
+
+    Detectron2 reads the whole file as the name, so the digest has a file of its own.
+    """
     write_text(folder / TAG, name)
+    write_text(folder / TAG_DIGEST, _digest(name))
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the checkpoints of a run: the last one, then the others from new to old.
 
-    The last one is the tagged one, unless another is both newer and of a later iteration: then the
-    tag is wrong, which is logged. Age alone does not tell, because copied files have the age of
-    the copy; nor does the iteration, because an earlier run may have left files of later ones.
+    The last one is the tagged one, unless the tag no longer has its digest and another checkpoint
+    is both newer and of a later iteration. (Age alone does not tell, because copied files have the
+    age of the copy; nor does the iteration, because an earlier run may have left later ones.)
     """
     found = [*folder.glob("model_" + "[0-9]" * 7 + ".pth"), *folder.glob(FINAL)]
     found.sort(key=_age, reverse=True)
-    try:
-        tagged = (folder / TAG).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        tagged = ""
+    tagged = _read(folder / TAG)
     if not tagged or Path(tagged).name != tagged:
         if found:
             logger.warning(f"{folder / TAG} does not name a checkpoint")
         return found
-    named = folder / tagged
-    later = [path for path in found if named in found and _is_later(path, named)]
-    if later:
-        logger.warning(
-            f"{folder / TAG} names {tagged}, but {later[0].name} is newer and of a later "
-            f"iteration, and is taken; to resume from {tagged}, move later checkpoints away"
-        )
-    first = [*later[:1], named]
+    named, first = folder / tagged, [folder / tagged]
+    if _read(folder / TAG_DIGEST) not in ("", _digest(tagged)) and named in found:
+        later = [path for path in found if _is_later(path, named)]
+        if later:
+            first = [later[0], named]
+            logger.warning(
+                f"{folder / TAG} was changed after it was written: it names {tagged}, but "
+                f"{later[0].name} is newer and of a later iteration, and is taken. To resume from "
+                f"{tagged}, delete {folder / TAG_DIGEST}"
+            )
     return [*first, *(path for path in found if path not in first)]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _is_later(path: Path, other: Path) -> bool:

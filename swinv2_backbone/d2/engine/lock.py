@@ -25,7 +25,8 @@ from detectron2.utils import comm
 logger = logging.getLogger(__name__)
 FILE = "training.lock"
 BEAT = 10.0  # seconds between two beats of an owner
-SILENCE = 60.0  # seconds without a beat after which an owner on another machine has ended
+SILENCE = 300.0  # seconds without a beat after which an owner on another machine has ended
+PATIENCE = 30.0  # seconds in which an owner on this machine may end: a last iteration, a checkpoint
 Owner = dict[str, Any]
 
 
@@ -35,10 +36,10 @@ class FolderInUseError(ValueError):
 
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Own an output folder; the main process does, for all processes of a training.
+    """Hold the lock of an output folder; the main process holds it for all of a training.
 
-    A lock whose owner has ended is taken over, which is logged. Where that cannot be known, because
-    the owner was on another machine or in another container, it is waited for a beat of the owner.
+    A lock whose owner has ended is taken over, which is logged. For an owner on another machine, in
+    another container or of another user, that cannot be determined: wait for its beat.
 
     Raises:
         FolderInUseError: another training has the folder; raised in all processes.
@@ -106,7 +107,12 @@ class FolderLock:
 
     def _require(self) -> None:
         content = _read(self.path)
-        if content is None or _owner(content).get("token") != self._token:
+        if content is None:
+            raise OSError(
+                f"{self.path} was removed, so that another training may use the folder: nothing "
+                "more is written"
+            )
+        if _owner(content).get("token") != self._token:
             raise OSError(
                 f"{self.path.parent} was taken over by another training while this process was "
                 "stopped: nothing more is written"
@@ -138,8 +144,8 @@ class FolderLock:
 
     def _content(self, beat: int) -> str:
         owner = {"place": _place(), "host": platform.node(), "process": self._process}
-        owner |= {"started": _start_of(self._process), "token": self._token, "beat": beat}
-        return json.dumps(owner)
+        owner |= {"started": _start_of(self._process), "token": self._token}
+        return json.dumps(owner | {"beat": f"{beat:012d}"})  # always of the same length
 
     def _beat(self) -> None:
         beat = 0
@@ -147,18 +153,27 @@ class FolderLock:
             beat += 1
             with suppress(OSError), self._access:
                 self._require()
-                self.path.write_text(self._content(beat), encoding="utf-8")
+                # Overwritten and not cut, so that a full disk cannot leave an empty lock.
+                with self.path.open("r+", encoding="utf-8") as file:
+                    file.write(self._content(beat))
 
     def _is_running(self, owner: Owner, content: str) -> bool:
         if owner.get("place") == _place():
-            return _start_of(owner["process"]) == owner["started"]
+            return self._stays(owner)
         logger.warning(f"{self.path}: waiting {SILENCE:.0f} s for a beat of {_name(owner)}")
-        end = time.monotonic() + SILENCE
-        while time.monotonic() < end:
-            time.sleep(min(1.0, SILENCE / 10))
+        for _ in _polls(SILENCE):
             if _read(self.path) != content:  # a beat, a release, or another owner
                 return _read(self.path) is not None
         return False
+
+    def _stays(self, owner: Owner) -> bool:
+        """Return True if a process on this machine does not end soon."""
+        for _ in _polls(PATIENCE):
+            if _start_of(owner["process"]) != owner["started"]:
+                return False
+            if owner["process"] == self._process:
+                return True
+        return True
 
     def _remove(self, content: str) -> None:
         """Remove a lock with this content; of several processes that try, one succeeds."""
@@ -169,6 +184,15 @@ class FolderLock:
                 with suppress(OSError):
                     os.link(aside, self.path)
             aside.unlink()
+
+
+def _polls(seconds: float) -> Iterator[None]:
+    """Yield at once and then about every second, for some time."""
+    end = time.monotonic() + seconds
+    yield
+    while time.monotonic() < end:
+        time.sleep(min(1.0, seconds / 10))
+        yield
 
 
 def _read(path: Path) -> str | None:
@@ -192,10 +216,10 @@ def _name(owner: Owner) -> str:
 
 
 def _place() -> str:
-    """Return what processes have in common that see each other: machine, boot and container."""
+    """Return an identifier of machine, boot, container and user, as far as processes see others."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')} {os.getuid()}"
     except OSError:
         return secrets.token_hex(8)  # of this process alone: others are known by their beats
 

@@ -72,6 +72,7 @@ class TrainingStep(ResumableTrainer):
         self.stopping, self.ending = 0, ""
         self.broken: dict[str, str] = {}
         self._skipped = NonFiniteSteps(max_nonfinite, output_dir)
+        self._has_gradients = False  # of this step; a model may end before its losses
 
     @property
     def nonfinite(self) -> int:
@@ -91,7 +92,8 @@ class TrainingStep(ResumableTrainer):
         else:
             rates = [group["lr"] for group in self.optimizer.param_groups]
             self._skipped.skip(self.iter, statistics, rates)
-        self.grad_scaler.update()
+        if self._has_gradients:
+            self.grad_scaler.update()
         if comm.is_main_process():
             write_metrics(statistics, self.nonfinite)
 
@@ -113,6 +115,7 @@ class TrainingStep(ResumableTrainer):
     def _compute_gradients(self) -> StepStatistics:
         """Accumulate the gradients of all batches of a step; return this process's statistics."""
         self.optimizer.zero_grad()
+        self._has_gradients = False
         losses: dict[str, Tensor] = {}
         files, waited = [], 0.0
         for part in range(self.accumulate):
@@ -122,7 +125,8 @@ class TrainingStep(ResumableTrainer):
             files += file_names(batch)
             for name, loss in self._backward(batch, last=part == self.accumulate - 1).items():
                 losses[name] = losses.get(name, 0.0) + loss.detach()
-        self.grad_scaler.unscale_(self.optimizer)
+        if self._has_gradients:
+            self.grad_scaler.unscale_(self.optimizer)
         take_broken = getattr(self.data_loader, "take_broken", dict)
         return StepStatistics(
             losses={name: float(loss) for name, loss in losses.items()},
@@ -145,6 +149,7 @@ class TrainingStep(ResumableTrainer):
                 losses = {"total_loss": losses}
             losses = {name: loss / self.accumulate for name, loss in losses.items()}
             self.grad_scaler.scale(sum(losses.values())).backward()
+            self._has_gradients = True
         if hasattr(self, "after_backward"):  # calls hooks in Detectron2's main branch
             self.after_backward()
         return losses

@@ -41,8 +41,8 @@ def write_metrics(statistics: Sequence[StepStatistics], nonfinite: int) -> None:
     storage.put_scalar("grad_norm", statistics[0].grad_norm)
     if nonfinite:
         storage.put_scalar("nonfinite_steps", nonfinite, smoothing_hint=False)
-    losses = mean_losses(statistics)
-    storage.put_scalar("total_loss", sum(losses.values()))
+    losses = {name: loss for name, loss in mean_losses(statistics).items() if name != NO_LOSS}
+    storage.put_scalar("total_loss", sum(losses.values()) if losses else math.nan)
     if len(losses) > 1:
         storage.put_scalars(**losses)
 
@@ -75,7 +75,7 @@ class NonFiniteSteps:
             NonFiniteError: there are several processes, which wait for this one's gradient, so that
                 the step cannot be skipped.
         """
-        logger.warning(f"The model ends at iteration {iteration}, on {', '.join(files)}: {error}")
+        logger.warning(f"The model failed at iteration {iteration}, on {', '.join(files)}: {error}")
         if comm.get_world_size() > 1:
             path = Path(self.output_dir, f"nonfinite_{iteration:07d}_{comm.get_rank()}.json")
             _write_record(path, {"iteration": iteration, "files": list(files), "error": str(error)})

@@ -29,10 +29,11 @@ def owner(tmp_path):
         found.kill()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """Let owners on other machines count as ended soon."""
+    """Wait for owners only briefly."""
     monkeypatch.setattr(lock, "SILENCE", 0.5)
+    monkeypatch.setattr(lock, "PATIENCE", 0.5)
 
 
 def content(folder: Path) -> dict:
@@ -68,13 +69,44 @@ def test_a_running_process_keeps_its_folder_and_a_killed_one_loses_it(owner, tmp
     assert f"taken over from process {owner.pid}" in caplog.text
 
 
+def test_a_process_that_ends_soon_is_waited_for(owner, tmp_path):
+    ends = threading.Timer(0.2, owner.kill)
+    ends.start()
+    with locked(tmp_path):
+        assert content(tmp_path)["process"] == os.getpid()
+    ends.join()
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_beat_that_cannot_be_written_leaves_the_lock_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with locked(tmp_path):
+        own = FolderLock.held[tmp_path]
+        lengths = {len(own._content(beat)) for beat in (0, 9, 10**6)}
+        assert lengths == {(tmp_path / FILE).stat().st_size}
+        monkeypatch.setattr(Path, "open", full)
+        time.sleep(0.1)
+        monkeypatch.undo()
+        require_lock(tmp_path)
+
+
+def test_a_lock_that_was_removed_has_a_message_of_its_own(tmp_path):
+    with locked(tmp_path):
+        (tmp_path / FILE).unlink()
+        with pytest.raises(OSError, match="was removed"):
+            require_lock(tmp_path)
+
+
 def test_a_process_that_has_the_number_of_an_ended_one_is_another(owner, tmp_path):
     change(tmp_path, started="1")
     with locked(tmp_path):
         assert content(tmp_path)["process"] == os.getpid()
 
 
-def test_an_owner_on_another_machine_is_known_by_its_beats(owner, tmp_path, soon):
+def test_an_owner_on_another_machine_is_known_by_its_beats(owner, tmp_path):
     change(tmp_path, place="another", host="far")
     beats = threading.Timer(0.2, change, [tmp_path], {"beat": 5})
     beats.start()
@@ -84,7 +116,7 @@ def test_an_owner_on_another_machine_is_known_by_its_beats(owner, tmp_path, soon
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]"])
-def test_an_owner_on_another_machine_that_is_silent_has_ended(text, owner, tmp_path, soon, caplog):
+def test_an_owner_on_another_machine_that_is_silent_has_ended(text, owner, tmp_path, caplog):
     change(tmp_path, place="another", host="far")
     if text is not None:  # a lock that was cut
         (tmp_path / FILE).write_text(text)
@@ -97,11 +129,11 @@ def test_an_owner_raises_its_counter(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.01)
     with locked(tmp_path):
         end = time.monotonic() + 5
-        while time.monotonic() < end and (tmp_path / FILE).read_text().count('"beat": 0'):
+        while time.monotonic() < end and (tmp_path / FILE).read_text().count(12 * "0"):
             time.sleep(0.01)
         for _ in range(200):  # also while the counter is written
             require_lock(tmp_path)
-        assert content(tmp_path)["beat"] > 0
+        assert int(content(tmp_path)["beat"]) > 0
 
 
 def test_an_owner_that_was_taken_over_writes_no_more_and_leaves_the_lock(tmp_path):
@@ -125,9 +157,6 @@ def test_a_forked_process_does_not_release_the_lock(tmp_path):
 
 
 def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path, monkeypatch):
-    def full(self, beat):
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(FolderLock, "_content", full)
     with pytest.raises(OSError, match="No space"), locked(tmp_path):
         pytest.fail("owned")

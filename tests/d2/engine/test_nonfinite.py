@@ -172,7 +172,7 @@ def test_a_model_that_finds_nan_itself_ends_the_training_with_a_record(tmp_path)
 
 
 def test_a_step_whose_model_finds_nan_itself_can_be_skipped(tmp_path):
-    trainer, _ = diverged(tmp_path, (1, 3), 2)
+    trainer, _ = diverged(tmp_path, (0, 3), 2)
     trainer.train()
     assert trainer._trainer.nonfinite == 2 and (tmp_path / "model_final.pth").is_file()
 
@@ -247,6 +247,16 @@ def test_weights_that_are_not_finite_are_not_evaluated(tmp_path, monkeypatch):
     trainer.iter = 0
     with pytest.raises(FloatingPointError, match="nothing to evaluate: 1 tensors"):
         hook.run()
+
+
+def test_tensors_that_cannot_be_checked_pass():
+    odd = {
+        "float8": torch.zeros(2).to(torch.float8_e4m3fn),
+        "sparse": torch.eye(2).to_sparse(),
+        "meta": torch.empty(2, device="meta"),
+    }
+    assert describe_nonfinite(odd, odd) == ""
+    assert "complex" in describe_nonfinite({"complex": torch.tensor([1j * math.nan])}, ["complex"])
 
 
 def test_infinite_buffers_are_no_fault():

@@ -168,6 +168,26 @@ def test_a_step_whose_scaled_gradients_overflow_is_skipped():
     assert step.grad_scaler.get_scale() == 4
 
 
+class Fails(Quadratic):
+    """A model that finds NaN itself in its first forward."""
+
+    calls = 0
+
+    def forward(self, data):
+        self.calls += 1
+        if self.calls == 1:
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+        return super().forward(data)
+
+
+def test_the_scale_is_not_changed_by_a_step_without_gradients():
+    step = scaling(step_with(model := Fails(), 1.0, max_nonfinite=1))
+    take_step(step)
+    assert step.nonfinite == 1 and model.point == (3.0, 4.0)
+    take_step(step)
+    assert step.nonfinite == 1 and model.point != (3.0, 4.0)
+
+
 class Distributed(nn.Module):
     """A stand-in for ``DistributedDataParallel`` that records when gradients would be exchanged."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections
 from swinv2_backbone.d2.evaluation.analysis.matching import overlaps
 
-RIGHT_IOU, BACKGROUND_IOU = 0.5, 0.1  # TIDE's: of a right box at least, of background less
+RIGHT_IOU, BACKGROUND_IOU = 0.5, 0.1  # TIDE's lowest of a right box, and highest of background
 RIGHT, IGNORED, MISSED = "right", "ignored", "missed"
 CLASS, LOCATION, BOTH = "class", "location", "class and location"
 DUPLICATE, BACKGROUND = "duplicate", "background"
@@ -26,7 +26,7 @@ KINDS = {
     CLASS: "more images of the confused classes; check their labels",
     LOCATION: "larger images, or a longer training; check how tight the labels are",
     BOTH: "as for class and location",
-    DUPLICATE: "a lower MODEL.ROI_HEADS.NMS_THRESH_TEST",
+    DUPLICATE: "a lower NMS_THRESH_TEST (of MODEL.ROI_HEADS or MODEL.RETINANET)",
     BACKGROUND: "label the real objects on the sheet; for the rest, train on images without any",
     MISSED: "small objects: larger images, other anchors (swinv2 suggest); others: longer training",
 }
@@ -34,7 +34,7 @@ RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
 class Verdict(NamedTuple):
-    """What a detection is, or an object that was missed.
+    """The verdict on a detection, or on a missed object.
 
     Attributes:
         kind: RIGHT, IGNORED (in a crowd region), or one of :data:`KINDS`.
@@ -132,23 +132,23 @@ def _judge(image: int, truth: list[dict], found: list[dict]) -> Iterator[Verdict
     crowds = [one for one in truth if one.get("iscrowd")]
     iou, in_crowd = overlaps(found, objects, crowd=False), overlaps(found, crowds, crowd=True)
     matched: set[int] = set()
-    wrong: list[int] = []
+    explained: set[int] = set()
+    verdicts: dict[int, Verdict] = {}  # by the place of the detection
     for row, one in enumerate(found):
         free = [place for place in _of_class(one, objects) if place not in matched]
         best = max(free, key=lambda place: iou[row, place], default=None)
         if best is not None and iou[row, best] >= RIGHT_IOU:
             matched.add(best)
-            yield Verdict(RIGHT, image, one, objects[best])
+            verdicts[row] = Verdict(RIGHT, image, one, objects[best])
         elif any(in_crowd[row, place] >= RIGHT_IOU for place in _of_class(one, crowds)):
-            yield Verdict(IGNORED, image, one, None)
-        else:
-            wrong.append(row)
-    explained: set[int] = set()
-    for row in wrong:
-        kind, place = _kind(found[row], objects, iou[row])
-        if kind in (CLASS, LOCATION) and place is not None:
-            explained.add(place)
-        yield Verdict(kind, image, found[row], None if place is None else objects[place])
+            verdicts[row] = Verdict(IGNORED, image, one, None)
+    for row, one in enumerate(found):
+        if row not in verdicts:
+            kind, place = _kind(one, objects, iou[row])
+            if kind in (CLASS, LOCATION) and place is not None:
+                explained.add(place)
+            verdicts[row] = Verdict(kind, image, one, None if place is None else objects[place])
+    yield from (verdicts[row] for row in range(len(found)))  # as COCO orders equal scores
     for place in set(range(len(objects))) - matched - explained:
         yield Verdict(MISSED, image, None, objects[place])
 

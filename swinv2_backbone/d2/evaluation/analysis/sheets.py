@@ -51,12 +51,10 @@ def _detail(one: Verdict, names: Mapping[int, str], picture: np.ndarray) -> np.n
     shown += [(one.detection, FALSE)] if one.detection else []
     x, y, side = _square(np.array([box["bbox"] for box, _ in shown], float), picture.shape)
     scale = SIDE / side
-    drawn = cv2.warpAffine(
-        picture,
-        np.array([[scale, 0, -x * scale], [0, scale, -y * scale]]),
+    drawn = cv2.resize(
+        _cut(picture, x, y, side),
         (SIDE, SIDE),
-        flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
-        borderValue=(255, 255, 255),
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
     )
     for box, color in shown:
         left, top, width, height = box["bbox"]
@@ -71,17 +69,27 @@ def _detail(one: Verdict, names: Mapping[int, str], picture: np.ndarray) -> np.n
     return full
 
 
-def _square(boxes: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float, float]:
+def _square(boxes: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return left, top and side of a square detail of an image with all boxes and surroundings.
 
     It is moved into the image as far as it fits.
     """
     low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
     size = np.array([shape[1], shape[0]], float)
-    side = min(max(float((high - low).max()) * SURROUNDINGS, LEAST), float(size.max()))
+    side = min(max(round((high - low).max() * SURROUNDINGS), LEAST), max(shape[:2]))
     free = size - side  # negative along an edge that is shorter than the detail
-    left, top = np.where(free < 0, free / 2, np.clip((low + high - side) / 2, 0, abs(free)))
-    return float(left), float(top), side
+    corner = np.where(free < 0, free / 2, np.clip((low + high - side) / 2, 0, abs(free)))
+    left, top = corner.round().astype(int).tolist()
+    return left, top, side
+
+
+def _cut(picture: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """Return a square of an image, white beside it."""
+    square = np.full((side, side, 3), 255, np.uint8)
+    inside = picture[max(top, 0) : top + side, max(left, 0) : left + side]
+    height, width = inside.shape[:2]
+    square[max(-top, 0) :, max(-left, 0) :][:height, :width] = inside
+    return square
 
 
 def _caption(one: Verdict, names: Mapping[int, str]) -> str:
