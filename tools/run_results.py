@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.list:
         for one in SETS:
             print(f"{one.name}: {one.title}; {one.licence}")
-            print(f"  git clone --depth 1 {one.url} {args.data / one.name}")
+            print(f"  git clone --depth 1 {one.url} {one.folder(args.data)}")
         return
     with errors_as_messages():
         todo = jobs(args.sets, str(args.data.absolute()), parts=args.parts, full=args.full)

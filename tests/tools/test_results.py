@@ -245,6 +245,14 @@ def test_tiles_have_a_value_for_each_defect_and_a_quarter_of_each_is_tested(data
             assert (place / split / labels[0].name).is_file()
 
 
+def test_pixels_of_nuclei_are_those_of_all_masks(data, tmp_path):
+    training.prepare(tmp_path, name="nuclei_pixels", data=str(data))
+    place = tmp_path / "sets/nuclei_pixels"
+    assert [len(list((place / part).iterdir())) for part in ("train", "val")] == [6, 2]
+    labels = np.asarray(Image.open(place / "train_labels/record0.png"))
+    assert np.bincount(labels.ravel()).tolist() == [70 * 90 - 3 * 20 * 18, 3 * 20 * 18]
+
+
 def test_a_missing_clone_is_named_with_the_command(tmp_path):
     with pytest.raises(SystemExit, match=f"git clone --depth 1 {BY_NAME['cards'].url}"):
         run_results.main(["--data", str(tmp_path), "--sets", "cards"])

@@ -14,7 +14,7 @@ from results.sets import BY_NAME
 from results.training import forwards_of, steps_of, trained
 
 SEEDS = (0, 1, 2)
-COMPARED = ("nuclei", "cards", "tiles", "nuts")
+COMPARED = ("nuclei", "cards", "nuclei_pixels", "nuts", "tiles")
 SCREENED = ("cards", "raccoons")  # the sets on which settings are chosen
 EVALUATED = ("nuts",)  # the sets on which the choice is evaluated, once
 EVALUATION_SEEDS = range(6)
