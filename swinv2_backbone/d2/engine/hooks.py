@@ -83,7 +83,7 @@ class SaveCheckpoints(HookBase):
                 oldest.unlink(missing_ok=True)
 
     def _save(self, name: str) -> None:
-        failure = None
+        failure: tuple[type[Exception], str] | None = None
         with self.step.collected():
             state = model_state(self.checkpointer.evaluated)
             try:
