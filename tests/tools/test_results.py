@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,20 @@ def test_pixels_of_nuclei_are_those_of_all_masks(data, tmp_path):
     assert [len(list((place / part).iterdir())) for part in ("train", "val")] == [6, 2]
     labels = np.asarray(Image.open(place / "train_labels/record0.png"))
     assert np.bincount(labels.ravel()).tolist() == [70 * 90 - 3 * 20 * 18, 3 * 20 * 18]
+
+
+@pytest.mark.parametrize("name", ["cards", "tiles"])
+def test_models_of_full_size_see_512_pixels_in_bfloat16(name, data, tmp_path, monkeypatch):
+    on_cpu = replace(FULL, changes=(*FULL.changes, "MODEL.DEVICE", "cpu"))
+    monkeypatch.setattr(training, "FULL", on_cpu)
+    training.prepare(tmp_path, name=name, data=str(data))
+    cfg = training._config(tmp_path, str(tmp_path), name, "SwinV2, window 16", 1, 50, full=True)
+    assert cfg.INPUT.MIN_SIZE_TEST == 512 and cfg.MODEL.SWINV2.WINDOW_SIZE == 16
+    assert (cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE) == (True, "bfloat16")
+    assert not cfg.MODEL.WEIGHTS and cfg.SOLVER.MAX_ITER == 50 and cfg.SEED == 1
+    if name == "cards":
+        sizes = [size for (size,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES]
+        assert sizes == [round(8 / 3 * size) for size in BY_NAME["cards"].anchors]
 
 
 def test_a_missing_clone_is_named_with_the_command(tmp_path):
