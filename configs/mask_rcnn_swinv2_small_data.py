@@ -19,5 +19,5 @@ dataloader.train.mapper.augmentations[0].update(
     short_edge_length=[416, 448, 480, 512], max_size=864
 )
 dataloader.test.mapper.augmentations[0].update(short_edge_length=512, max_size=864)
-train.update(max_iter=3000, eval_period=300)
+train.update(max_iter=3000, eval_period=300, test_aug=dict(min_sizes=[410, 512, 614]))
 lr_multiplier = cosine(train.max_iter, warmup_iters=300)

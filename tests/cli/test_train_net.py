@@ -400,7 +400,9 @@ def test_a_loss_that_is_not_finite_ends_with_the_option_in_the_dialect(
     module = tool("train_net")
     plan = load_plan(CONFIG.replace(".yaml", f".{dialect}"), _on_the_cpu(dialect))
     trainer = SimpleNamespace(resume_or_load=lambda resume: None, train=fail)
-    monkeypatch.setattr(module, "setup", lambda args: plan)
+    monkeypatch.chdir(tmp_path)  # its output folder is there
+    monkeypatch.setattr(module, "read_plan", lambda args: plan)
+    monkeypatch.setattr(module, "setup", lambda plan, args: plan)
     monkeypatch.setattr(module, "build_trainer", lambda plan: trainer)
     keys = {"yaml": "SOLVER.MAX_NONFINITE_STEPS 0", "py": "train.max_nonfinite_steps=0"}
     with pytest.raises(NonFiniteError, match=re.escape(f"skipped ({keys[dialect]})")):
