@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 from experiments.jobs import run  # noqa: E402
 from results import plan, report, screening, training  # noqa: E402
 from results.arms import BACKBONES, GROUPS, RECIPES, SCREENING  # noqa: E402
-from results.backbones import FULL, SMALL  # noqa: E402
 from results.marks import fill_in  # noqa: E402
 from results.sets import BY_NAME, DEFECTS, SETS  # noqa: E402
+from results.sizes import FULL, SMALL  # noqa: E402
 
 from swinv2_backbone.d2.config.yacs import load_config  # noqa: E402
 
@@ -164,6 +164,22 @@ def test_anchors_grow_with_the_images():
     screening.Run("", 0, (1,) + (-1,) * 7 + (1, -1)).change(cfg, own)
     assert [size for (size,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES] == list(own.anchors)
     assert small == [round(size * 2 / 3) for size in own.anchors]
+
+
+def test_the_recipe_for_small_data_has_the_settings_that_were_evaluated():
+    """At full size: two thirds of the plain recipe's pixels, window 8, and no jitter or average."""
+    plain, small = (
+        load_config(str(training.CONFIGS / f"{name}.yaml"), ["MODEL.DEVICE", "cpu"])
+        for name in ("mask_rcnn_swinv2", "mask_rcnn_swinv2_small_data")
+    )
+    assert ("image size" in screening.PLAIN, "image size" in screening.SMALL_DATA) == (True, False)
+    assert pytest.approx(plain.INPUT.MIN_SIZE_TEST * 2 / 3, rel=0.05) == small.INPUT.MIN_SIZE_TEST
+    for cfg, titles in ((plain, screening.PLAIN), (small, screening.SMALL_DATA)):
+        assert (16 if "window" in titles else 8) == cfg.MODEL.SWINV2.WINDOW_SIZE
+        assert ("large-scale jitter" in titles) == cfg.INPUT.LSJ.ENABLED
+        assert ("averaged weights" in titles) == cfg.SOLVER.EMA.ENABLED
+        assert (cfg.SOLVER.LAYER_DECAY < 1) == ("layer decay" in titles)
+        assert (cfg.MODEL.SWINV2.FROZEN_STAGES > -1) == ("frozen" in titles)
 
 
 # Effects

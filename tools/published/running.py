@@ -128,7 +128,7 @@ def run(row: Row, settings: Settings, images: dict[str, int]) -> Entry:
     folder = folder_of(row, settings, images)
     if (folder / ENTRY).is_file():
         print(f"{row.name}: done, in {folder}", flush=True)
-        return read_entry(folder / ENTRY)
+        return read_json(folder / ENTRY)
     print(f"{row.name}: running in {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     measured = _train(row, settings, folder) if settings.trains else _classify(row, settings)
@@ -144,11 +144,11 @@ def run(row: Row, settings: Settings, images: dict[str, int]) -> Entry:
 def finished(rows: tuple[Row, ...], output: Path) -> dict[str, Entry]:
     """Return the entries of all runs of some rows by the name of their folder."""
     names = {row.name for row in rows}
-    entries = {path.parent.name: read_entry(path) for path in sorted(output.glob(f"*/{ENTRY}"))}
+    entries = {path.parent.name: read_json(path) for path in sorted(output.glob(f"*/{ENTRY}"))}
     return {name: entry for name, entry in entries.items() if entry["row"] in names}
 
 
-def read_entry(path: Path) -> Entry:
+def read_json(path: Path) -> Entry:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -161,7 +161,7 @@ def _train(row: Row, settings: Settings, folder: Path) -> Entry:
             f"{folder / 'log.txt'}, and run the same command again to continue"
         )
     suffix = AUGMENTED if row.augmented else ""
-    results = read_entry(folder / f"{INFERENCE}{suffix}" / RESULTS)
+    results = read_json(folder / f"{INFERENCE}{suffix}" / RESULTS)
     places = {title: METRICS[title] for title in row.metrics}
     metrics = {title: results[f"{task}{suffix}"][key] for title, (task, key) in places.items()}
     gpu = None if settings.on_cpu else torch.cuda.get_device_name(0)

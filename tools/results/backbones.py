@@ -1,4 +1,4 @@
-"""Backbones of four kinds and two sizes, for one head.
+"""Backbones of four kinds for one head, of either size.
 
 Detectron2's ResNet is an R50 with batch norms that are trained, as from random weights; the small
 one is narrower.  Swin V1 is torchvision's; it has the width, depths and heads of our SwinV2, and
@@ -7,8 +7,6 @@ the norms of its authors' detectors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -16,59 +14,8 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
+from results.sizes import size_of
 
-@dataclass(frozen=True)
-class Size:
-    """Size of all models and images of a comparison.
-
-    Attributes:
-        objects, semantic: Recipes, from which every config starts.
-        embed_dim, depths, num_heads: Of both Swins.
-        resnet_width: Channels of the stem of ResNet.
-        scale: Of the sets' image sizes and anchors.
-        masked: Pixels of the images and of the masked squares, for training without labels.
-        changes: Config keys and values.
-    """
-
-    objects: str
-    semantic: str
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    resnet_width: int
-    scale: float
-    masked: tuple[int, int]
-    changes: tuple[str, ...]
-
-
-# About 2.3 million parameters each, for a CPU.  Masked squares of 32 pixels would hide nuclei.
-SMALL = Size(
-    objects="mask_rcnn_swinv2_demo.yaml",
-    semantic="upernet_swinv2_demo.yaml",
-    embed_dim=32,
-    depths=(2, 2, 2, 2),
-    num_heads=(1, 2, 4, 8),
-    resnet_width=20,
-    scale=1.0,
-    masked=(128, 16),
-    changes=("MODEL.DEVICE", "cpu"),
-)
-# ResNet-50, Swin V1-T and SwinV2-T at 512 pixels in bfloat16, for a GPU.
-FULL = Size(
-    objects="mask_rcnn_swinv2.yaml",
-    semantic="upernet_swinv2_tiny_ade20k.yaml",
-    embed_dim=96,
-    depths=(2, 2, 6, 2),
-    num_heads=(3, 6, 12, 24),
-    resnet_width=64,
-    scale=8 / 3,
-    masked=(192, 32),
-    changes=(
-        *("MODEL.WEIGHTS", "", "MODEL.SWINV2.VARIANT", "None", "SOLVER.AMP.ENABLED", "True"),
-        *("SOLVER.AMP.DTYPE", "bfloat16", "SOLVER.IMS_PER_BATCH", "8"),
-        *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", "()"),
-    ),
-)
 NAMES = ("res2", "res3", "res4", "res5")
 
 
@@ -124,11 +71,6 @@ def build_results_swin_v1_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
     )
 
 
-def scaled(pixels: int, cfg: CfgNode) -> int:
-    """Return a set's size in pixels for the models of a config."""
-    return round(pixels * _size_of(cfg).scale)
-
-
 def use_swinv2(cfg: CfgNode, window: int) -> None:
     cfg.MODEL.SWINV2.WINDOW_SIZE = window
 
@@ -142,12 +84,8 @@ def use_resnet(cfg: CfgNode) -> None:
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     node = cfg.MODEL.RESNETS
     node.DEPTH, node.NORM, node.OUT_FEATURES = 50, "BN", list(NAMES)
-    width = _size_of(cfg).resnet_width
+    width = size_of(cfg).resnet_width
     node.STEM_OUT_CHANNELS, node.WIDTH_PER_GROUP, node.RES2_OUT_CHANNELS = width, width, 4 * width
-
-
-def _size_of(cfg: CfgNode) -> Size:
-    return next(one for one in (SMALL, FULL) if one.embed_dim == cfg.MODEL.SWINV2.EMBED_DIM)
 
 
 def _build(cfg: CfgNode, kind: str) -> None:

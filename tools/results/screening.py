@@ -15,8 +15,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from scipy.stats import t as student
 
-from results.backbones import scaled
 from results.sets import PublicSet
+from results.sizes import resize, scaled
 
 FIRST_ROW = (1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1)
 BLOCKS = 2  # the design and its mirror image, each with a seed of its own
@@ -35,12 +35,6 @@ class Setting:
 
 def _larger_images(cfg: CfgNode, own: PublicSet) -> None:
     resize(cfg, scaled(own.side, cfg))
-
-
-def resize(cfg: CfgNode, side: int) -> None:
-    """Set the shorter side of all images, and the longer one to at most half more."""
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (side,), side
-    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = side * 3 // 2
 
 
 def _larger_window(cfg: CfgNode, own: PublicSet) -> None:

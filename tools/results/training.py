@@ -31,9 +31,8 @@ from experiments.jobs import read_result
 from torch import Tensor, nn
 
 from results.arms import GROUPS, group_of
-from results.backbones import FULL, SMALL, Size, scaled
-from results.screening import resize
 from results.sets import BY_NAME
+from results.sizes import FULL, SMALL, Size, resize, scaled
 from swinv2_backbone.backbone import SwinV2
 from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.config.yacs import load_config
@@ -117,7 +116,7 @@ def _pixels(record: dict, cfg: CfgNode) -> Tensor:
 
 
 def train_without_labels(folder: Path, *, name: str, iterations: int, full: bool = False) -> dict:
-    """Train the small SwinV2 to fill in masked squares of the set's training images."""
+    """Train a SwinV2 to fill in masked squares of the set's training images."""
     _quiet()
     torch.manual_seed(0)
     size = _size(full)

@@ -43,15 +43,20 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another training has the folder; raised in all processes.
+        OSError: the lock cannot be written; raised in all processes.
     """
-    lock, failure = FolderLock(Path(folder)), ""
+    lock = FolderLock(Path(folder))
+    failure: tuple[type[Exception], str] | None = None
     if comm.is_main_process():
         try:
             lock.acquire()
         except FolderInUseError as error:
-            failure = str(error)
+            failure = FolderInUseError, str(error)
+        except OSError as error:
+            failure = OSError, str(error)
     if failure := comm.all_gather(failure)[0]:
-        raise FolderInUseError(failure)
+        kind, text = failure
+        raise kind(text)
     try:
         yield
     finally:
@@ -94,8 +99,9 @@ class FolderLock:
                     f"the output folder {self.path.parent} is in use by {_name(owner)}: choose "
                     "another OUTPUT_DIR (train.output_dir), or wait for its end"
                 )
-            logger.warning(f"{self.path}: taken over from {_name(owner)}, which has ended")
-            self._remove(content)
+            if self.path.exists():
+                logger.warning(f"{self.path}: taken over from {_name(owner)}, which has ended")
+                self._remove(content)
         self.held[self.path.parent] = self
         atexit.register(self.release)
         threading.Thread(target=self._beat, name="folder lock", daemon=True).start()
@@ -167,12 +173,12 @@ class FolderLock:
         return False
 
     def _stays(self, owner: Owner) -> bool:
-        """Return True if a process on this machine does not end soon."""
+        """Return True if a process on this machine neither ends nor releases the lock soon."""
+        if owner["process"] == self._process:
+            return True
         for _ in _polls(PATIENCE):
-            if _start_of(owner["process"]) != owner["started"]:
+            if _start_of(owner["process"]) != owner["started"] or not self.path.exists():
                 return False
-            if owner["process"] == self._process:
-                return True
         return True
 
     def _remove(self, content: str) -> None:

@@ -81,6 +81,15 @@ def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
+def test_an_owner_that_releases_the_lock_soon_is_waited_for(owner, tmp_path, caplog):
+    release = threading.Timer(0.2, (tmp_path / FILE).unlink)
+    release.start()
+    with locked(tmp_path):
+        assert content(tmp_path)["process"] == os.getpid()
+    release.join()
+    assert "taken over" not in caplog.text and owner.poll() is None
+
+
 def test_a_beat_that_cannot_be_written_leaves_the_lock_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.01)
     with locked(tmp_path):

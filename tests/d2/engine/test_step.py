@@ -180,8 +180,9 @@ class Fails(Quadratic):
         return super().forward(data)
 
 
-def test_the_scale_is_not_changed_by_a_step_without_gradients():
-    step = scaling(step_with(model := Fails(), 1.0, max_nonfinite=1))
+def test_the_scale_is_not_changed_by_a_step_without_gradients(tmp_path):
+    model = Fails()
+    step = scaling(step_with(model, 1.0, max_nonfinite=1, output_dir=str(tmp_path)))
     take_step(step)
     assert step.nonfinite == 1 and model.point == (3.0, 4.0)
     take_step(step)

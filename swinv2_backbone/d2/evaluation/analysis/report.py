@@ -145,13 +145,13 @@ class Report:
     def _errors(self, run: Run, detections: Detections, confidence: float) -> dict:
         """Report the kinds of errors, and draw the worst of each."""
         costs = find_errors(detections, run.max_detections).costs()
-        confident = find_errors(detections, run.max_detections, confidence).verdicts
+        confident = find_errors(detections, run.max_detections, confidence)
         names = {key: detections.classes[place] for key, place in detections.index.items()}
         files = _files(run)
         table: dict[str, dict] = {}
         for kind, file in SHEETS.items():
             shown = worst_errors(confident, kind)
-            count = sum(one.kind == kind for one in confident)
+            count = len(confident.of_kind(kind))
             table[kind] = {"AP50_lost": costs[kind], "count": count, "picture": None}
             if shown:
                 drawn = draw_sheet(shown, names, files, run.read_picture)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 
-from swinv2_backbone.d2.evaluation.analysis.errors import MISSED, Verdict
+from swinv2_backbone.d2.evaluation.analysis.errors import MISSED, Errors, Verdict
 from swinv2_backbone.d2.evaluation.analysis.pictures import FALSE, RIGHT, Color
 
 COLUMNS, MOST = 4, 12  # details on a sheet
@@ -18,10 +18,10 @@ SIDE, CAPTION, GAP = 220, 22, 6  # of a detail, in pixels
 SURROUNDINGS, LEAST = 2.0, 48  # side of a detail over that of its boxes, and the shortest in pixels
 
 
-def worst_errors(verdicts: Sequence[Verdict], kind: str) -> list[Verdict]:
+def worst_errors(errors: Errors, kind: str) -> list[Verdict]:
     """Return the most confident errors of a kind, or the largest of the missed objects."""
-    own = [one for one in verdicts if one.kind == kind]
-    return sorted(own, key=_largest if kind == MISSED else _most_confident)[:MOST]
+    found = errors.of_kind(kind)  # by falling score
+    return sorted(found, key=_largest)[:MOST] if kind == MISSED else found[:MOST]
 
 
 def draw_sheet(
@@ -100,10 +100,6 @@ def _caption(one: Verdict, names: Mapping[int, str]) -> str:
     if one.truth and one.truth["category_id"] != one.detection["category_id"]:
         text += f", is {names[one.truth['category_id']]}"
     return text
-
-
-def _most_confident(one: Verdict) -> float:
-    return -one.detection["score"] if one.detection else 0.0
 
 
 def _largest(one: Verdict) -> float:

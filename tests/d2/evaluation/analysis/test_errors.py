@@ -125,7 +125,7 @@ def test_ap50_is_that_of_pycocotools(compared, seed):
 
 def test_a_sheet_shows_the_most_confident_first_and_fills_its_rows(compared):
     false = [found(1, DOG, ELSEWHERE, score / 100) for score in range(60, 80)]
-    shown = worst_errors(find_errors(compared([*PERFECT, *false]), 100).verdicts, BACKGROUND)
+    shown = worst_errors(find_errors(compared([*PERFECT, *false]), 100), BACKGROUND)
     assert [round(100 * one.detection["score"]) for one in shown] == list(range(79, 79 - MOST, -1))
     picture = np.full((*SIZE, 3), 90, np.uint8)
     sheet = draw_sheet(shown[:5], NAMES, {1: "a.png"}, lambda file: {"a.png": picture}[file])
@@ -137,7 +137,7 @@ def test_a_sheet_shows_the_most_confident_first_and_fills_its_rows(compared):
 
 
 def test_the_largest_missed_objects_come_first(compared):
-    shown = worst_errors(find_errors(compared([]), 100).verdicts, MISSED)
+    shown = worst_errors(find_errors(compared([]), 100), MISSED)
     assert [one.truth["bbox"] for one in shown] == [MEDIUM, MEDIUM, SMALL, SMALL]
 
 
