@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import together
 
 from swinv2_backbone.d2.engine import lock
 from swinv2_backbone.d2.engine.lock import FILE, FolderInUseError, FolderLock, locked, require_lock
@@ -170,6 +171,22 @@ def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space"), locked(tmp_path):
         pytest.fail("owned")
     assert not list(tmp_path.iterdir())
+
+
+def refusal(folder: Path) -> str:
+    lock.PATIENCE = 0.5
+    try:
+        with locked(folder):
+            return ""
+    except (FolderInUseError, OSError) as error:
+        return str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, words", [(".", "is in use by"), (f"{FILE}/run", "Not a directory")])
+def test_all_processes_of_a_training_are_refused(name, words, owner, tmp_path):
+    first, second = together(2, refusal, tmp_path / name, folder=tmp_path / "logs")
+    assert words in first and first == second
 
 
 RACE = """
