@@ -21,21 +21,21 @@ PARTIAL = ".partial"
 class _DigestingFile:
     """A binary file that computes the SHA-256 of the bytes written to it.
 
-    It keeps the first OSError, because torch's zip writer (in C++) replaces it with an error of
-    its own.
+    It keeps the first error, because torch's zip writer (in C++) replaces it with one of its own.
+    That includes errors of signal handlers, such as Ctrl-C.
     """
 
     def __init__(self, file: IO[bytes]):
         self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, data: bytes) -> int:
         try:
             written = self.file.write(data)
-        except OSError as error:
+            self.digest.update(data)
+        except BaseException as error:
             self.error = self.error or error
             raise
-        self.digest.update(data)
         return written
 
     def flush(self) -> None:

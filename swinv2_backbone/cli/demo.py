@@ -9,7 +9,6 @@ When run again, it reuses what exists; an interrupted run is resumed.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -73,9 +72,10 @@ def draw(config: Path, opts: list[str], count: int) -> tuple[int, Path]:
 
 
 def last_results(metrics: Path, kind: str) -> dict:
-    """Return the last evaluation in a metrics.json of Detectron2."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if kind in line][-1]
+    """Return the last evaluation in a metrics.json."""
+    from swinv2_backbone.d2.engine.metrics import read_lines
+
+    return [values for _, values in read_lines(metrics) if values and kind in values][-1]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 # What installs with Detectron2, and is missing without it.
 WITH_DETECTRON2 = {"cv2", "detectron2", "fvcore", "iopath", "omegaconf", "pycocotools", "yacs"}
@@ -22,7 +24,8 @@ OF_LIBRARIES: tuple[tuple[str, type[Warning]], ...] = (
 def errors_as_messages(*others: type[Exception]) -> Iterator[None]:
     """End the process with ``ValueError: ...`` for an error that the user can fix.
 
-    The warnings of other libraries about their own code do not precede it.
+    Ctrl-C ends it with the exit code of shells, 130. The warnings of other libraries about their
+    own code do not precede a message.
 
     Args:
         others: further kinds of errors, besides ImportError, OSError and ValueError.
@@ -35,8 +38,17 @@ def errors_as_messages(*others: type[Exception]) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         remedy = f"\n{NO_DETECTRON2.format(package)}" if package in WITH_DETECTRON2 else ""
         sys.exit(f"{type(error).__name__}: {error}{remedy}")
+    except KeyboardInterrupt:
+        interrupted()
     except kinds as error:
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def interrupted() -> NoReturn:
+    """End the process after Ctrl-C, without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends it at once
+    print("Interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def silence_libraries() -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from swinv2_backbone import __version__
 from swinv2_backbone.cli import arguments, words
-from swinv2_backbone.cli.errors import errors_as_messages, require_detectron2
+from swinv2_backbone.cli.errors import errors_as_messages, interrupted, require_detectron2
 
 
 class Command(NamedTuple):
@@ -131,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader ended, as in ``swinv2 info | head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except KeyboardInterrupt:
+        interrupted()
 
 
 def run(argv: Sequence[str] | None) -> None:

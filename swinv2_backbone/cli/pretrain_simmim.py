@@ -42,26 +42,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pre-train in one process."""
+    from swinv2_backbone.d2.engine.endings import errors_in_a_sentence
     from swinv2_backbone.d2.engine.lock import locked
 
     with contextlib.ExitStack() as owned:
         with errors_as_messages():
             owned.enter_context(locked(args.output))
             pretraining = setup(args)
-        pretraining.train()
+        with errors_in_a_sentence(args.output):
+            pretraining.train()
 
 
 def setup(args: argparse.Namespace) -> Pretraining:
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
-    from detectron2.utils.logger import setup_logger
 
     from swinv2_backbone.checkpoints.fetch import check_source
+    from swinv2_backbone.d2.engine.log_files import open_logs
     from swinv2_backbone.d2.pretraining.masked import find_images
     from swinv2_backbone.d2.pretraining.simmim import Pretraining
 
-    for name in ("fvcore", "detectron2", "swinv2_backbone"):
-        setup_logger(args.output, distributed_rank=comm.get_rank(), name=name)
+    open_logs(args.output)
     check_source(args.init)
     files = find_images(args.images, bands=args.image_format == "BANDS")
     recipe = read_recipe(args, len(files))

@@ -11,13 +11,15 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.cli.training_options import parser
 from swinv2_backbone.d2.config.plan import TrainingPlan
+from swinv2_backbone.d2.engine.endings import errors_in_a_sentence, setup_sentence
 from swinv2_backbone.d2.engine.launch import LaunchError, launch
 from swinv2_backbone.d2.engine.lock import locked
+from swinv2_backbone.d2.engine.log_files import open_logs
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.setup import set_up
@@ -33,11 +35,14 @@ def main(args: argparse.Namespace) -> dict | None:
 
     A training holds the lock of its output folder; evaluations may run beside it.
     """
+    with errors_as_messages():
+        plan = read_plan(args)
+    folder = plan.run.output_dir
     with contextlib.ExitStack() as owned:
+        owned.enter_context(errors_in_a_sentence(folder, training=not args.eval_only))
         try:
-            plan = read_plan(args)
             if not args.eval_only:
-                owned.enter_context(locked(plan.run.output_dir))
+                owned.enter_context(locked(folder))
             plan = setup(plan, args)
             if args.exported:
                 from swinv2_backbone.d2.export.evaluate import load_exported
@@ -50,7 +55,7 @@ def main(args: argparse.Namespace) -> dict | None:
                 trainer = build_trainer(plan)
                 trainer.resume_or_load(resume=args.resume)
         except (OSError, ValueError) as error:  # the user can fix it, so no traceback
-            sys.exit(f"{type(error).__name__}: {error}")
+            sys.exit(setup_sentence(error, folder))
         try:
             augmented = not args.exported  # a file has no test-time augmentation
             results = evaluate_plan(plan, model, augmented) if args.eval_only else trainer.train()
@@ -74,8 +79,7 @@ def read_plan(args: argparse.Namespace) -> TrainingPlan:
 def setup(plan: TrainingPlan, args: argparse.Namespace) -> TrainingPlan:
     """Check the data, and set up logs and seeds."""
     # Before the data is checked, so that repairs are logged.
-    rank = comm.get_rank()
-    setup_logger(plan.run.output_dir, distributed_rank=rank, name="swinv2_backbone")
+    open_logs(plan.run.output_dir)
     if not (args.eval_only or args.resume) and Path(plan.run.output_dir, FINAL).is_file():
         logging.getLogger(__name__).warning(
             f"{plan.run.output_dir} has a finished training, whose {FINAL} this one will replace; "

@@ -27,6 +27,7 @@ from swinv2_backbone.cli.classification import accuracy
 from swinv2_backbone.cli.classify import parser as classify_parser
 from swinv2_backbone.cli.train_net import FINAL
 from swinv2_backbone.d2.data.datasets.ade20k import prepare
+from swinv2_backbone.d2.engine.metrics import read_lines
 from swinv2_backbone.d2.engine.training import AUGMENTED, INFERENCE
 from swinv2_backbone.d2.evaluation.results import RESULTS
 from swinv2_backbone.variants import VARIANTS
@@ -190,9 +191,8 @@ def _wait(training: subprocess.Popen) -> int:
 def _hours(folder: Path) -> float:
     """Return the hours of all iterations, also of earlier sessions, without evaluations."""
     seconds, last = 0.0, -1
-    for line in (folder / "metrics.json").read_text(encoding="utf-8").splitlines():
-        content = json.loads(line)
-        if "time" in content:
+    for _, content in read_lines(folder / "metrics.json"):
+        if content and "time" in content:
             seconds += content["time"] * max(content["iteration"] - last, 0)
             last = content["iteration"]
     return round(seconds / 3600, 4)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
@@ -19,9 +21,17 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.lock import require_lock
+from swinv2_backbone.d2.engine.metrics import RunWriter
 from swinv2_backbone.d2.engine.sharded_state import model_state
-from swinv2_backbone.d2.engine.signals import TIME_IS_UP, TrainingEnded, exit_code
+from swinv2_backbone.d2.engine.signals import (
+    TIME_IS_UP,
+    TrainingEnded,
+    exit_code,
+    worker_losses_deferred,
+)
 from swinv2_backbone.d2.engine.step import TrainingStep
+
+ADAMW_STATES = 2  # tensors of the size of a parameter in the optimizer's state
 
 
 class SaveCheckpoints(HookBase):
@@ -54,6 +64,23 @@ class SaveCheckpoints(HookBase):
     def before_train(self) -> None:
         if comm.is_main_process() and self.checkpointer.save_dir:
             remove_partials(Path(self.checkpointer.save_dir))
+            self._warn_of_full_disk()
+
+    def _warn_of_full_disk(self) -> None:
+        """Warn if the next checkpoint will not fit on the disk, before the time is spent."""
+        folder = Path(self.checkpointer.save_dir)
+        model = sum(one.nbytes for one in self.checkpointer.evaluated.state_dict().values())
+        groups = self.step.optimizer.param_groups
+        trained = sum(each.nbytes for group in groups for each in group["params"])
+        averages = 1 if "average" in self.checkpointer.checkpointables else 0
+        needed = model + (ADAMW_STATES + averages) * trained
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            logging.getLogger(__name__).warning(
+                f"a checkpoint takes about {needed / 2**20:,.0f} MiB, but only "
+                f"{free / 2**20:,.0f} MiB are free in {folder}: free space, or training ends at "
+                "its next checkpoint"
+            )
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -84,7 +111,7 @@ class SaveCheckpoints(HookBase):
 
     def _save(self, name: str) -> None:
         failure: tuple[type[Exception], str] | None = None
-        with self.step.collected():
+        with self.step.collected(), worker_losses_deferred():
             state = model_state(self.checkpointer.evaluated)
             try:
                 require_lock(self.checkpointer.save_dir)
@@ -100,16 +127,49 @@ class SaveCheckpoints(HookBase):
 
 
 class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's writer hook, without its division by zero if training stops after a write."""
+    """Detectron2's writer hook, whose writers do not end a training if the disk is full.
+
+    It also avoids the division by zero of Detectron2's if training stops after a write.
+    """
+
+    def __init__(self, writers: Sequence[EventWriter], period: int = 20):
+        super().__init__(writers, period)
+        self.failing: set[EventWriter] = set()
+
+    def before_train(self) -> None:
+        for writer in self._writers:
+            if isinstance(writer, RunWriter):
+                self._call(writer, partial(writer.begin, self.trainer.start_iter))
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._write()
 
     def after_train(self) -> None:
         done = self.trainer.iter + 1
         written = done % self._period == 0 or done >= self.trainer.max_iter
         if not (written and isinstance(sys.exc_info()[1], SystemExit)):
-            super().after_train()
-            return
+            self._write()
         for writer in self._writers:
-            writer.close()
+            self._call(writer, writer.close)
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            self._call(writer, writer.write)
+
+    def _call(self, writer: EventWriter, action: Callable[[], None]) -> None:
+        """Call a method of a writer; its first error is logged, and training goes on."""
+        try:
+            action()
+        except OSError as error:
+            if writer not in self.failing:
+                logging.getLogger(__name__).error(
+                    f"{type(writer).__name__} cannot write metrics, and tries again later: {error}"
+                )
+            self.failing.add(writer)
+        else:
+            self.failing.discard(writer)
 
 
 class Stop(HookBase):
@@ -135,6 +195,13 @@ class Stop(HookBase):
     def before_train(self) -> None:
         if self.step.ending:  # the resumed run had already ended
             raise TrainingEnded(self.step.ending)
+        number = max(comm.all_gather(self.step.stop_request.signal))
+        if number not in (0, TIME_IS_UP):
+            name, iteration = signal.Signals(number).name, self.trainer.start_iter
+            logging.getLogger(__name__).warning(
+                f"{name}: stopped before iteration {iteration}; the checkpoints are unchanged"
+            )
+            raise SystemExit(exit_code(number))
 
     def after_step(self) -> None:
         if self.step.stopping and self.step.stopping != TIME_IS_UP:

@@ -8,12 +8,15 @@ when it is terminated.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -24,7 +27,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from swinv2_backbone.d2.engine.signals import SIGNALS, exit_code
+from swinv2_backbone.d2.engine.signals import SIGNALS, end_without_traceback, exit_code
 
 TIMEOUT = timedelta(minutes=30)  # of one collective operation
 GRACE = 30.0  # seconds for the other processes to end after one has failed
@@ -54,14 +57,15 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
         raise LaunchError(f"--num-gpus {args.num_gpus}: there are {torch.cuda.device_count()} GPUs")
     first_rank = args.machine_rank * args.num_gpus
-    processes = mp.start_processes(
-        _run,
-        args=(main, args, first_rank, world, args.num_gpus, _url(args)),
-        nprocs=args.num_gpus,
-        join=False,
-        start_method="spawn",
-    )
-    _wait(processes)
+    with _interrupts_later() as later:
+        processes = mp.start_processes(
+            _run,
+            args=(main, args, first_rank, world, args.num_gpus, _url(args)),
+            nprocs=args.num_gpus,
+            join=False,
+            start_method="spawn",
+        )
+        _wait(processes, later)
 
 
 def _join_torchrun(main: Callable, args: argparse.Namespace) -> Any:
@@ -81,10 +85,32 @@ def _url(args: argparse.Namespace) -> str:
     return args.dist_url
 
 
-def _wait(processes: mp.ProcessContext) -> None:
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[Callable[[], object]]:
+    """Block Ctrl-C in this process until the function that is yielded is called.
+
+    The processes that are started meanwhile inherit that. A terminal sends Ctrl-C to them too, but
+    it is their launcher that asks them to stop.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield lambda: None
+        return
+    resource_tracker.ensure_running()  # unblocks Ctrl-C when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    restore = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+def _wait(processes: mp.ProcessContext, listen: Callable[[], object]) -> None:
     """Wait for the processes to end, and forward signals to them.
 
     The first signal asks them to stop, the second kills them.
+
+    Args:
+        listen: called when signals can be forwarded.
     """
     received: list[int] = []
 
@@ -95,6 +121,7 @@ def _wait(processes: mp.ProcessContext) -> None:
                 _ask_to_stop(process) if len(received) == 1 else process.kill()
 
     before = {number: signal.signal(number, forward) for number in SIGNALS}
+    listen()
     try:
         while not processes.join(timeout=POLL, grace_period=GRACE):
             pass
@@ -107,6 +134,7 @@ def _wait(processes: mp.ProcessContext) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
+        end_without_traceback()
         sys.exit(exit_code(received[0]))
 
 

@@ -143,9 +143,9 @@ class FolderLock:
         try:
             with file:
                 file.write(self._content(0))
-        except OSError:  # such as a full disk
+        except OSError as error:  # such as a full disk
             self.path.unlink()
-            raise
+            raise OSError(f"{self.path} cannot be written: {error}") from error
         return True
 
     def _content(self, beat: int) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -54,7 +56,8 @@ class StopRequest:
             return
         self.signal = number
         logging.getLogger(__name__).warning(
-            f"{signal.Signals(number).name}: stopping after this iteration; a checkpoint is saved"
+            f"{signal.Signals(number).name}: stopping after this iteration, with a checkpoint; a "
+            "second signal ends the run at once"
         )
         if not self.launched:
             self._restore()
@@ -63,6 +66,34 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextlib.contextmanager
+def worker_losses_deferred() -> Iterator[None]:
+    """Report a loader worker that dies inside only afterwards, so that a checkpoint is completed.
+
+    PyTorch reports it by an error in the handler of SIGCHLD, that is, at any place in the code.
+
+    Raises:
+        RuntimeError: PyTorch's, at the end.
+    """
+    if not (hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()):
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGCHLD, lambda *call: came.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    if came and callable(before):
+        before(*came[-1])
+
+
+def end_without_traceback() -> None:
+    """Let Ctrl-C end the process at once from now on, for a process that is about to exit."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_code(number: int) -> int:

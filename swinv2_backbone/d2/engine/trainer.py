@@ -14,6 +14,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from swinv2_backbone.d2.config.lazy import load_lazy_config, plan_from_lazy
@@ -25,6 +26,7 @@ from swinv2_backbone.d2.data.loading.from_config import train_loader_from_config
 from swinv2_backbone.d2.data.loading.loader import TrainLoader
 from swinv2_backbone.d2.data.loading.mapper import DatasetMapper
 from swinv2_backbone.d2.data.loading.workers import undisturbed_by_signals
+from swinv2_backbone.d2.engine.metrics import run_writers
 from swinv2_backbone.d2.engine.training import (
     INFERENCE,
     Training,
@@ -96,6 +98,9 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         return self.training.hooks(self.build_writers() if comm.is_main_process() else [])
+
+    def build_writers(self) -> list[EventWriter]:
+        return run_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase, TrainerBase, default_writers, hooks
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
@@ -23,6 +23,7 @@ from swinv2_backbone.d2.engine.early_end import EarlyStopping, TimeLimit
 from swinv2_backbone.d2.engine.ema import WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate, PreciseBN
 from swinv2_backbone.d2.engine.hooks import standard_hooks
+from swinv2_backbone.d2.engine.metrics import run_writers
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model, shard_optimizer
 from swinv2_backbone.d2.engine.run_options import RunOptions, update_rates
 from swinv2_backbone.d2.engine.samples import draw_samples
@@ -125,7 +126,7 @@ class Training:
         """Return the training hooks in the order in which they depend on each other."""
         plan = self.plan
         if writers is None:
-            writers = default_writers(plan.run.output_dir, plan.schedule.max_iter)
+            writers = run_writers(plan.run.output_dir, plan.schedule.max_iter)
         tracking = self._tracking()
         evaluate = Evaluate(
             plan.evaluation.period,

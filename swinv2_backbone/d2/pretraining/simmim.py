@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.engine import default_writers, hooks
+from detectron2.engine import hooks
 from detectron2.utils import comm
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from swinv2_backbone.d2.data.loading.loader import TrainLoader
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.hooks import standard_hooks
+from swinv2_backbone.d2.engine.metrics import run_writers
 from swinv2_backbone.d2.engine.parallel import parallel_model, shard_model
 from swinv2_backbone.d2.engine.step import TrainingStep
 from swinv2_backbone.d2.pretraining.masked import MaskedImages, SameImages
@@ -143,7 +144,7 @@ class Pretraining:
                 model=self.model,
                 output_dir=self.output,
             ),
-            writers=default_writers(str(self.output), recipe.iterations) if main else (),
+            writers=run_writers(self.output, recipe.iterations) if main else (),
             lr_scheduler=hooks.LRScheduler(scheduler=recipe.schedule()),
         )
 

@@ -16,6 +16,7 @@ import failing_training
 import pytest
 import small_training
 import torch
+from detectron2.engine import HookBase
 from processes import start
 from scripts import CONFIGS, ROOT
 from small_configs import SMALL
@@ -108,14 +109,43 @@ def test_a_signal_ends_an_evaluation_at_once(tmp_path, last):
     assert [path.name for path in tmp_path.glob("*.pth")] == [expected]
 
 
+class Signal(HookBase):
+    """Receive SIGTERM in an iteration; -1: before the first one."""
+
+    def __init__(self, iteration: int):
+        self.iteration = iteration
+
+    def before_train(self) -> None:
+        if self.iteration == -1:
+            self.trainer._trainer.stop_request.signal = signal.SIGTERM
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self.iteration:
+            self.trainer._trainer.stop_request.signal = signal.SIGTERM
+
+
+def test_a_signal_before_the_first_iteration_saves_nothing(tmp_path, caplog):
+    from swinv2_backbone.d2.engine.trainer import Trainer
+
+    trainer = Trainer(config(tmp_path, 2, FOREVER))
+    trainer.resume_or_load(False)
+    hook = Signal(-1)
+    trainer.register_hooks([hook])
+    trainer._hooks.insert(0, trainer._hooks.pop())
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 143
+    assert "SIGTERM: stopped before iteration 0; the checkpoints are unchanged" in caplog.text
+    assert list(tmp_path.glob("*.pth")) == []
+
+
 def test_a_signal_in_the_last_iteration_leaves_the_final_checkpoint(tmp_path):
     from swinv2_backbone.d2.engine.trainer import Trainer
 
     cfg = config(tmp_path, 2, FOREVER)
     trainer = Trainer(cfg)
     trainer.resume_or_load(False)
-    trainer._trainer.stop_request.signal = signal.SIGTERM
-    trainer.start_iter = 1
+    trainer.register_hooks([Signal(1)])
     with pytest.raises(SystemExit) as stopped:
         trainer.train()
     assert stopped.value.code == 143

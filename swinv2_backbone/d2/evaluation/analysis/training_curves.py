@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from swinv2_backbone.d2.engine.metrics import read_lines
+
+logger = logging.getLogger(__name__)
 SCORES = ("AP", "AP50", "AP75", "mIoU", "PQ")  # the last part of the name of an evaluation
 Series = dict[int, float]  # iteration -> value
 
@@ -16,21 +19,23 @@ Series = dict[int, float]  # iteration -> value
 def read_metrics(file: Path) -> dict[str, Series]:
     """Read Detectron2's metrics.json; return the values of each metric by iteration.
 
-    A resumed run repeats iterations; the values written last are used.
+    A run that was resumed by other code repeats iterations; the values written last are used. A run
+    that was killed can leave an incomplete last line, which is left out.
 
     Raises:
-        ValueError: a line is not a JSON object with an iteration.
+        ValueError: another line is not a JSON object with an iteration.
     """
+    lines = read_lines(file)
+    if lines and lines[-1][1] is None:
+        logger.warning(f"{file}: the last line is incomplete, and left out")
+        lines.pop()
     series: dict[str, Series] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            iteration = entry.pop("iteration")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+    for number, (_, entry) in enumerate(lines, 1):
+        if entry is None:
             raise ValueError(
-                f"line {number} of {file} is not a JSON object with an iteration; a run "
-                "that was killed can leave an incomplete line: remove it"
-            ) from error
+                f"line {number} of {file} is not a JSON object with an iteration: remove it"
+            )
+        iteration = entry.pop("iteration")
         for name, value in entry.items():
             series.setdefault(name, {})[iteration] = value
     return {name: dict(sorted(values.items())) for name, values in series.items()}

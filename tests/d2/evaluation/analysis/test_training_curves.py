@@ -31,9 +31,16 @@ def test_metrics_of_a_resumed_training_are_those_written_last(tmp_path):
 @pytest.mark.parametrize("line", ['{"iteration": 3, "tot', '{"lr": 1}', "[1]", "3"])
 def test_a_broken_line_of_metrics_is_named(tmp_path, line):
     file = tmp_path / "metrics.json"
-    file.write_text('{"iteration": 1}\n' + line)
+    file.write_text('{"iteration": 1}\n' + line + '\n{"iteration": 2}\n')
     with pytest.raises(ValueError, match="line 2 of .*metrics.json"):
         read_metrics(file)
+
+
+def test_an_incomplete_last_line_of_metrics_is_left_out(tmp_path, caplog):
+    file = tmp_path / "metrics.json"
+    file.write_text('{"iteration": 1, "lr": 3}\n{"iteration": 2, "l')
+    assert read_metrics(file) == {"lr": {1: 3}}
+    assert f"{file}: the last line is incomplete" in caplog.text
 
 
 def test_training_curves_show_losses_learning_rate_and_scores(tmp_path):

@@ -1,0 +1,149 @@
+"""The end of a training by an error, in one sentence: what failed, what is safe, what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
+from swinv2_backbone.d2.engine.last_checkpoint import TAG
+from swinv2_backbone.d2.engine.signals import SIGNALS, end_without_traceback, exit_code
+
+TRAIN_LOOP = logging.getLogger("detectron2.engine.train_loop")  # logs the error of a training
+# Errors of a disk, and what helps.
+DISK = {
+    errno.ENOSPC: "Free space on the disk",
+    errno.EDQUOT: "Free space within the quota",
+    errno.EROFS: "Make the file system writable",
+    errno.EIO: "Check the disk",
+}
+LOST_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed|exited|is timed)")
+
+
+@contextlib.contextmanager
+def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[None]:
+    """End the process with a sentence for errors that a user can do something about.
+
+    These are errors of files and disks, values that are not finite, too many broken images, a lost
+    worker, and a second Ctrl-C. The log file has their tracebacks, the console does not.
+
+    Args:
+        folder: output folder.
+        training: whether to say which checkpoint is the last one.
+
+    Raises:
+        SystemExit: instead of such an error.
+    """
+    with _quiet_console(), _quiet_threads():
+        try:
+            yield
+        except KeyboardInterrupt:
+            end_without_traceback()
+            safe = f". {saved_in(folder)}" if training else ""
+            print(f"SIGINT: ended at once{safe}", file=sys.stderr)
+            sys.exit(exit_code(signal.SIGINT))
+        except SystemExit as end:
+            if end.code in [exit_code(number) for number in SIGNALS]:
+                end_without_traceback()
+            raise
+        except Exception as error:
+            if not _is_expected(error):
+                raise
+            safe = f". {saved_in(folder, _can_resume(error))}" if training else ""
+            sys.exit(f"{describe(error, folder)}{safe}")
+
+
+def setup_sentence(error: Exception, folder: str | Path) -> str:
+    """Describe an error before training: only one of the disk concerns the checkpoints."""
+    text = describe(error, folder)
+    return f"{text}. {saved_in(folder)}" if _disk_errors(str(error)) else text
+
+
+def describe(error: Exception, folder: str | Path) -> str:
+    """Describe an error, and what helps."""
+    text = f"{type(error).__name__}: {error}"
+    if LOST_WORKER.search(text):
+        return f"{text} A worker is often killed because memory is short: use fewer workers"
+    if isinstance(error, OSError):
+        remedies = _disk_errors(text)
+        if remedies and error.filename is None and str(folder) not in text:
+            text += f" (in {folder})"
+        return ". ".join([text, *remedies])
+    return text
+
+
+def _disk_errors(text: str) -> list[str]:
+    """Return what helps against the errors of the disk in a text.
+
+    An error that was gathered from another process, or has been described, is only a text.
+    """
+    return [remedy for number, remedy in DISK.items() if f"[Errno {number}]" in text]
+
+
+def _can_resume(error: Exception) -> bool:
+    """Return False for an error that would occur again."""
+    return not isinstance(error, FloatingPointError | BrokenImagesError)
+
+
+def saved_in(folder: str | Path, resumes: bool = True) -> str:
+    """Describe the last checkpoint of a folder.
+
+    Args:
+        resumes: whether ``--resume`` is the way to continue.
+    """
+    try:
+        name = Path(folder, TAG).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        name = ""
+    if not name:
+        return f"There is no checkpoint in {folder}"
+    return f"The last checkpoint is {Path(folder, name)}" + "; --resume continues from it" * resumes
+
+
+def _is_expected(error: BaseException | None) -> bool:
+    if isinstance(error, OSError | FloatingPointError | BrokenImagesError):
+        return True
+    return isinstance(error, RuntimeError) and bool(LOST_WORKER.search(str(error)))
+
+
+@contextlib.contextmanager
+def _quiet_console() -> Iterator[None]:
+    """Keep the tracebacks of expected errors, which Detectron2 logs, off the console."""
+    TRAIN_LOOP.addFilter(_only_to_files)
+    try:
+        yield
+    finally:
+        TRAIN_LOOP.removeFilter(_only_to_files)
+
+
+def _only_to_files(record: logging.LogRecord) -> bool:
+    """Write a record with an expected error to the log files; return False for such a record."""
+    if not (record.exc_info and _is_expected(record.exc_info[1])):
+        return True
+    for handler in logging.getLogger("detectron2").handlers:
+        if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
+            handler.handle(record)
+    return False
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Leave the errors of files in threads to those who wait for the threads: TensorBoard's."""
+    before = threading.excepthook
+
+    def report(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, OSError):
+            before(args)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -1,0 +1,62 @@
+"""Log files that a full disk does not turn into tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import IO
+
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+LOGGERS = ("swinv2_backbone", "detectron2", "fvcore")
+
+
+def open_logs(folder: str | os.PathLike) -> None:
+    """Call Detectron2's ``setup_logger``, and let its log files survive errors of the disk.
+
+    Python's logging prints a traceback for every message that cannot be written.
+    """
+    rank = comm.get_rank()
+    # As default_setup calls it, which then adds no further handlers.
+    for more in ({"name": "fvcore"}, {}, {"name": "swinv2_backbone"}):
+        setup_logger(str(folder), distributed_rank=rank, **more)
+    for name in LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and _is_log_file(handler.stream):
+                handler.setStream(_LogFile(handler.stream))
+
+
+def _is_log_file(stream: IO[str]) -> bool:
+    if isinstance(stream, _LogFile) or stream in (sys.stdout, sys.stderr, sys.__stderr__):
+        return False
+    return isinstance(getattr(stream, "name", None), str) and hasattr(stream, "fileno")
+
+
+class _LogFile:
+    """A log file; the first error is told on the console, and messages then go there alone.
+
+    It writes without a buffer, which Python would try to write once more at exit.
+    """
+
+    def __init__(self, stream: IO[str]):
+        stream.flush()
+        self.stream, self.failed = stream, False
+
+    def write(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self.stream.fileno(), data) :]
+        except OSError as error:
+            if not self.failed:
+                self.failed = True
+                print(
+                    f"{self.stream.name} cannot be written ({error}): messages that it cannot "
+                    "take are only on the console",
+                    file=sys.stderr,
+                )
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
