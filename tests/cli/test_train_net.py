@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace

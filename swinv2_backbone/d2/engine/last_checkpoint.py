@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +19,7 @@ logger = logging.getLogger(__name__)
 TAG = "last_checkpoint"  # file that names the last checkpoint, as in Detectron2
 TAG_DIGEST = f"{TAG}.sha256"
 FINAL = "model_final.pth"
+VISIBLE_AFTER = 60.0  # seconds for which NFS may hide a new file from other machines
 Read = Callable[[Path], Content]
 
 
@@ -117,8 +121,20 @@ def _first_good(candidates: Sequence[Path], read: Read) -> tuple[Path | None, Co
 
 
 def _require_in_all_processes(path: Path) -> None:
-    absent = [rank for rank, seen in enumerate(comm.all_gather(path.is_file())) if not seen]
+    absent = [rank for rank, seen in enumerate(comm.all_gather(_appears(path))) if not seen]
     if absent:
         raise ValueError(
             f"processes {absent} cannot read {path}: all machines must share the folder"
         )
+
+
+def _appears(path: Path) -> bool:
+    """Return True if a file exists; one that is new on another machine has time to appear."""
+    end = time.monotonic() + VISIBLE_AFTER
+    while not path.is_file():
+        if time.monotonic() > end:
+            return False
+        time.sleep(VISIBLE_AFTER / 60)
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # lets NFS look again
+    return True

@@ -107,16 +107,22 @@ class FolderLock:
         threading.Thread(target=self._beat, name="folder lock", daemon=True).start()
 
     def require(self) -> None:
-        """Raise OSError if another process has taken the lock over."""
+        """Raise OSError if another process has taken the lock over, or the folder is gone.
+
+        A folder that is gone, such as one on a network that fails, has some time to come back.
+        """
         with self._access:
+            for _ in _polls(PATIENCE):
+                if _read(self.path) is not None:
+                    break
             self._require()
 
     def _require(self) -> None:
         content = _read(self.path)
         if content is None:
             raise OSError(
-                f"{self.path} was removed, so that another training may use the folder: nothing "
-                "more is written"
+                f"{self.path} or its folder was removed, so that another training may use it: "
+                "nothing more is written"
             )
         if _owner(content).get("token") != self._token:
             raise OSError(

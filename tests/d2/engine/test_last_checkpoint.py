@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from swinv2_backbone.d2.engine import last_checkpoint
 from swinv2_backbone.d2.engine.last_checkpoint import (
     TAG,
     TAG_DIGEST,
@@ -73,3 +75,19 @@ def test_every_bit_of_a_tag_may_flip(tmp_path):
         (tmp_path / TAG).write_bytes(flipped)
         existing = [path for path in checkpoints_in(tmp_path) if path.is_file()]
         assert existing[0].name == names[-1]
+
+
+def test_a_checkpoint_that_a_network_folder_still_hides_is_waited_for(tmp_path, monkeypatch):
+    """NFS may tell a machine for a minute that a file does not exist that another one wrote."""
+    monkeypatch.setattr(last_checkpoint, "VISIBLE_AFTER", 20.0)
+    path = tmp_path / EIGHT
+    shows = threading.Timer(0.3, path.touch)
+    shows.start()
+    assert last_checkpoint._appears(path)
+    shows.join()
+
+
+def test_a_checkpoint_that_one_process_never_sees_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(last_checkpoint, "VISIBLE_AFTER", 0.1)
+    with pytest.raises(ValueError, match=r"processes \[0\] cannot read .* must share the folder"):
+        last_checkpoint._require_in_all_processes(tmp_path / EIGHT)

@@ -110,6 +110,17 @@ def test_a_lock_that_was_removed_has_a_message_of_its_own(tmp_path):
             require_lock(tmp_path)
 
 
+def test_a_folder_that_is_gone_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 20.0)
+    folder, aside = tmp_path / "run", tmp_path / "aside"
+    with locked(folder):
+        folder.rename(aside)
+        returns = threading.Timer(0.3, aside.rename, [folder])
+        returns.start()
+        require_lock(folder)
+        returns.join()
+
+
 def test_a_process_that_has_the_number_of_an_ended_one_is_another(owner, tmp_path):
     change(tmp_path, started="1")
     with locked(tmp_path):
