@@ -56,6 +56,8 @@ class EarlyStopping(HookBase):
             values = json.loads(self.record.read_text(encoding="utf-8"))
         start = self.trainer.start_iter
         self.values = [(done, value) for done, value in comm.all_gather(values)[0] if done <= start]
+        if start and self.evaluate.evaluated == start and start not in dict(self.values):
+            self._note(start, flatten_results_dict(self.evaluate.results))
         self._check()
 
     def after_step(self) -> None:

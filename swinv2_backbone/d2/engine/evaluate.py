@@ -24,11 +24,14 @@ from swinv2_backbone.d2.engine.sharded_state import model_state
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP, exit_code
 from swinv2_backbone.d2.engine.step import TrainingStep
 
-BEST = "model_best"
+BEST, LAST = "model_best", "last_evaluation.json"
 
 
 class Evaluate(hooks.EvalHook):
     """Detectron2's ``EvalHook``, which also keeps the weights with the highest ``best_metric``.
+
+    A checkpoint is saved before its evaluation. If the process is killed between the two, the
+    resumed run evaluates first; ``last_evaluation.json`` has the last complete evaluation.
 
     ``model_best.pth`` has only the weights. ``model_best.json`` has the value that they reached,
     so that a resumed run takes it into account. (Detectron2's ``BestCheckpointer`` forgets the
@@ -60,6 +63,7 @@ class Evaluate(hooks.EvalHook):
         self.evaluate = evaluate
         self.step, self.best_metric, self.model = step, best_metric, model
         self.record = Path(output_dir, f"{BEST}.json")
+        self.last = Path(output_dir, LAST)
         self.best = -math.inf
         self.results: dict = {}
         self.evaluated = -1
@@ -70,6 +74,24 @@ class Evaluate(hooks.EvalHook):
             self._do_eval()
 
     def before_train(self) -> None:
+        self._restore_best()
+        done = self.trainer.start_iter
+        if 0 < done < self.trainer.max_iter and self._period and done % self._period == 0:
+            self._restore_last(done)
+
+    def _restore_last(self, done: int) -> None:
+        """Take the results of the evaluation after ``done`` iterations, or evaluate now."""
+        record = _read_record(self.last) if comm.is_main_process() else {}
+        if comm.all_gather(record.get("iterations"))[0] == done:
+            self.results, self.evaluated = record.get("results", {}), done
+            return
+        logging.getLogger(__name__).info(f"The evaluation after iteration {done - 1} is missing")
+        trainer = self.trainer
+        trainer.iter = trainer.storage.iter = done - 1
+        self._do_eval()
+        trainer.iter = trainer.storage.iter = done
+
+    def _restore_best(self) -> None:
         if not (self.best_metric and comm.is_main_process()):
             return
         if self.trainer.start_iter == 0:  # the record of an earlier run does not count
@@ -103,6 +125,10 @@ class Evaluate(hooks.EvalHook):
             self.results, self.evaluated = results, self.trainer.iter + 1
             if self.best_metric:
                 self._keep_best(flatten_results_dict(results))
+            if comm.is_main_process():
+                values = {key: float(one) for key, one in flatten_results_dict(results).items()}
+                record = {"iterations": self.evaluated, "results": values}
+                write_text(self.last, json.dumps(record) + "\n")
         except _AbandonedError:
             logging.getLogger(__name__).warning("The evaluation was aborted by the signal")
         finally:
@@ -138,6 +164,15 @@ class Evaluate(hooks.EvalHook):
         logging.getLogger(__name__).info(
             f"{self.best_metric} {value:.4f} is the best so far: {self.record.with_suffix('.pth')}"
         )
+
+
+def _read_record(file: Path) -> dict:
+    """Read the last evaluation; an empty one if there is none, or it cannot be read."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 class _AbandonedError(Exception):

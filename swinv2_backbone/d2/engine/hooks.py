@@ -6,14 +6,13 @@ import logging
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 
 from swinv2_backbone.checkpoints.durable import remove_partials, write_text
 from swinv2_backbone.d2.data.validation.report import counted
@@ -129,12 +128,15 @@ class SaveCheckpoints(HookBase):
 class PeriodicWriter(hooks.PeriodicWriter):
     """Detectron2's writer hook, whose writers do not end a training if the disk is full.
 
-    It also avoids the division by zero of Detectron2's if training stops after a write.
+    It also writes after an evaluation, whose results would otherwise be lost if the process is
+    killed, and avoids the division by zero of Detectron2's if training stops after a write.
     """
 
-    def __init__(self, writers: Sequence[EventWriter], period: int = 20):
+    def __init__(self, writers: Sequence[EventWriter], period: int, evaluate: Evaluate):
         super().__init__(writers, period)
+        self.evaluate = evaluate
         self.failing: set[EventWriter] = set()
+        self.written = -1  # the last iteration at which all were called
 
     def before_train(self) -> None:
         for writer in self._writers:
@@ -143,20 +145,21 @@ class PeriodicWriter(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self._period == 0 or done == self.trainer.max_iter:
+        if done % self._period == 0 or done in (self.trainer.max_iter, self.evaluate.evaluated):
             self._write()
 
     def after_train(self) -> None:
-        done = self.trainer.iter + 1
-        written = done % self._period == 0 or done >= self.trainer.max_iter
-        if not (written and isinstance(sys.exc_info()[1], SystemExit)):
-            self._write()
+        self._write()
         for writer in self._writers:
             self._call(writer, writer.close)
 
     def _write(self) -> None:
+        again = self.trainer.iter == self.written
         for writer in self._writers:
-            self._call(writer, writer.write)
+            # This one may divide by the number of iterations since its last call.
+            if not (again and isinstance(writer, CommonMetricPrinter)):
+                self._call(writer, writer.write)
+        self.written = self.trainer.iter
 
     def _call(self, writer: EventWriter, action: Callable[[], None]) -> None:
         """Call a method of a writer; its first error is logged, and training goes on."""
@@ -285,5 +288,5 @@ def standard_hooks(
     checkpoints = SaveCheckpoints(checkpointer, step, checkpoint_period, max_to_keep)
     found += [EndOfData(step, output_dir), checkpoints, evaluate]
     if comm.is_main_process():
-        found.append(PeriodicWriter(writers, log_period))
+        found.append(PeriodicWriter(writers, log_period, evaluate))
     return [*found, *early_ends, Stop(step, checkpoints, evaluate, augmented)]

@@ -74,7 +74,7 @@ class MetricsFile(RunWriter):
 
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder, FILE)
-        self.last = -1
+        self.written: dict[str, int] = {}  # name -> iteration of its last value
         self.pending = ""
 
     def begin(self, iteration: int) -> None:
@@ -95,9 +95,9 @@ class MetricsFile(RunWriter):
     def write(self) -> None:
         values: dict[int, dict[str, float]] = defaultdict(dict)
         for name, (value, at) in get_event_storage().latest_with_smoothing_hint(WINDOW).items():
-            if at > self.last:
+            if at > self.written.get(name, -1):
                 values[at][name] = value
-        self.last = max(values, default=self.last)
+                self.written[name] = at
         for iteration, found in values.items():
             self.pending += json.dumps(found | {"iteration": iteration}, sort_keys=True) + "\n"
         _append(self.path, self.pending)

@@ -14,6 +14,9 @@ import torch
 from swinv2_backbone.d2.config.lazy import plan_from_lazy
 from swinv2_backbone.d2.config.yacs import plan_from_yacs
 from swinv2_backbone.d2.engine import early_end
+from swinv2_backbone.d2.engine.early_end import EarlyStopping
+from swinv2_backbone.d2.engine.evaluate import Evaluate
+from swinv2_backbone.d2.engine.metrics import read_lines
 from swinv2_backbone.d2.engine.trainer import Trainer
 from swinv2_backbone.d2.engine.training import Training
 
@@ -213,3 +216,71 @@ def test_a_time_limit_that_comes_in_the_last_iteration_changes_nothing(tmp_path,
     training.train()
     assert scripted.calls == [True]
     assert iterations_of(tmp_path / "model_final.pth") == ITERATIONS
+
+
+# ---- A process that is killed between a checkpoint and its evaluation
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_in(hook: type, method: str, monkeypatch, call: int) -> None:
+    """Let a method of a hook fail at its n-th call, as if the process was killed there."""
+    original, calls = getattr(hook, method), []
+
+    def failing(self, *args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KilledError
+        return original(self, *args)
+
+    monkeypatch.setattr(hook, method, failing)
+
+
+BOTH = {**STOPPING, "evaluation.best_metric": "bbox/AP", "evaluation.period": 2}
+
+
+@pytest.mark.parametrize("dialect", ["lazy", pytest.param("yacs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["_do_eval", "_keep_best"])
+def test_an_evaluation_that_was_missed_is_made_up_for(dialect, method, tmp_path, monkeypatch):
+    """Checkpoints after 2, 4 and 6 iterations; killed at the evaluation after 4."""
+    whole, _ = build(dialect, tmp_path / "whole", [1.0, 3.0, 2.0], **BOTH)
+    whole.resume_or_load(False)
+    whole.train()
+    killed_in(Evaluate, method, monkeypatch, 2)
+    parts, _ = build(dialect, tmp_path / "parts", [1.0, 3.0], **BOTH)
+    parts.resume_or_load(False)
+    with pytest.raises(KilledError):
+        parts.train()
+    monkeypatch.undo()
+    parts, resumed = build(dialect, tmp_path / "parts", [3.0, 2.0], **BOTH)
+    parts.resume_or_load(True)
+    parts.train()
+    assert resumed.calls == [False, True]
+    for name in ("early_stopping.json", "model_best.json", "last_evaluation.json"):
+        found = [(tmp_path / each / name).read_text() for each in ("whole", "parts")]
+        assert found[0] == found[1], name
+    lines = [scores(tmp_path / each) for each in ("whole", "parts")]
+    assert lines[0] == lines[1] == {1: 1.0, 3: 3.0, 6: 2.0}
+
+
+def scores(folder: Path) -> dict[int, float]:
+    lines = [values for _, values in read_lines(folder / "metrics.json") if values]
+    return {one["iteration"]: one["bbox/AP"] for one in lines if "bbox/AP" in one}
+
+
+@pytest.mark.parametrize("dialect", ["lazy", pytest.param("yacs", marks=pytest.mark.slow)])
+def test_an_evaluation_that_was_completed_is_not_repeated(dialect, tmp_path, monkeypatch):
+    training, _ = build(dialect, tmp_path, [1.0, 3.0], **BOTH)
+    training.resume_or_load(False)
+    killed_in(EarlyStopping, "_note", monkeypatch, 2)
+    with pytest.raises(KilledError):
+        training.train()
+    monkeypatch.undo()
+    training, resumed = build(dialect, tmp_path, [2.0], **BOTH)
+    training.resume_or_load(True)
+    training.train()
+    assert resumed.calls == [True]
+    values = json.loads((tmp_path / "early_stopping.json").read_text())
+    assert values == [[2, 1.0], [4, 3.0]]

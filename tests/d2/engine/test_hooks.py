@@ -165,7 +165,7 @@ def test_a_resumed_training_remembers_what_was_best_and_a_new_one_does_not(tmp_p
 
 def test_without_a_metric_nothing_is_kept(tmp_path):
     evaluate([1.0], tmp_path, metric="")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["last_evaluation.json"]
 
 
 def test_a_result_that_never_comes_is_an_error_with_those_that_do(tmp_path):

@@ -43,6 +43,16 @@ def test_the_lines_are_those_of_detectron2(tmp_path):
     assert (tmp_path / "own" / FILE).read_text() == (tmp_path / FILE).read_text() != ""
 
 
+def test_a_value_that_comes_after_the_others_of_its_iteration_is_written_too(tmp_path):
+    writer = MetricsFile(tmp_path)
+    with EventStorage(4) as storage:
+        for name in ("loss", "AP"):  # the results of an evaluation at the end of a time limit
+            storage.put_scalar(name, 1.0)
+            writer.write()
+    lines = [values for _, values in read_lines(tmp_path / FILE)]
+    assert lines == [{"iteration": 4, "loss": 1.0}, {"iteration": 4, "AP": 1.0}]
+
+
 def test_a_resumed_run_repeats_no_iteration_and_drops_an_incomplete_line(tmp_path):
     log(MetricsFile(tmp_path), 0, 6, loss=1.0)
     with (tmp_path / FILE).open("a") as file:
