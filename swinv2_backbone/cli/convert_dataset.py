@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,13 +116,10 @@ def _checked(content: dict, images: str, args: argparse.Namespace) -> dict:
 
 
 def _write(content: dict, target: Path) -> None:
+    from swinv2_backbone.checkpoints.durable import write_text
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(target, json.dumps(content))
 
 
 def _counts(names: list[str], parts: list[dict], group_by: str) -> str:

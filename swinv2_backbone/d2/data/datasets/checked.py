@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import orjson
 from detectron2.utils import comm
 
+from swinv2_backbone.checkpoints.durable import durable
 from swinv2_backbone.d2.data.datasets.classes import match_categories
 from swinv2_backbone.d2.data.storage.cache import Cache, Entry, digest, stamps
 from swinv2_backbone.d2.data.storage.json_lists import JsonLists, NotJsonError
@@ -219,21 +219,16 @@ def _copied(
     )
     lists = {"images": found.images, "categories": categories, "annotations": annotations}
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            others = {key: source[key] for key in source.lists if key not in PARTS}
-            values = {MARK: json_file} | dict(source.values) | others
-            file.write(json.dumps(values).encode()[:-1])
-            for key, entries in lists.items():
-                file.write(f', "{key}": ['.encode())
-                for number, entry in enumerate(entries):
-                    file.write((b", " if number else b"") + _text(entry))
-                file.write(b"]")
-            file.write(b"}")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with durable(target) as file:
+        others = {key: source[key] for key in source.lists if key not in PARTS}
+        values = {MARK: json_file} | dict(source.values) | others
+        file.write(json.dumps(values).encode()[:-1])
+        for key, entries in lists.items():
+            file.write(f', "{key}": ['.encode())
+            for number, entry in enumerate(entries):
+                file.write((b", " if number else b"") + _text(entry))
+            file.write(b"]")
+        file.write(b"}")
     return str(target)
 
 
