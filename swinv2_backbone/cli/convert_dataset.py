@@ -84,7 +84,7 @@ def _targets(args: argparse.Namespace) -> list[Path]:
             raise ValueError(f"{target} exists: choose another --output, or give --overwrite")
         start = f'{{"{MARK}": '
         with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(start)) != start:
+            if file.read(len(start)) not in (start, ""):
                 raise ValueError(f"{target} was not written by this command: it is not replaced")
     return targets
 

@@ -136,7 +136,8 @@ def claim(root: Path, wanted: Record) -> None:
     records = [record for record in found if record is not None]
     if len(records) < len(found) or (not found and root.is_dir() and any(root.iterdir())):
         raise ValueError(
-            f"{root} holds files that the demo generator did not make: choose a new or empty folder"
+            f"{root} holds files that the demo generator did not make, or an incomplete demo.json: "
+            "delete it, or choose a new or empty folder"
         )
     # Names depend on the counts only, so the larger counts cover both old and new files.
     num_train = max(record.num_train for record in (wanted, *records))

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.engine.checkpoint import save_weights
 from swinv2_backbone.d2.engine.finite import require_finite
 from swinv2_backbone.d2.engine.parallel import gathered
@@ -75,9 +76,18 @@ class Evaluate(hooks.EvalHook):
         if self.trainer.start_iter == 0:  # the record of an earlier run does not count
             self.record.unlink(missing_ok=True)
         elif self.record.is_file():
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = self._read()
             if record["metric"] == self.best_metric:
                 self.best = record["value"]
+
+    def _read(self) -> dict:
+        """Read the record of the best weights; exit, without a traceback, if it is damaged."""
+        weights = self.record.with_suffix(".pth")
+        remedy = f"delete it, and move {weights} away, which the next evaluation would replace"
+        try:
+            return read_record(self.record, remedy)
+        except ValueError as error:
+            raise SystemExit(f"ValueError: {error}") from error
 
     def after_train(self) -> None:
         if sys.exc_info()[1] is not None:  # training was stopped or failed

@@ -24,6 +24,7 @@ from detectron2.evaluation import (
 from tabulate import tabulate
 
 from swinv2_backbone.checkpoints.durable import durable
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.evaluation.metrics import BOXES, tasks_of
 from swinv2_backbone.d2.evaluation.whole_files import whole_files
 
@@ -165,16 +166,7 @@ def build_evaluator(
     if "sem_seg" in tasks_of(dataset_name):
         evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
-        # The reference implementation of pycocotools, not Detectron2's compiled one.
-        with whole_files():  # it converts a dataset without a COCO file
-            evaluators.append(
-                DetectionEvaluator(
-                    dataset_name,
-                    output_dir=output_folder,
-                    max_dets_per_image=most,
-                    use_fast_impl=False,
-                )
-            )
+        evaluators.append(_detection_evaluator(dataset_name, output_folder, most))
     if kind == "coco_panoptic_seg":
         evaluators.append(PanopticEvaluator(dataset_name, output_folder))
     if kind == "lvis":
@@ -185,3 +177,24 @@ def build_evaluator(
     if not evaluators:
         raise ValueError(f"dataset {dataset_name!r} has the unknown evaluator_type {kind!r}")
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _detection_evaluator(name: str, folder: str | None, most: int | None) -> DetectionEvaluator:
+    """Build an evaluator; Detectron2 converts a dataset without a COCO file, into the folder."""
+    converted = Path(folder or "", f"{name}_coco_format.json")
+    if folder and converted.exists() and not hasattr(MetadataCatalog.get(name), "json_file"):
+        _remove_damaged(converted)
+    with whole_files():
+        # The reference implementation of pycocotools, not Detectron2's compiled one.
+        return DetectionEvaluator(
+            name, output_dir=folder, max_dets_per_image=most, use_fast_impl=False
+        )
+
+
+def _remove_damaged(converted: Path) -> None:
+    """Remove a converted dataset that is damaged; Detectron2 would take it as it is."""
+    try:
+        read_record(converted, "the dataset is converted anew")
+    except ValueError as error:
+        logger.warning(str(error))
+        converted.unlink(missing_ok=True)

@@ -151,7 +151,7 @@ def _checked(
         elif not found.report.notes:
             told = ""
     except NotJsonError as error:
-        raise ValueError(f"JSON {json_file!r} is not JSON: {error}") from error
+        raise ValueError(f"JSON {json_file!r} is not JSON, or incomplete: {error}") from error
     ordered = sorted((entry["id"], entry["name"]) for entry in categories)
     arrays = _arrays(found, [key for key, _ in ordered], ids)
     arrays["stamps"] = stamps(images, _names_in_order(found.images))
@@ -208,7 +208,7 @@ def _copied(
     start = f'{{"{MARK}": '
     if target.exists():
         with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(start)) != start:
+            if file.read(len(start)) not in (start, ""):
                 raise ValueError(
                     f"{target} is in the way of the repaired copy of {json_file}: move it, or "
                     "choose another OUTPUT_DIR (output_dir)"

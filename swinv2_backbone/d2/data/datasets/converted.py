@@ -126,7 +126,7 @@ def _write(content: dict, json_file: str, target: Path) -> None:
         old = target.read_text(encoding="utf-8", errors="replace")
         if old == text:
             return
-        if not old.startswith(f'{{"{MARK}": '):
+        if old and not old.startswith(f'{{"{MARK}": '):
             raise ValueError(
                 f"{target} is in the way of the converted copy of {json_file}: move it, or choose "
                 "another OUTPUT_DIR (output_dir)"

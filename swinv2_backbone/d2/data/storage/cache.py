@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from swinv2_backbone.checkpoints.durable import unfinished
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.data.storage.records import load_arrays, save_arrays, texts_of
 
 VERSION = 1  # of the checks and of this format: entries of other versions are made anew
@@ -55,8 +56,10 @@ class Cache:
         Args:
             images: folder of the image files, whose names are an array of the entry.
         """
+        if not self.entry.exists():
+            return None
         try:
-            values = json.loads((self.entry / ENTRY).read_text(encoding="utf-8"))
+            values = read_record(self.entry / ENTRY, "the dataset is checked anew")
             if values["source"] != digest(self.source):
                 return None
             if values["arrays"] != _digests(self.entry):
@@ -66,7 +69,8 @@ class Cache:
             names = texts_of(arrays, "name")
             if not np.array_equal(stamps(images, names), arrays["stamps"]):
                 return None
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            logger.warning(f"the result of the last check cannot be used: {error}")
             return None
         return Entry(arrays, values["values"])
 
