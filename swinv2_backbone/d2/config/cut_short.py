@@ -15,7 +15,7 @@ from swinv2_backbone.d2.config.rules import ConfigError
 
 FIRST, LAST = "CUDNN_BENCHMARK", "VIS_PERIOD"  # keys of Detectron2 in every such file
 SECTION = "DATALOADER"  # the second key; nobody writes all of its keys by hand
-LAZY_FIRST, LAZY_LAST = "dataloader", "time_limit"  # the last is a key of train since version 0.1
+LAZY_KEY, LAZY_LAST = "dataloader", "time_limit"  # the last is a key of train since version 0.1
 
 
 def refuse_cut(config_file: str) -> None:
@@ -41,14 +41,16 @@ def refuse_cut(config_file: str) -> None:
 
 
 def _is_cut(text: str, suffix: str) -> bool:
-    keys = re.findall(r"^(\w+):", text, re.MULTILINE)
-    if keys[:2] == [FIRST, SECTION] and set(get_cfg()[SECTION]) <= _keys_inside(text):
+    keys = _keys(text)
+    if keys[:2] == [FIRST, SECTION] and set(get_cfg()[SECTION]) <= set(_keys(text, "  ")):
         return LAST not in keys or not text.endswith("\n")
-    if suffix != ".py" and keys[:1] == [LAZY_FIRST]:
-        inside = _keys_inside(text[text.rfind("\ntrain:") :])
-        return "train" not in keys or LAZY_LAST not in inside or not text.endswith("\n")
-    return False
+    if suffix == ".py" or LAZY_KEY not in keys:
+        return False
+    inside = _keys(text[text.rfind("\ntrain:") :], "  ") if "train" in keys else []
+    if keys != sorted(keys) or inside != sorted(inside):  # written by hand
+        return False
+    return LAZY_LAST not in inside or not text.endswith("\n")
 
 
-def _keys_inside(text: str) -> set[str]:
-    return set(re.findall(r"^  (\w+):", text, re.MULTILINE))
+def _keys(text: str, indent: str = "") -> list[str]:
+    return re.findall(rf"^{indent}(\w+):", text, re.MULTILINE)

@@ -151,7 +151,9 @@ def _checked(
         elif not found.report.notes:
             told = ""
     except NotJsonError as error:
-        raise ValueError(f"JSON {json_file!r} is not JSON, or incomplete: {error}") from error
+        raise ValueError(
+            f"JSON {json_file!r} is not JSON, or incomplete: {error}. Copy or write it again"
+        ) from error
     ordered = sorted((entry["id"], entry["name"]) for entry in categories)
     arrays = _arrays(found, [key for key, _ in ordered], ids)
     arrays["stamps"] = stamps(images, _names_in_order(found.images))
