@@ -39,6 +39,7 @@ from benchmarking.settings import DTYPES, MODES, Setting, parse_size  # noqa: E4
 from benchmarking.suite import estimated_seconds, suite  # noqa: E402
 
 from swinv2_backbone import VARIANTS  # noqa: E402
+from swinv2_backbone.checkpoints.durable import write_text  # noqa: E402
 from swinv2_backbone.cli.arguments import new_parser  # noqa: E402
 from swinv2_backbone.cli.errors import errors_as_messages  # noqa: E402
 from swinv2_backbone.kernels.choose import VARIABLE  # noqa: E402
@@ -178,7 +179,7 @@ def write(found: list[Content], args: argparse.Namespace) -> None:
     if args.table:
         print(tables(found))
     if args.markdown:
-        args.markdown.write_text(tables(found), encoding="utf-8")
+        write_text(args.markdown, tables(found))
     if args.picture:
         from benchmarking.picture import draw  # matplotlib is needed for pictures alone
 

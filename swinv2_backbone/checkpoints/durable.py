@@ -1,7 +1,8 @@
 """Writing files that exist whole or not at all, even if the writing process is killed.
 
 A file is written under a temporary name, flushed to the disk, read back, compared with the written
-bytes, and only then renamed.  Until then, and if anything fails, the earlier file stays.
+bytes, and only then renamed.  Until then, and if anything fails, the earlier file stays.  For
+libraries that write to a path of their own, :func:`unfinished` does the same without the reading.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -52,9 +54,7 @@ def durable(path: Path) -> Iterator[IO[bytes]]:
         OSError: the file cannot be written, or the file on disk differs from the bytes
             written; ``path`` is then unchanged.
     """
-    # Processes of two machines, or containers, that share the folder can have the same number.
-    token = f"{os.getpid()}-{secrets.token_hex(4)}"
-    partial = path.with_name(f"{path.name}.{token}{PARTIAL}")
+    partial = _partial(path)
     try:
         with partial.open("wb") as raw:
             file = _DigestingFile(raw)
@@ -79,11 +79,65 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Yield where a library writes a file or folder that becomes ``path`` at the end of the block.
+
+    It has the name of ``path``, in a temporary folder beside it. Files that the library writes next
+    to it are moved next to ``path``, before it. Then an earlier ``path`` is removed first, so that
+    it never has the companions of the new one.
+
+    Raises:
+        OSError: nothing was written, or it cannot be moved; an earlier ``path`` without
+            companions is then unchanged.
+    """
+    folder = _partial(path)
+    try:
+        folder.mkdir()
+        yield folder / path.name
+        if not (folder / path.name).exists():
+            raise OSError("nothing was written")
+        parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
+        for part in parts:
+            _flush(part)
+        if len(parts) > 1 and not path.is_dir():
+            path.unlink(missing_ok=True)
+        for part in parts:
+            _put_in_place(part, path.with_name(part.name))
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _partial(path: Path) -> Path:
+    # Processes of two machines, or containers, that share the folder can have the same number.
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+
+
 def _put_in_place(partial: Path, path: Path) -> None:
-    """Rename a file so that the new name survives a power failure."""
+    """Rename a file or folder so that the new name survives a power failure."""
+    if partial.is_dir() and path.is_dir():  # which cannot be replaced in one step
+        os.replace(path, partial.with_name(f"{partial.name}.old"))  # removed with the partial
     os.replace(partial, path)
+    _flush_folder(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or all files of a folder, to the disk."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_dir():
+            _flush_folder(file)
+            continue
+        with file.open("r+b") as opened:  # Windows flushes no file that is open for reading
+            os.fsync(opened.fileno())
+    if path.is_dir():
+        _flush_folder(path)
+
+
+def _flush_folder(path: Path) -> None:
     with contextlib.suppress(OSError):  # Windows opens no folder, and some file systems sync none
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -102,6 +156,9 @@ def digest_on_disk(path: Path) -> str:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove the partial files of killed processes; no other process may write to the folder."""
+    """Remove what killed processes left unfinished; no other process may write to the folder."""
     for partial in folder.glob(f"*.[0-9]*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ too; they only explain what may be missing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from swinv2_backbone.checkpoints.architecture import Architecture, architecture_of
 from swinv2_backbone.checkpoints.built_windows import per_stage
 from swinv2_backbone.checkpoints.pretrained_window import PretrainedWindows
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.packing import Size
 from swinv2_backbone.position_bias import log_spaced_offsets
 from swinv2_backbone.variants import RELEASES, VARIANTS
@@ -113,10 +113,7 @@ def settings_beside(path: Path) -> Any:
     config = path.with_name("config.json")
     if not config.is_file() or not _is_of_its_config(path):
         return None
-    try:
-        stated = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{config} is not JSON: {error}") from error
+    stated = read_record(config, "copy it again, or delete it and state the pretrained windows")
     if not isinstance(stated, dict):
         raise ValueError(f"{config} has no settings, but {stated!r:.50}")
     return stated

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from swinv2_backbone.checkpoints.durable import write_text
     from swinv2_backbone.cli import models_document
 
     if args.model:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if args.table:
         print(models_document.tables(rows))
     elif not found:
-        args.write.write_text(models_document.document(rows), encoding="utf-8")
+        write_text(args.write, models_document.document(rows))
     if found:
         sys.exit("not as published:\n" + "\n".join(found))
 

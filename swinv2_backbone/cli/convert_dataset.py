@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def _targets(args: argparse.Namespace) -> list[Path]:
             raise ValueError(f"{target} exists: choose another --output, or give --overwrite")
         start = f'{{"{MARK}": '
         with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(start)) != start:
+            if file.read(len(start)) not in (start, ""):
                 raise ValueError(f"{target} was not written by this command: it is not replaced")
     return targets
 
@@ -117,13 +116,10 @@ def _checked(content: dict, images: str, args: argparse.Namespace) -> dict:
 
 
 def _write(content: dict, target: Path) -> None:
+    from swinv2_backbone.checkpoints.durable import write_text
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(target, json.dumps(content))
 
 
 def _counts(names: list[str], parts: list[dict], group_by: str) -> str:

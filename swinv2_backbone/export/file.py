@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from swinv2_backbone.checkpoints.durable import unfinished
 from swinv2_backbone.export.check import LIMIT, Align, Difference, Run, as_found, compare
 from swinv2_backbone.export.formats import EVERY_SHAPE, FORMATS, Format, Notes, Options
 
@@ -83,28 +82,13 @@ def export_file(
         ValueError: the file's outputs differ from the model's; then no file is written.
         RuntimeError: the model cannot be traced.
     """
-    folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    folder.mkdir()
-    try:
-        format.write(model.eval(), images[:2][-1], folder / path.name, notes, options)
-        run, _ = format.read(folder / path.name)
+    with unfinished(path) as part:
+        format.write(model.eval(), images[:2][-1], part, notes, options)
+        run, _ = format.read(part)
         differences = compare(run, expected, images, align)
         for difference in differences:
             show(difference)
         wrong = [str(one) for one in differences if not one.relative <= limit]
         if wrong:
             raise ValueError(f"{path} was not written: it differs from the model: {wrong[0]}")
-        check(folder / path.name)
-        # The file itself last, so that it never exists without the weights beside it.
-        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
-            _replace(part, path.with_name(part.name))
-    finally:
-        shutil.rmtree(folder)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Move a file or folder to a path, where there may be one of the same kind."""
-    if source.is_dir() and target.is_dir():
-        old = source.with_name(f"{source.name}.old")  # deleted with the partial folder
-        target.replace(old)
-    source.replace(target)
+        check(part)

@@ -20,7 +20,17 @@ def open_exported(path: Path) -> tuple[Run, dict[str, str]]:
     name, format = _format_of(path)
     if missing := format.missing():
         raise ValueError(f"{path}: the format {name} {missing}")
-    return format.read(path)
+    try:
+        return format.read(path)
+    except Exception as error:  # each library has kinds of its own, many of them RuntimeError
+        raise ValueError(
+            f"{path} is incomplete or damaged, or not a file of {name}: copy it again, or export "
+            f"the model again ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
 def _format_of(path: Path) -> tuple[str, Format]:

@@ -154,7 +154,7 @@ def test_hugging_faces_config_is_a_source(pretrained, expected, tmp_path):
     assert model.pretrained_window_sizes == tuple((p, p) for p in expected)
     assert "config.json" in report.pretrained_windows.source
     (tmp_path / "config.json").write_text("{")
-    refused(own_size(TINY), path, "config.json is not JSON")
+    refused(own_size(TINY), path, "config.json is incomplete or damaged")
 
 
 @pytest.mark.heavy

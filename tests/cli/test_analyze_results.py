@@ -281,7 +281,7 @@ def test_a_run_without_curves_says_so(tool, run_of, tmp_path, capsys, metrics):
     "text, words",
     [
         (None, "cannot be read"),
-        ("{", "not JSON"),
+        ("{", "incomplete or damaged"),
         ('{"a": 1}', "not a list"),
         ('[{"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]}]', "entry 0 of .* has no score"),
     ],

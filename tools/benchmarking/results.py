@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarking.machine import one_line
 from benchmarking.settings import Setting
+from swinv2_backbone.checkpoints.durable import write_text
 
 Content = dict[str, Any]
 
@@ -99,9 +100,7 @@ def write_results(path: Path, results: Iterable[Content]) -> None:
             machines.append(one["machine"])
     rows = [one | {"machine": machines.index(one["machine"])} for one in results]
     text = f'{{"machines": [\n{_lines(machines)}\n],\n"results": [\n{_lines(rows)}\n]}}\n'
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, text)
 
 
 def _lines(rows: Iterable[dict]) -> str:

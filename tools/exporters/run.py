@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from exporters import forms  # noqa: E402
 from exporters.compare import compare  # noqa: E402
 from exporters.table import RESULTS, write_table  # noqa: E402
+from swinv2_backbone.checkpoints.durable import write_text  # noqa: E402
 from swinv2_backbone.d2.data.formats import Source, convert  # noqa: E402
 from swinv2_backbone.d2.data.validation.coco import check_coco  # noqa: E402
 
@@ -116,7 +117,7 @@ def main() -> None:
             results[name] = own(folder, name) if name in OWN else exported(folder, name)
         print(name, results[name])
     results = {name: results[name] for name in order if name in results}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_text(RESULTS, json.dumps(results, indent=1) + "\n")
     write_table(results)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.data.validation.report import counted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,4 +84,4 @@ def write_table(results: dict[str, Result]) -> None:
     """Replace the tables between the marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
     before, after = page.split(START)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{START}\n\n{tables(results)}\n\n{END}{after}", encoding="utf-8")
+    write_text(PAGE, f"{before}{START}\n\n{tables(results)}\n\n{END}{after}")

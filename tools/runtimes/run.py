@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from runtimes.measure import RUNTIMES  # noqa: E402
 from runtimes.models import MODELS  # noqa: E402
 from runtimes.table import RESULTS, write_table  # noqa: E402
+from swinv2_backbone.checkpoints.durable import write_text  # noqa: E402
 
 # Packages that are installed without their requirements; the rest is that of constraints.txt.
 ENVIRONMENTS = {
@@ -88,7 +89,7 @@ def save(results: dict[str, dict]) -> None:
         for model in MODELS
         if model in results
     }
-    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    write_text(RESULTS, json.dumps(ordered, indent=1) + "\n")
     write_table(ordered)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from runtimes.measure import NOT_RUN, RUNTIMES
 from runtimes.models import MODELS
+from swinv2_backbone.checkpoints.durable import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results.json")
@@ -47,4 +48,4 @@ def write_table(results: Results) -> None:
     """Replace the table between the marks of the page."""
     page = PAGE.read_text(encoding="utf-8")
     before, after = page.split(START)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{START}\n\n{table(results)}\n\n{END}{after}", encoding="utf-8")
+    write_text(PAGE, f"{before}{START}\n\n{table(results)}\n\n{END}{after}")

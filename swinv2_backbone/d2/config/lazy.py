@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.cut_short import refuse_cut
 from swinv2_backbone.d2.config.imports import import_modules
 from swinv2_backbone.d2.config.lazy_factories import lazy_factories
 from swinv2_backbone.d2.config.lazy_parts import (
@@ -74,6 +75,7 @@ def load_lazy_config(
     """
     if not Path(config_file).is_file():
         raise ConfigError([f"--config-file {config_file!r} does not exist"])
+    refuse_cut(config_file)
     opts = [opt for opt in opts if opt != "--"]
     wrong = [opt for opt in opts if "=" not in opt]
     if wrong:

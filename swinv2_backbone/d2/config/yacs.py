@@ -12,6 +12,7 @@ from detectron2.config.compat import guess_version
 from yaml import YAMLError
 
 from swinv2_backbone.backbone import FEATURES
+from swinv2_backbone.d2.config.cut_short import refuse_cut
 from swinv2_backbone.d2.config.foreign import adopt, ignored_keys
 from swinv2_backbone.d2.config.imports import absent_imports, add_project
 from swinv2_backbone.d2.config.options import Dialect, plain
@@ -139,7 +140,7 @@ def keys_without_effect(cfg: CfgNode) -> dict[str, Any]:
 
 def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[str]:
     """Merge a file into ``cfg``; return its errors."""
-    _refuse_blank(config_file)
+    refuse_cut(config_file)
     try:
         content = _File.load_yaml_with_base(config_file, allow_unsafe=False)
     except YAMLError as error:
@@ -170,17 +171,6 @@ def _merge_file(cfg: CfgNode, config_file: str, imports: Sequence[str]) -> list[
         except (AssertionError, KeyError, ValueError) as error:  # raised by yacs
             faults.append(f"{error} (in {config_file})")
     return faults
-
-
-def _refuse_blank(config_file: str) -> None:
-    """Raise ConfigError for a file that is empty, or of zero bytes, as after a power failure."""
-    if os.path.isfile(config_file) and not Path(config_file).read_bytes().strip(b"\0 \r\n\t"):
-        raise ConfigError(
-            [
-                f"{config_file} is empty; a process that was killed while it wrote the file may "
-                "have left it so: give the config that the training began with"
-            ]
-        )
 
 
 def _unknown_keys(content: Mapping, known: Mapping, path: str = "") -> list[str]:

@@ -16,9 +16,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.demo.annotations import (
     BACKGROUND_ID,
     CLASSES,
@@ -60,8 +61,7 @@ INFO = {"description": "generated shapes", "version": "1"}  # raised when the dr
 def _write_image(path: Path, image: np.ndarray) -> None:
     """Write an image, gray (H, W) or (H, W, 3) in BGR order."""
     path.parent.mkdir(exist_ok=True)
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"could not write {path}")
+    write_picture(path, image)
 
 
 def _write_scene(files: DemoSplit, name: str, scene: Scene) -> list[dict]:
@@ -105,7 +105,7 @@ def _write_coco(
         "annotations": annotations,
         "categories": categories,
     }
-    path.write_text(json.dumps(coco), encoding="utf-8")
+    write_text(path, json.dumps(coco))
 
 
 def _check_arguments(root: Path, record: Record) -> None:
@@ -149,7 +149,7 @@ def generate_demo_dataset(
         claim(root, record)
         _write_split(root, "train", record, num_train)
         _write_split(root, "val", record, num_val)
-        (root / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
+        write_text(root / "classes.txt", "\n".join(CLASSES) + "\n")
         write_record(root / "demo.json", record)
         (root / "demo.partial.json").unlink(missing_ok=True)
     return DemoDataset.below(root)

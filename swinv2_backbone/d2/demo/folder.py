@@ -7,10 +7,10 @@ the generator: only these are ever removed or overwritten.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.demo.scene import SPLITS
 
 
@@ -105,10 +105,7 @@ def image_name(index: int) -> str:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record atomically: a reader sees the whole file or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_record(path: Path) -> Record | None:
@@ -139,7 +136,8 @@ def claim(root: Path, wanted: Record) -> None:
     records = [record for record in found if record is not None]
     if len(records) < len(found) or (not found and root.is_dir() and any(root.iterdir())):
         raise ValueError(
-            f"{root} holds files that the demo generator did not make: choose a new or empty folder"
+            f"{root} holds files that the demo generator did not make, or an incomplete demo.json: "
+            "delete it, or choose a new or empty folder"
         )
     # Names depend on the counts only, so the larger counts cover both old and new files.
     num_train = max(record.num_train for record in (wanted, *records))

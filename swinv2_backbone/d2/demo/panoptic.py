@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -10,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, load_sem_seg
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.demo.annotations import BACKGROUND_ID, CLASSES
 from swinv2_backbone.d2.demo.folder import DemoDataset, DemoSplit
 from swinv2_backbone.d2.demo.scene import CATEGORIES, SPLITS
@@ -79,7 +79,8 @@ def register_demo_segments(cfg: CfgNode) -> None:
 
 def _load_segments(files: DemoSplit, classes: dict[int, int]) -> list[dict]:
     """Return the records of all images, with ``pan_seg_file_name`` and ``segments_info``."""
-    content = json.loads(files.panoptic_json.read_text(encoding="utf-8"))
+    remedy = "delete its folder, and generate the dataset again"
+    content = read_record(files.panoptic_json, remedy)
     images = {image["id"]: image for image in content["images"]}
     return [
         {

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.inference.drawing import beside
 from swinv2_backbone.d2.inference.predictor import predictor_of
 
@@ -36,9 +37,9 @@ def draw_beside_truth(cfg: CfgNode, folder: Path, count: int) -> int:
         drawn = beside(
             predictor.draw_truth(picture, image), predictor.draw(picture, predictor(picture))
         )
-        cv2.imwrite(str(folder / Path(image["file_name"]).name), np.ascontiguousarray(drawn))
+        write_picture(folder / Path(image["file_name"]).name, np.ascontiguousarray(drawn))
         sheet.append(drawn)
-    cv2.imwrite(f"{folder}.jpg", contact_sheet(sheet[:SHEET]))
+    write_picture(folder.with_name(f"{folder.name}.jpg"), contact_sheet(sheet[:SHEET]))
     return len(images)
 
 

@@ -14,6 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP
 from swinv2_backbone.d2.engine.step import TrainingStep
@@ -53,12 +54,19 @@ class EarlyStopping(HookBase):
     def before_train(self) -> None:
         values = []
         if comm.is_main_process() and self.trainer.start_iter and self.record.is_file():
-            values = json.loads(self.record.read_text(encoding="utf-8"))
+            values = self._read()
         start = self.trainer.start_iter
         self.values = [(done, value) for done, value in comm.all_gather(values)[0] if done <= start]
         if start and self.evaluate.evaluated == start and start not in dict(self.values):
             self._note(start, flatten_results_dict(self.evaluate.results))
         self._check()
+
+    def _read(self) -> list[tuple[int, float | None]]:
+        try:
+            return read_record(self.record, "the evaluations are counted anew")
+        except ValueError as error:
+            logging.getLogger(__name__).warning(str(error))
+            return []
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

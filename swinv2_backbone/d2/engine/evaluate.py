@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.engine.checkpoint import save_weights
 from swinv2_backbone.d2.engine.finite import require_finite
 from swinv2_backbone.d2.engine.parallel import gathered
@@ -81,7 +82,7 @@ class Evaluate(hooks.EvalHook):
 
     def _restore_last(self, done: int) -> None:
         """Take the results of the evaluation after ``done`` iterations, or evaluate now."""
-        record = _read_record(self.last) if comm.is_main_process() else {}
+        record = _last_evaluation(self.last) if comm.is_main_process() else {}
         if comm.all_gather(record.get("iterations"))[0] == done:
             self.results, self.evaluated = record.get("results", {}), done
             return
@@ -97,9 +98,18 @@ class Evaluate(hooks.EvalHook):
         if self.trainer.start_iter == 0:  # the record of an earlier run does not count
             self.record.unlink(missing_ok=True)
         elif self.record.is_file():
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = self._read()
             if record["metric"] == self.best_metric:
                 self.best = record["value"]
+
+    def _read(self) -> dict:
+        """Read the record of the best weights; exit, without a traceback, if it is damaged."""
+        weights = self.record.with_suffix(".pth")
+        remedy = f"delete it, and move {weights} away, which the next evaluation would replace"
+        try:
+            return read_record(self.record, remedy)
+        except ValueError as error:
+            raise SystemExit(f"ValueError: {error}") from error
 
     def after_train(self) -> None:
         if sys.exc_info()[1] is not None:  # training was stopped or failed
@@ -166,13 +176,15 @@ class Evaluate(hooks.EvalHook):
         )
 
 
-def _read_record(file: Path) -> dict:
-    """Read the last evaluation; an empty one if there is none, or it cannot be read."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _last_evaluation(file: Path) -> dict:
+    """Read the last evaluation; an empty one if there is none, or it is damaged."""
+    if not file.is_file():
         return {}
-    return record if isinstance(record, dict) else {}
+    try:
+        return read_record(file, "the evaluation of this checkpoint is repeated")
+    except ValueError as error:
+        logging.getLogger(__name__).warning(str(error))
+        return {}
 
 
 class _AbandonedError(Exception):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.data.datasets.checked import TRIAL_RUNS
@@ -81,5 +82,5 @@ def _cut(source: Path, records: list[dict], target: Path) -> str:
         pieces = ([one for one in part if one[image_id] in kept] for part in lists.pieces(key))
         content[key] = [one for part in pieces for one in part]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content), encoding="utf-8")
+    write_text(target, json.dumps(content))
     return str(target)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,10 @@ from detectron2.evaluation import (
 )
 from tabulate import tabulate
 
+from swinv2_backbone.checkpoints.durable import durable
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.evaluation.metrics import BOXES, tasks_of
+from swinv2_backbone.d2.evaluation.whole_files import whole_files
 
 logger = logging.getLogger(__name__)
 COCO_DETECTIONS = 100  # per image and class, counted by COCO's AP
@@ -36,7 +39,23 @@ WHOLE = {  # evaluator_type -> an evaluator that takes only the dataset's name
 }
 
 
-class DetectionEvaluator(COCOEvaluator):
+class WholeFiles(DatasetEvaluator):
+    """An evaluator whose files exist whole or not at all; mixed into Detectron2's."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict | None:
+        with whole_files():
+            return super().evaluate(*args, **kwargs)
+
+
+class PanopticEvaluator(WholeFiles, COCOPanopticEvaluator):
+    """A COCOPanopticEvaluator whose predictions.json exists whole or not at all."""
+
+
+class LvisEvaluator(WholeFiles, LVISEvaluator):
+    """An LVISEvaluator whose files exist whole or not at all."""
+
+
+class DetectionEvaluator(WholeFiles, COCOEvaluator):
     """A COCOEvaluator that reports an AP of 0 for boxes and masks if the model detects nothing.
 
     Detectron2's evaluator reports NaN for boxes and nothing for masks, so that an early evaluation
@@ -67,7 +86,7 @@ class DetectionEvaluator(COCOEvaluator):
         return dict.fromkeys((*BOXES, *classes), 0.0)
 
 
-class SemanticEvaluator(SemSegEvaluator):
+class SemanticEvaluator(WholeFiles, SemSegEvaluator):
     """A SemSegEvaluator that computes mIoU as Detectron2 0.6 and mmsegmentation do.
 
     A class that is predicted but absent from the ground truth counts as 0, also in its own IoU.
@@ -86,7 +105,8 @@ class SemanticEvaluator(SemSegEvaluator):
             for place in np.flatnonzero((true == 0) & (predicted > 0)):
                 scores[f"IoU-{self._class_names[place]}"] = 0.0
             if self._output_dir:
-                torch.save(scores, os.path.join(self._output_dir, "sem_seg_evaluation.pth"))
+                with durable(Path(self._output_dir, "sem_seg_evaluation.pth")) as file:
+                    torch.save(scores, file)
             logger.info(f"IoU of each class:\n{self._table(scores, true, predicted)}")
         return results
 
@@ -146,22 +166,35 @@ def build_evaluator(
     if "sem_seg" in tasks_of(dataset_name):
         evaluators.append(SemanticEvaluator(dataset_name, output_dir=output_folder))
     if kind in ("coco", "coco_panoptic_seg"):
-        # The reference implementation of pycocotools, not Detectron2's compiled one.
-        evaluators.append(
-            DetectionEvaluator(
-                dataset_name,
-                output_dir=output_folder,
-                max_dets_per_image=most,
-                use_fast_impl=False,
-            )
-        )
+        evaluators.append(_detection_evaluator(dataset_name, output_folder, most))
     if kind == "coco_panoptic_seg":
-        evaluators.append(COCOPanopticEvaluator(dataset_name, output_folder))
+        evaluators.append(PanopticEvaluator(dataset_name, output_folder))
     if kind == "lvis":
         lvis_most = most if counted > LVIS_DETECTIONS else None
         evaluators.append(
-            LVISEvaluator(dataset_name, output_dir=output_folder, max_dets_per_image=lvis_most)
+            LvisEvaluator(dataset_name, output_dir=output_folder, max_dets_per_image=lvis_most)
         )
     if not evaluators:
         raise ValueError(f"dataset {dataset_name!r} has the unknown evaluator_type {kind!r}")
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _detection_evaluator(name: str, folder: str | None, most: int | None) -> DetectionEvaluator:
+    """Build an evaluator; Detectron2 converts a dataset without a COCO file, into the folder."""
+    converted = Path(folder or "", f"{name}_coco_format.json")
+    if folder and converted.exists() and not hasattr(MetadataCatalog.get(name), "json_file"):
+        _remove_damaged(converted)
+    with whole_files():
+        # The reference implementation of pycocotools, not Detectron2's compiled one.
+        return DetectionEvaluator(
+            name, output_dir=folder, max_dets_per_image=most, use_fast_impl=False
+        )
+
+
+def _remove_damaged(converted: Path) -> None:
+    """Remove a converted dataset that is damaged; Detectron2 would take it as it is."""
+    try:
+        read_record(converted, "the dataset is converted anew")
+    except ValueError as error:
+        logger.warning(str(error))
+        converted.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.inference.inputs import RESULTS, is_video, label_file
 from swinv2_backbone.d2.inference.pipeline import FAILURES, Pipeline
 from swinv2_backbone.d2.inference.prediction import Prediction
@@ -49,10 +50,10 @@ def _outcomes(
     predictor = pipeline.predictor
 
     def finish(source: Path, picture: np.ndarray, found: Prediction) -> None:
-        _write(outputs[source], predictor.draw(picture, found))
+        write_picture(outputs[source], predictor.draw(picture, found))
         if found.labels is not None and found.panoptic is None:
             depth = np.uint16 if found.labels.max() > 255 else np.uint8
-            _write(label_file(outputs[source]), found.labels.astype(depth))
+            write_picture(label_file(outputs[source]), found.labels.astype(depth))
         records[source] = {**_record(source, picture), **predictor.records(found)}
 
     for video, sources in itertools.groupby(outputs, is_video):
@@ -124,8 +125,3 @@ def _record(source: Path, picture: np.ndarray) -> dict:
 
 def _size(picture: np.ndarray) -> dict[str, int]:
     return {"height": picture.shape[0], "width": picture.shape[1]}
-
-
-def _write(target: Path, picture: np.ndarray) -> None:
-    if not cv2.imwrite(str(target), picture):
-        raise OSError(f"cannot write {target}")

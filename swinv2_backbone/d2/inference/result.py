@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from swinv2_backbone.checkpoints.durable import unfinished
 from swinv2_backbone.d2.inference.prediction import Prediction, rle_of
 from swinv2_backbone.d2.inference.predictor import Predictor
 
@@ -154,7 +155,8 @@ class Result:
             ValueError: the suffix is that of no format.
             OSError: the file cannot be written.
         """
-        Image.fromarray(self.plot()).save(path)
+        with unfinished(Path(path)) as part:
+            Image.fromarray(self.plot()).save(part)
         return Path(path)
 
     def to_coco(self, image_id: int = 0, category_ids: list[int] | None = None) -> list[dict]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from swinv2_backbone.checkpoints.durable import durable
 from swinv2_backbone.d2.data.loading.bands import as_picture
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.pretraining.masked import MaskedImages, read_center
 from swinv2_backbone.simmim import SimMIM, hidden_pixels, masked_l1
 
@@ -121,6 +120,4 @@ def _column(pictures: Tensor) -> np.ndarray:
 
 def _write_png(path: Path, rgb: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _, encoded = cv2.imencode(".png", rgb[:, :, ::-1])
-    with durable(path) as file:
-        file.write(encoded.tobytes())
+    write_picture(path, rgb[:, :, ::-1])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from swinv2_backbone.checkpoints.durable import unfinished
 from swinv2_backbone.export.formats import FORMATS, Notes
 from swinv2_backbone.export.formats.openvino import convert_onnx
 from swinv2_backbone.export.int8.agreement import Comparison, compare_files
@@ -71,13 +71,9 @@ def export_int8(source: Path, path: Path, name: str, pictures: Pictures, notes: 
         ValueError: the outputs differ too much; then no file is written.
     """
     format, (calibration, compared) = FORMATS[name], pictures.split()
-    folder = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    folder.mkdir()
-    try:
-        graph = folder / "int8.onnx"
-        plain, small = (folder / kind / path.name for kind in ("float", "int8"))
-        for each in (plain, small):
-            each.parent.mkdir()
+    with unfinished(path) as small, tempfile.TemporaryDirectory(dir=small.parent) as scratch:
+        graph, plain = Path(scratch, "int8.onnx"), Path(scratch, "float", path.name)
+        plain.parent.mkdir()
         quantized = quantize_file(source, graph, calibration, compared)
         notes = {**notes, "int8": _note(quantized)}
         STORE[name](source, plain, notes)
@@ -88,7 +84,7 @@ def export_int8(source: Path, path: Path, name: str, pictures: Pictures, notes: 
                 f"{path} was not written: in {name}, its outputs differ from the float file's by "
                 f"{100 * comparison.largest:.0f} %, more than {100 * LIMIT:.0f} %"
             )
-        report = Report(
+        return Report(
             quantized,
             comparison,
             len(calibration),
@@ -96,11 +92,6 @@ def export_int8(source: Path, path: Path, name: str, pictures: Pictures, notes: 
             COUNT[name](small),
             *(_size(file) for file in (small, plain)),
         )
-        for part in sorted(small.parent.iterdir(), key=lambda part: part.name == path.name):
-            part.replace(path.with_name(part.name))
-        return report
-    finally:
-        shutil.rmtree(folder)
 
 
 def _store_onnx(graph: Path, path: Path, notes: Notes) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from swinv2_backbone.checkpoints.durable import unfinished
 from swinv2_backbone.d2.data.validation.ade20k import (
     CLASSES,
     FOLDER,
@@ -137,13 +138,9 @@ def _compare_values(pair: tuple[Path, Path]) -> str:
 
 def _convert(pair: tuple[Path, Path]) -> None:
     source, target = pair
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     labels = Image.fromarray(_shift(source))
-    try:
-        labels.save(temporary, format="PNG")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with unfinished(target) as part:
+        labels.save(part, format="PNG")
 
 
 def _shift(source: Path) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import orjson
 from detectron2.utils import comm
 
+from swinv2_backbone.checkpoints.durable import durable
 from swinv2_backbone.d2.data.datasets.classes import match_categories
 from swinv2_backbone.d2.data.storage.cache import Cache, Entry, digest, stamps
 from swinv2_backbone.d2.data.storage.json_lists import JsonLists, NotJsonError
@@ -151,7 +151,9 @@ def _checked(
         elif not found.report.notes:
             told = ""
     except NotJsonError as error:
-        raise ValueError(f"JSON {json_file!r} is not JSON: {error}") from error
+        raise ValueError(
+            f"JSON {json_file!r} is not JSON, or incomplete: {error}. Copy or write it again"
+        ) from error
     ordered = sorted((entry["id"], entry["name"]) for entry in categories)
     arrays = _arrays(found, [key for key, _ in ordered], ids)
     arrays["stamps"] = stamps(images, _names_in_order(found.images))
@@ -208,7 +210,7 @@ def _copied(
     start = f'{{"{MARK}": '
     if target.exists():
         with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(start)) != start:
+            if file.read(len(start)) not in (start, ""):
                 raise ValueError(
                     f"{target} is in the way of the repaired copy of {json_file}: move it, or "
                     "choose another OUTPUT_DIR (output_dir)"
@@ -219,21 +221,16 @@ def _copied(
     )
     lists = {"images": found.images, "categories": categories, "annotations": annotations}
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            others = {key: source[key] for key in source.lists if key not in PARTS}
-            values = {MARK: json_file} | dict(source.values) | others
-            file.write(json.dumps(values).encode()[:-1])
-            for key, entries in lists.items():
-                file.write(f', "{key}": ['.encode())
-                for number, entry in enumerate(entries):
-                    file.write((b", " if number else b"") + _text(entry))
-                file.write(b"]")
-            file.write(b"}")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with durable(target) as file:
+        others = {key: source[key] for key in source.lists if key not in PARTS}
+        values = {MARK: json_file} | dict(source.values) | others
+        file.write(json.dumps(values).encode()[:-1])
+        for key, entries in lists.items():
+            file.write(f', "{key}": ['.encode())
+            for number, entry in enumerate(entries):
+                file.write((b", " if number else b"") + _text(entry))
+            file.write(b"]")
+        file.write(b"}")
     return str(target)
 
 

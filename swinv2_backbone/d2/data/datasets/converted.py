@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
 from detectron2.utils import comm
 
+from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.d2.data.formats.conversion import (
     AUTO,
     LOCATED,
@@ -127,15 +126,10 @@ def _write(content: dict, json_file: str, target: Path) -> None:
         old = target.read_text(encoding="utf-8", errors="replace")
         if old == text:
             return
-        if not old.startswith(f'{{"{MARK}": '):
+        if old and not old.startswith(f'{{"{MARK}": '):
             raise ValueError(
                 f"{target} is in the way of the converted copy of {json_file}: move it, or choose "
                 "another OUTPUT_DIR (output_dir)"
             )
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(target, text)

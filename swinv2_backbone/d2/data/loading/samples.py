@@ -20,6 +20,7 @@ import torch
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 from PIL import Image
 
+from swinv2_backbone.checkpoints.durable import unfinished
 from swinv2_backbone.d2.data.loading.bands import BANDS, as_picture
 from swinv2_backbone.d2.data.loading.draws import DrawnImages
 from swinv2_backbone.d2.data.loading.loader import TrainLoader
@@ -62,7 +63,8 @@ def write_samples(loader: TrainLoader, names: Names, path: Path) -> None:
         raise ValueError("records without an image cannot be drawn")
     cells = [_cell(record, names) for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_tiled(cells)).save(path, quality=90)
+    with unfinished(path) as part:
+        Image.fromarray(_tiled(cells)).save(part, quality=90)
 
 
 def next_records(loader: TrainLoader, count: int = COUNT) -> list[dict]:

@@ -10,15 +10,14 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.durable import unfinished
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.data.storage.records import load_arrays, save_arrays, texts_of
 
 VERSION = 1  # of the checks and of this format: entries of other versions are made anew
@@ -57,8 +56,10 @@ class Cache:
         Args:
             images: folder of the image files, whose names are an array of the entry.
         """
+        if not self.entry.exists():
+            return None
         try:
-            values = json.loads((self.entry / ENTRY).read_text(encoding="utf-8"))
+            values = read_record(self.entry / ENTRY, "the dataset is checked anew")
             if values["source"] != digest(self.source):
                 return None
             if values["arrays"] != _digests(self.entry):
@@ -68,7 +69,8 @@ class Cache:
             names = texts_of(arrays, "name")
             if not np.array_equal(stamps(images, names), arrays["stamps"]):
                 return None
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            logger.warning(f"the result of the last check cannot be used: {error}")
             return None
         return Entry(arrays, values["values"])
 
@@ -77,16 +79,15 @@ class Cache:
 
         ``entry.arrays`` has the ``stamps`` of the image files from before they were checked.
         """
-        unfinished = self.entry.with_name(f"{self.entry.name}.{uuid.uuid4().hex}.tmp")
         try:
-            unfinished.mkdir(parents=True)
-            save_arrays(entry.arrays, unfinished)
-            content = {"source": digest(self.source), "arrays": _digests(unfinished)}
-            write_text(unfinished / ENTRY, json.dumps(content | {"values": entry.values}))
-            shutil.rmtree(self.entry, ignore_errors=True)
-            os.rename(unfinished, self.entry)
+            self.entry.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished(self.entry) as folder:
+                folder.mkdir()
+                save_arrays(entry.arrays, folder)
+                content = {"source": digest(self.source), "arrays": _digests(folder)}
+                text = json.dumps(content | {"values": entry.values})
+                (folder / ENTRY).write_text(text, encoding="utf-8")
         except OSError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
             if (self.entry / ENTRY).is_file():  # another process was faster
                 return True
             logger.warning(f"the result of the check cannot be kept in {self.entry}: {error}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.records import read_record
 
 FILE = "digests.json"
 KEPT_FROM = 100  # new digests; fewer are faster to compute again than to read
+logger = logging.getLogger(__name__)
 
 
 class KnownDigest(NamedTuple):
@@ -23,10 +26,13 @@ class KnownDigest(NamedTuple):
 
 def load_digests(folder: Path | None) -> dict[str, KnownDigest]:
     """Return the digests kept in a folder, by path; none if they are missing or damaged."""
+    if folder is None or not (folder / FILE).exists():
+        return {}
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8")) if folder else {}
+        content = read_record(folder / FILE, "the digests of the images are computed anew")
         return {str(path): KnownDigest(*values) for path, values in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        logger.warning(f"digests of images cannot be read: {error}")
         return {}
 
 

@@ -66,7 +66,9 @@ def open_coco(json_file: str) -> JsonLists:
     except OSError as error:
         raise ValueError(f"JSON {json_file!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"JSON {json_file!r} is not JSON: {error}") from error
+        raise ValueError(
+            f"JSON {json_file!r} is not JSON, or incomplete: {error}. Copy or write it again"
+        ) from error
     absent = [part for part in PARTS if part not in content]
     if absent:
         raise ValueError(f"JSON {json_file!r} is not COCO-format: no list of {', '.join(absent)}")

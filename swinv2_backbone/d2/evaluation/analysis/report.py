@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.durable import unfinished, write_text
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.evaluation.analysis.average_precision import average_precisions, evaluate
 from swinv2_backbone.d2.evaluation.analysis.confusion import Confusion, object_confusion
 from swinv2_backbone.d2.evaluation.analysis.detections import Detections, load_detections
@@ -216,15 +216,15 @@ class Report:
             self._save(figure, TRAINING)
 
     def _save(self, figure: Figure, name: str) -> None:
-        figure.savefig(self.folder / name, dpi=100)
+        with unfinished(self.folder / name) as part:
+            figure.savefig(part, dpi=100)
 
     def _save_picture(self, drawn: np.ndarray, rank: str, file_name: str) -> str:
         """Write an RGB picture; return its name within the folder."""
         return self._write(drawn, f"{WORST}/worst_{rank}_{Path(file_name).stem}.png")
 
     def _write(self, drawn: np.ndarray, name: str) -> str:
-        if not cv2.imwrite(str(self.folder / name), drawn[:, :, ::-1]):
-            raise OSError(f"cannot write {self.folder / name}")
+        write_picture(self.folder / name, drawn[:, :, ::-1])
         return name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.d2.data.datasets.custom import register_custom_datasets
 from swinv2_backbone.d2.data.loading.bands import read_picture
@@ -151,11 +151,9 @@ def _find_files(cfg: CfgNode, kinds: tuple[str, ...], config_file: str) -> dict[
 
 def _read_entries(file: Path) -> list[dict]:
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = read_record(file, "write it again with swinv2 eval")
     except OSError as error:
         raise ValueError(f"the predictions {file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"the predictions {file} are not JSON: {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"the predictions {file} are not a list of objects")
     return entries

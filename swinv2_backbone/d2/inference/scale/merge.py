@@ -10,9 +10,10 @@ from typing import IO, Any
 from pycocotools import mask as coco_mask
 
 from swinv2_backbone.checkpoints.durable import durable
+from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.inference.scale.run_record import RECORD, Run, find_run
-from swinv2_backbone.d2.inference.scale.settings import MODEL
-from swinv2_backbone.d2.inference.scale.shards import read_shard
+from swinv2_backbone.d2.inference.scale.settings import LOST, MODEL
+from swinv2_backbone.d2.inference.scale.shards import read_whole_shard
 
 KINDS = ("detections", "segments", "regions")  # lists of a record, of which each is an annotation
 
@@ -32,7 +33,7 @@ def merge(folder: Path, target: Path) -> tuple[int, list[str]]:
         OSError: the file cannot be written.
     """
     run = _complete_run(folder)
-    classes = json.loads((folder / MODEL).read_text(encoding="utf-8"))["classes"]
+    classes = read_record(folder / MODEL, LOST)["classes"]
     numbers = {name: number for number, name in enumerate(classes, 1)}
     failed = [one for one in _records(run) if "error" in one]
     sound = ("file_name", "height", "width")
@@ -58,7 +59,7 @@ def remove_failed(folder: Path) -> int:
     missing = set(run.missing())
     for shard in range(run.shards):
         if shard not in missing:
-            errors = sum("error" in one for one in read_shard(run.file(shard)))
+            errors = sum("error" in one for one in read_whole_shard(run, shard))
             failed += errors
             if errors:
                 run.file(shard).unlink()
@@ -83,7 +84,7 @@ def _complete_run(folder: Path) -> Run:
 
 def _records(run: Run) -> Iterator[dict[str, Any]]:
     for shard in range(run.shards):
-        yield from read_shard(run.file(shard))
+        yield from read_whole_shard(run, shard)
 
 
 def _sound(run: Run) -> Iterator[dict[str, Any]]:

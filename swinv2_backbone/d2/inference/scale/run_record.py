@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from swinv2_backbone.checkpoints.durable import durable, remove_partials
+from swinv2_backbone.checkpoints.records import parse_record
 from swinv2_backbone.d2.inference.scale.first import first_text
 from swinv2_backbone.d2.inference.scale.sources import Source
 
 RECORD = "run.json"
+LOST = "copy the folder again, or predict into another one"
 WAIT = 3600  # seconds for the first process to list the images
 SHOWN, LONGEST = 10, 200  # differing settings, and characters of a value
 
@@ -77,7 +79,9 @@ class Run:
         """Read which images a shard holds."""
         with open(self.folder / self.images, "rb") as file:
             file.seek(self.starts[shard])
-            return [Source(*json.loads(file.readline())) for _ in range(self.size(shard))]
+            lines = [file.readline() for _ in range(self.size(shard))]
+        path = self.folder / self.images
+        return [Source(*parse_record(line, path, LOST)) for line in lines]
 
 
 def list_images(
@@ -171,4 +175,4 @@ def _shown(value: Any) -> str:
 
 
 def _parsed(folder: Path, text: str) -> Run:
-    return Run(**{**json.loads(text), "folder": folder})
+    return Run(**{**parse_record(text.encode(), folder / RECORD, LOST), "folder": folder})

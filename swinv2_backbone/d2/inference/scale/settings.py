@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from swinv2_backbone.checkpoints.records import parse_record
 from swinv2_backbone.d2.config.options import Dialect
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.inference.predictor import Predictor
 from swinv2_backbone.d2.inference.scale.first import first_text
 
 MODEL = "model.json"
+LOST = "delete it and one of the files of results, and repeat the command of the prediction"
 PARTS = {
     Dialect.YACS: ("MODEL", "INPUT.FORMAT", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
     Dialect.LAZY: ("model", "dataloader.test.mapper"),
@@ -43,7 +45,7 @@ def require_same_model(folder: Path, predictor: Predictor) -> None:
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     classes = [*predictor.classes.things, *predictor.classes.stuff]
     now = {"weights": digest.hexdigest(), "classes": classes}
-    then = json.loads(first_text(folder / MODEL, json.dumps(now)))
+    then = parse_record(first_text(folder / MODEL, json.dumps(now)).encode(), folder / MODEL, LOST)
     for name in now:
         if now[name] != then[name]:
             raise ValueError(

@@ -70,6 +70,26 @@ def read_shard(path: Path) -> Iterator[dict[str, Any]]:
         yield _without_nulls(record)
 
 
+def read_whole_shard(run: Run, shard: int) -> list[dict[str, Any]]:
+    """Return the records of a shard.
+
+    Raises:
+        ValueError: it has not one for each image, as after an interrupted copy.
+    """
+    path, expected = run.file(shard), run.size(shard)
+    try:
+        records = list(read_shard(path))
+        fault = f"{len(records)} of {expected} records"
+    except ValueError as error:
+        records, fault = [], str(error)
+    if len(records) != expected:
+        raise ValueError(
+            f"{path} is incomplete or damaged ({fault}): delete it, and repeat the command of the "
+            "prediction, which predicts its images again"
+        )
+    return records
+
+
 def require_format(suffix: str) -> None:
     """Raise ImportError if a format of results needs a library that is not installed."""
     if suffix == "parquet":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.data.storage.pictures import write_picture
 from swinv2_backbone.d2.inference.inputs import RESULTS, label_file
 from swinv2_backbone.d2.inference.pipeline import FAILURES
 from swinv2_backbone.d2.inference.predictor import Predictor
@@ -52,17 +52,12 @@ def predict_large_file(predictor: Predictor, tiling: Tiling, source: Path, targe
 
     found = predict_tiled(predictor, source, tiling, progress=True, seen=seen)
     height, width = sizes.pop()
-    _write(target, preview.draw(predictor, found))
+    write_picture(target, preview.draw(predictor, found))
     if found.labels is not None:
-        _write(label_file(target), found.labels)
+        write_picture(label_file(target), found.labels)
     return {
         "file_name": str(source),
         "height": height,
         "width": width,
         **predictor.records(found),
     }
-
-
-def _write(target: Path, picture: np.ndarray) -> None:
-    if not cv2.imwrite(str(target), picture):
-        raise OSError(f"cannot write {target}")
