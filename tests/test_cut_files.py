@@ -89,7 +89,7 @@ def best_record(folder: Path) -> Case:
     evaluate = Evaluate(
         1, dict, step=None, best_metric="bbox/AP", model=nn.Identity(), output_dir=folder
     )
-    evaluate.trainer = SimpleNamespace(start_iter=3)
+    evaluate.trainer = SimpleNamespace(start_iter=3, max_iter=3)
     evaluate.record.write_text('{"metric": "bbox/AP", "value": 0.25}\n', encoding="utf-8")
 
     def read() -> float:
@@ -210,7 +210,7 @@ def test_a_cut_file_is_named_with_the_remedy(case, share, tmp_path):
 
 
 def stopping_record(folder: Path) -> Case:
-    hook = EarlyStopping("bbox/AP", 2, None, None, folder)
+    hook = EarlyStopping("bbox/AP", 2, None, SimpleNamespace(evaluated=-1), folder)
     hook.trainer = SimpleNamespace(start_iter=3)
 
     def read() -> None:

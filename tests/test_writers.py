@@ -43,6 +43,8 @@ def is_writer(call: ast.Call) -> bool:
     if not isinstance(call.func, ast.Attribute):
         return False
     name, owner = call.func.attr, ast.unparse(call.func.value)
+    if owner == "os" and name == "open":
+        return any(mode in ast.unparse(call) for mode in ("O_WRONLY", "O_RDWR"))
     if name == "open":
         return writes(call, 0) or writes(call, 1)
     if name == "replace" and len(call.args) == 1 and not call.keywords:
@@ -115,6 +117,7 @@ def test_every_folder_that_is_listed_as_a_whole_is_there():
         "path.open('a')",
         "path.open('r+b')",
         "PathManager.open(path, 'w')",
+        "os.open(path, os.O_WRONLY | os.O_CREAT)",
         "path.write_text(text, encoding='utf-8')",
         "Path(folder, 'a').write_bytes(data)",
         "json.dump(content, file)",
@@ -144,6 +147,7 @@ def test_a_writing_call_is_found(source):
     [
         "open(path)",
         "path.open('rb')",
+        "os.open(folder, os.O_RDONLY)",
         "tarfile.open(path, 'r:')",
         "text.replace('a', 'b')",
         "dataclasses.replace(record, name='a')",

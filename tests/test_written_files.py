@@ -22,7 +22,8 @@ WHOLE, APPENDED, LOCK = "whole", "appended", "lock"
 FILES = {
     "config.yaml": (WHOLE, "--config-file, swinv2 eval, predict and analyze"),
     "log.txt": (APPENDED, "people"),
-    "metrics.json": (APPENDED, "swinv2 analyze, which names a torn line"),
+    "metrics.json": (APPENDED, "--resume and swinv2 analyze, which leave out a torn last line"),
+    "metrics_replaced.json": (APPENDED, "people"),
     "events.out.tfevents.*": (APPENDED, "TensorBoard, which passes over a torn record"),
     "training.lock": (LOCK, "other trainings"),
     "train_samples.jpg": (WHOLE, "people"),
@@ -33,6 +34,7 @@ FILES = {
     "model_best.pth": (WHOLE, "swinv2 eval and predict"),
     "model_best.json": (WHOLE, "--resume"),
     "early_stopping.json": (WHOLE, "--resume"),
+    "last_evaluation.json": (WHOLE, "--resume"),
     "datasets/*.json": (WHOLE, "the evaluation"),
     "inference*/results.json": (WHOLE, "people"),
     "inference*/instances_predictions.pth": (WHOLE, "people"),
@@ -67,6 +69,12 @@ def entry(name: str) -> str:
     return found[0]
 
 
+def appends(how: str, pattern: str) -> bool:
+    """Whether a file that is only appended to was opened so by ``os.open``."""
+    flags = int(how.split()[1]) if how.startswith("flags ") else 0
+    return bool(flags & os.O_APPEND) and FILES[pattern][0] == APPENDED
+
+
 def check(events: list[list[str]], folder: Path) -> None:
     """Hold every event to the list."""
     opened = set()
@@ -78,7 +86,9 @@ def check(events: list[list[str]], folder: Path) -> None:
         elif not PARTIAL.search(name):
             pattern = entry(name)
             first = name.startswith("events.") and name not in opened  # its name is new
-            assert how in MODES[FILES[pattern][0]] or first, f"{writer} opens {name} with {how!r}"
+            assert how in MODES[FILES[pattern][0]] or first or appends(how, pattern), (
+                f"{writer} opens {name} with {how!r}"
+            )
             opened.add(name)
     files = [path for path in folder.rglob("*") if path.is_file()]
     names = [path.relative_to(folder).as_posix() for path in files]

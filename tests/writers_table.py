@@ -49,6 +49,9 @@ CALLS: dict[str, dict[str, str | tuple[int, str]]] = {
     "swinv2_backbone/cli/calibration.py": {
         "tempfile.TemporaryDirectory(args.output.absolute().parent)": SCRATCH,
     },
+    "swinv2_backbone/cli/main.py": {
+        "os.open(os.devnull)": OTHER,
+    },
     "swinv2_backbone/cli/detectron2_sdist.py": {
         "requirement.write_text(f'pb1-detectron2==0.6 --hash=sha256:{SDI)": SCRATCH,
         "(root / 'detectron2' / '_C.py').write_text(STAND_IN)": SCRATCH,
@@ -57,12 +60,6 @@ CALLS: dict[str, dict[str, str | tuple[int, str]]] = {
     "swinv2_backbone/cli/install_detectron2.py": {
         "tempfile.TemporaryDirectory()": (2, SCRATCH),
         "tar.extractall(temporary)": SCRATCH,
-    },
-    "swinv2_backbone/cli/pretrain_simmim.py": {
-        "setup_logger(args.output)": APPENDED,
-    },
-    "swinv2_backbone/cli/train_net.py": {
-        "setup_logger(plan.run.output_dir)": APPENDED,
     },
     "swinv2_backbone/d2/data/datasets/ade20k.py": {
         "labels.save(part)": UNFINISHED,
@@ -93,11 +90,15 @@ CALLS: dict[str, dict[str, str | tuple[int, str]]] = {
         "self.path.open('r+')": LOCK,
         "os.link(aside)": LOCK,
     },
+    "swinv2_backbone/d2/engine/log_files.py": {
+        "setup_logger(str(folder))": APPENDED,
+    },
+    "swinv2_backbone/d2/engine/metrics.py": {
+        "SummaryWriter(self.folder)": APPENDED,
+        "os.open(path)": APPENDED,
+    },
     "swinv2_backbone/d2/engine/setup.py": {
         "default_setup(config)": PATCHED,
-    },
-    "swinv2_backbone/d2/engine/training.py": {
-        "default_writers(plan.run.output_dir)": APPENDED,
     },
     "swinv2_backbone/d2/evaluation/analysis/report.py": {
         "figure.savefig(part)": UNFINISHED,
@@ -127,9 +128,6 @@ CALLS: dict[str, dict[str, str | tuple[int, str]]] = {
     },
     "swinv2_backbone/d2/inference/tiling/labels.py": {
         "tempfile.TemporaryFile()": SCRATCH,
-    },
-    "swinv2_backbone/d2/pretraining/simmim.py": {
-        "default_writers(str(self.output))": APPENDED,
     },
     "swinv2_backbone/export/formats/aoti.py": {
         "torch._inductor.aoti_compile_and_package(trace(model, images, options.fixed))": UNFINISHED,

@@ -10,9 +10,9 @@ from detectron2.engine import default_setup
 from detectron2.utils.file_io import PathManager
 from small_configs import lazy_config, yaml_config
 
+from swinv2_backbone.checkpoints import durable
 from swinv2_backbone.d2 import ConfigError, load_config
 from swinv2_backbone.d2.config.lazy import load_lazy_config
-from swinv2_backbone.d2.engine import setup
 from swinv2_backbone.d2.engine.setup import set_up
 from swinv2_backbone.recipes import is_lazy
 
@@ -49,11 +49,11 @@ def test_a_write_that_does_not_end_leaves_the_earlier_config(dialect, tmp_path, 
     set_up(config(dialect, tmp_path), ARGUMENTS)
     earlier = (tmp_path / "config.yaml").read_bytes()
 
-    def stopped(path: Path, text: str) -> None:
-        assert path == tmp_path / "config.yaml" and text
+    def stopped(partial: Path, path: Path) -> None:
+        assert path == tmp_path / "config.yaml" and partial.stat().st_size > 1000
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(setup, "write_text", stopped)
+    monkeypatch.setattr(durable, "_put_in_place", stopped)
     with pytest.raises(KeyboardInterrupt):
         set_up(config(dialect, tmp_path), ARGUMENTS)
     assert (tmp_path / "config.yaml").read_bytes() == earlier
