@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from swinv2_backbone.source_digest import split_digest
+
 PACKAGE = Path(__file__).resolve().parent
 SUFFIXES = (".yaml", ".yml", ".py")
 WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -137,6 +139,7 @@ def find_trained(source: str | Path, weights: str | Path | None = None) -> Train
     - The output folder of a training means its config, and the best weights if the training kept
       them (``TEST.BEST_METRIC``), else the final ones, else those of the last checkpoint.
     - A checkpoint means the config beside it.
+    - Either may end in ``#sha256=HEX``, the digest of the weights.
     - A config in an output folder means the weights of the folder, and any other config, or the
       name of a recipe, the weights that it names.
 
@@ -145,20 +148,22 @@ def find_trained(source: str | Path, weights: str | Path | None = None) -> Train
 
     Raises:
         FileNotFoundError: there is no such source, or it lacks its config or weights.
-        ValueError: it is a file of another kind.
+        ValueError: it is a file of another kind, or the digest is malformed.
     """
-    path, chosen = Path(source), None if weights is None else str(weights)
+    place, digest = split_digest(str(source))
+    stated = "" if digest is None else f"#sha256={digest}"
+    path, chosen = Path(place), None if weights is None else str(weights)
     if path.is_file() and path.suffix not in (*SUFFIXES, *WEIGHT_SUFFIXES):
         raise ValueError(
             f"{source} is no trained model: give the output folder of a training, a checkpoint "
             f"({', '.join(WEIGHT_SUFFIXES)}) in it, a config or the name of a recipe"
         )
     if path.is_dir():
-        return Trained(config_in(path), chosen or str(weights_in(path)))
+        return Trained(config_in(path), chosen or f"{weights_in(path)}{stated}")
     if path.suffix in WEIGHT_SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(f"there is no checkpoint {str(source)!r}")
-        return Trained(config_in(path.parent), chosen or str(path))
+        return Trained(config_in(path.parent), chosen or f"{path}{stated}")
     config = config_path(source)
     if chosen is None and config.name == "config.yaml":  # its own weights are where training began
         with suppress(FileNotFoundError):

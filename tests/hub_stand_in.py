@@ -51,6 +51,14 @@ def commit_of(files: Files) -> str:
     return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
+def etag_of(name: str, content: bytes) -> dict[str, str]:
+    """Return the header with the hash of a file: git's SHA-1, or in Git LFS the SHA-256."""
+    if name.endswith((".bin", ".pth", ".safetensors")):
+        return {"X-Linked-ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+    blob = b"blob %d\0" % len(content) + content
+    return {"ETag": f'"{hashlib.sha1(blob).hexdigest()}"'}
+
+
 @contextmanager
 def hub_in(folder: Path) -> Iterator[Hub]:
     """Let huggingface_hub, in this process, use a stand-in and a cache in ``folder``."""
@@ -92,8 +100,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def answer_file(self, files: Files, name: str) -> None:
             commit = {"X-Repo-Commit": commit_of(files)}
             if name in files:
-                etag = {"ETag": f'"{hashlib.sha1(files[name]).hexdigest()}"'}
-                self.answer(files[name], headers=commit | etag)
+                self.answer(files[name], headers=commit | etag_of(name, files[name]))
             else:
                 self.refuse(404, "EntryNotFound", commit)
 

@@ -14,6 +14,7 @@ import swinv2_backbone
 PACKAGE = Path(swinv2_backbone.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
+    "source_digest",
     "recipes",
     "keys",
     "precision",

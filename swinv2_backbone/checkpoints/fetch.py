@@ -16,9 +16,11 @@ from pathlib import Path
 import torch
 from torch.hub import tqdm  # the package tqdm if installed, else a plain counter
 
-from swinv2_backbone.checkpoints.files import DIGESTS
+from swinv2_backbone.checkpoints.digests import DIGESTS, check_stated_digest
+from swinv2_backbone.checkpoints.files import weights_in_folder
 from swinv2_backbone.checkpoints.hub import HUB, fetch_from_hub, parse_hub_source
 from swinv2_backbone.checkpoints.satlas import SATLAS, URL
+from swinv2_backbone.source_digest import split_digest
 from swinv2_backbone.variants import RELEASES, RELEASES_URL, variant_name
 
 SCHEME = "swinv2://"
@@ -32,36 +34,47 @@ def fetch(source: str | os.PathLike) -> Path:
     Args:
         source: ``swinv2://NAME`` with a key of ``VARIANTS`` or ``SATLAS``, or a seed name; an
             address (https:// ...); ``hf://org/name[@revision][/file]``, a repository of the Hugging
-            Face Hub; or a path, which is returned unchanged.
+            Face Hub; or a path, which is returned unchanged. Each may end in ``#sha256=HEX``, the
+            digest of the file, or of the weight file in a folder.
 
     Raises:
-        ValueError: no weights of that name are published, or the file does not have the hash in
-            its name.
+        ValueError: no weights of that name are published, the digest is malformed, or the file
+            does not have this digest or the hash in its name.
         OSError: the file cannot be fetched.
         ImportError: a source of the Hub needs huggingface_hub.
     """
-    source = os.fspath(source)
+    source, digest = split_digest(os.fspath(source))
+    path = _local_path(source, digest)
+    if digest is not None:
+        check_stated_digest(weights_in_folder(path), digest)
+    return path
+
+
+def _local_path(source: str, digest: str | None) -> Path:
     if source.startswith(SCHEME):
-        return download(published_url(source.removeprefix(SCHEME)), cache_folder())
+        return download(published_url(source.removeprefix(SCHEME)), cache_folder(), digest)
     if source.startswith(HUB):
         return fetch_from_hub(source)
     if re.match(r"https?://", source):
         # One folder per address, because many files have the same name (model.safetensors).
         place = hashlib.sha256(source.encode()).hexdigest()[:8]
-        return download(source, cache_folder() / place)
+        return download(source, cache_folder() / place, digest)
     return Path(os.path.expanduser(source))
 
 
 def check_source(source: str) -> None:
     """Check early that a name is published or a file exists, without the network.
 
-    An empty source and schemes other than ``swinv2://`` and ``hf://`` are not checked.
+    An empty source and schemes other than ``swinv2://`` and ``hf://`` are not checked, and of a
+    digest only the form.
 
     Raises:
-        ValueError: no weights of that name are published, or a source of the Hub is malformed.
+        ValueError: no weights of that name are published, or a source of the Hub or a digest is
+            malformed.
         ImportError: a source of the Hub needs huggingface_hub.
         FileNotFoundError: the file or folder does not exist.
     """
+    source, _ = split_digest(source)
     if source.startswith(SCHEME):
         published_url(source.removeprefix(SCHEME))
     elif source.startswith(HUB):
@@ -92,10 +105,11 @@ def cache_folder() -> Path:
     return Path(own).expanduser() if own else Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def download(url: str, folder: Path) -> Path:
+def download(url: str, folder: Path, digest: str | None = None) -> Path:
     """Return the file of an address in ``folder``; fetch it if it is not there.
 
-    The file appears complete and with the hash in its name, or not at all.
+    The file appears complete and with the given digest, or else the hash in its name, or not at
+    all. A file that is there already is not checked.
 
     Raises:
         ValueError: the file has another hash.
@@ -111,7 +125,7 @@ def download(url: str, folder: Path) -> Path:
     partial = path.with_name(f"{name}.{uuid.uuid4().hex}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _transfer(url, partial, DIGESTS.get(name) or _hash_in_name(name))
+        _transfer(url, partial, digest or DIGESTS.get(name) or _hash_in_name(name))
         os.replace(partial, path)
     except urllib.error.HTTPError as error:
         raise ConnectionError(f"{url}: the server returned {error.code} {error.reason}") from error
@@ -142,9 +156,10 @@ def _transfer(url: str, target: Path, digest: str | None) -> None:
     if total is not None and received != total:
         raise ConnectionError(f"the connection broke after {received} of {total} bytes")
     if digest is not None and not sha256.hexdigest().startswith(digest):
+        place = "#sha256=" if len(digest) == 64 else "its name"
         raise ValueError(
-            f"{url} does not have the hash in its name: its SHA-256 starts with "
-            f"{sha256.hexdigest()[:8]}, not {digest}; it was not kept"
+            f"{url} does not have the hash in {place}: its SHA-256 starts with "
+            f"{sha256.hexdigest()[: max(8, len(digest))]}, not {digest}; it was not kept"
         )
 
 

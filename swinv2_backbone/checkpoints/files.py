@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -14,28 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from swinv2_backbone.checkpoints.durable import digest_on_disk, durable
+from swinv2_backbone.checkpoints.digests import check_digests, digest_beside
+from swinv2_backbone.checkpoints.durable import durable
 from swinv2_backbone.checkpoints.file_kinds import Kind, kind_of
 from swinv2_backbone.checkpoints.pickled import read_pickled
-from swinv2_backbone.checkpoints.satlas import SATLAS
-from swinv2_backbone.variants import RELEASES
 
-logger = logging.getLogger(__name__)
 PICKLED = (".pth", ".pt", ".bin")  # suffixes to write; files to read may have any
 SAFETENSORS = ".safetensors"
 METADATA = "swinv2_backbone"  # the key of our notes in a file
-SHA256 = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{64}(?![0-9a-fA-F])")
 NOTES_DIGEST = "notes_sha256"  # key of the digest of the other notes, which earlier files lack
 IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # names in a Hugging Face folder
-
-# Name of a published file -> first digits of its SHA-256.
-DIGESTS = {
-    Path(path).name: Path(path).stem.rpartition("-")[2]
-    for path in [
-        *(release.path for release in RELEASES.values()),
-        *(file.path for file in SATLAS.values()),
-    ]
-}
 
 
 class Content(NamedTuple):
@@ -59,7 +45,7 @@ def read_file(path: Path, extras: bool = True) -> Content:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
-    _check_digest(path)
+    check_digests(path)
     if kind_of(path) is Kind.SAFETENSORS:
         return _read_safetensors(path)
     value = read_pickled(path, extras)
@@ -70,39 +56,18 @@ def _notes(found: Any) -> dict[str, Any]:
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def _check_digest(path: Path) -> None:
-    """Check a file against the SHA-256 in a published name, and in ``NAME.sha256`` beside it."""
-    beside = _digest_beside(path)
-    stated = {"its published name": DIGESTS.get(path.name, "")}
-    if beside.is_file():
-        stated[str(beside)] = _read_digest(beside, path.name)
-    if not any(stated.values()):
-        return
-    found = digest_on_disk(path)
-    for place, expected in stated.items():
-        if not found.startswith(expected):
-            raise ValueError(
-                f"{path} is damaged: its SHA-256 starts with {found[:8]}, not {expected[:8]} as in "
-                f"{place}; delete it and fetch it again"
-            )
+def weights_in_folder(path: Path) -> Path:
+    """Return the weight file in the folder of a Hugging Face model; any other path unchanged.
 
-
-def _digest_beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _read_digest(file: Path, name: str) -> str:
-    """Read the digest of a file from what ``sha256sum`` or another program has written.
-
-    It is that of the line with the name of the file, or the only one; "" if there is no such.
+    Raises:
+        FileNotFoundError: the folder has none.
     """
-    text = file.read_text(encoding="utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if SHA256.search(line)]
-    own = [line for line in lines if name in line] or lines
-    if len(own) != 1:
-        logger.warning(f"{file} has no SHA-256 of {name}, and is ignored")
-        return ""
-    return SHA256.search(own[0])[0].lower()  # type: ignore[index]
+    if not path.is_dir():
+        return path
+    for name in IN_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f"the folder {str(path)!r} has none of {', '.join(IN_FOLDER)}")
 
 
 def write_file(
@@ -128,7 +93,7 @@ def write_file(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; give --overwrite to replace it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _digest_beside(path).unlink(missing_ok=True)  # that of the file that is replaced
+    digest_beside(path).unlink(missing_ok=True)  # that of the file that is replaced
     if path.suffix == SAFETENSORS:
         _write_safetensors(path, content, metadata)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from swinv2_backbone.checkpoints.pretrained_window import (
     apply_pretrained_windows,
     decide_pretrained_windows,
 )
+from swinv2_backbone.checkpoints.proportion import unusual_values
 from swinv2_backbone.checkpoints.read import Checkpoint, read_checkpoint
-from swinv2_backbone.checkpoints.report import LoadReport
+from swinv2_backbone.checkpoints.report import LoadReport, some
 from swinv2_backbone.checkpoints.stem import with_stem
 from swinv2_backbone.checkpoints.target import target_of
 
@@ -40,7 +42,8 @@ def load_checkpoint(
         model: a :class:`SwinV2`, a :class:`SwinV2Classifier`, or any module with one SwinV2 in it.
         source: a PyTorch or safetensors file, whatever its name is, the folder of a Hugging Face
             model, an https:// address, ``swinv2://NAME`` for a published variant, or
-            ``hf://org/name[@revision][/file]``, a repository of the Hugging Face Hub.
+            ``hf://org/name[@revision][/file]``, a repository of the Hugging Face Hub. Each may end
+            in ``#sha256=HEX``, the digest that the file must have.
         partial: load even if tensors are missing or unexpected, or the classifier has a different
             number of classes; the report and the log list them.
         prefix: the prefix of the backbone's names, for a file with several backbones.
@@ -49,7 +52,8 @@ def load_checkpoint(
             are refused.
 
     Returns:
-        A report of the tensors that were loaded, and those that were not.
+        A report of the tensors that were loaded, and those that were not. Values out of all
+        proportion are listed and logged as a warning.
 
     Raises:
         OSError: the file does not exist or cannot be fetched.
@@ -94,8 +98,16 @@ def load_into(
             own.copy_(_sharded_like(own, tensor))
     apply_pretrained_windows(backbone, windows)
     report = _report(found, windows, changed_stem)
+    if not complete:  # a training resumes from files of ours, which have checksums
+        report.unusual = unusual_values(_parameters(found))
     _log(report)
     return report
+
+
+def _parameters(found: Match) -> dict[str, Tensor]:
+    """Return the loaded tensors without buffers, such as variances, which can have any size."""
+    state = found.target.state
+    return {name: t for name, t in found.used.items() if isinstance(state[name], nn.Parameter)}
 
 
 def _sharded_like(target: Tensor, tensor: Tensor) -> Tensor:
@@ -153,3 +165,9 @@ def _log(report: LoadReport) -> None:
         logger.warning(f"loaded only in part:\n{report}")
     else:
         logger.info(f"loaded:\n{report}")
+    if report.unusual:
+        logger.warning(
+            f"{report.source} may be damaged, or its training diverged: {some(report.unusual)}. "
+            "Compare it with the SHA-256 that its publisher states: load it as SOURCE#sha256=HEX, "
+            f"or write HEX into {Path(report.source).name}.sha256 beside it"
+        )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from swinv2_backbone.backbone import FEATURES, SMALL_MAP_RULES
 from swinv2_backbone.checkpoints.architecture import Architecture
-from swinv2_backbone.checkpoints.files import IN_FOLDER, Content, read_file
+from swinv2_backbone.checkpoints.files import Content, read_file, weights_in_folder
 from swinv2_backbone.checkpoints.layouts.hugging_face import HUGGING_FACE
 from swinv2_backbone.checkpoints.layouts.layout import Layout, Tensors
 from swinv2_backbone.checkpoints.layouts.timm import FEATURES_ONLY
@@ -84,7 +84,7 @@ def read_checkpoint(path: str | Path, prefix: str | None = None) -> Checkpoint:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged or unsafe, or holds no SwinV2 (or another model family).
     """
-    path = _in_folder(Path(path))
+    path = weights_in_folder(Path(path))
     return interpret(path, read_file(path), prefix)
 
 
@@ -110,15 +110,6 @@ def interpret(path: Path, content: Content, prefix: str | None = None) -> Checkp
     )
     checkpoint.small_map_rule = _small_map_rule(path, content.metadata)
     return checkpoint
-
-
-def _in_folder(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in IN_FOLDER:
-        if (path / name).is_file():
-            return path / name
-    raise FileNotFoundError(f"the folder {str(path)!r} has none of {', '.join(IN_FOLDER)}")
 
 
 def _sort(checkpoint: Checkpoint, found: Found, state: Mapping[Any, Any]) -> Tensors:

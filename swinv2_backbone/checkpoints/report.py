@@ -29,6 +29,7 @@ class LoadReport:
             ``partial=True``.
         stem: how the patch embedding was changed to another number of channels; None if it was not.
         notes: remarks, such as a conversion of dtypes.
+        unusual: tensors with values out of all proportion, each with one of them.
     """
 
     source: str
@@ -42,6 +43,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     stem: str | None = None
     notes: list[str] = field(default_factory=list)
+    unusual: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -65,6 +67,7 @@ class LoadReport:
             ],
             ("unexpected", some(self.unexpected)),
             *[("note", text) for text in self.notes],
+            *[("unusual", text) for text in self.unusual[:SHOWN]],
         ]
         return "\n".join(f"{title:<18} {text}" for title, text in rows if text)
 

@@ -10,6 +10,7 @@ from swinv2_backbone.cli.arguments import config_changes
 from swinv2_backbone.cli.errors import errors_as_messages, require_detectron2
 from swinv2_backbone.cli.training_options import parser
 from swinv2_backbone.recipes import config_path, recipe_names
+from swinv2_backbone.source_digest import split_digest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +31,8 @@ def check(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: the config or the weights do not exist.
-        ValueError: options contradict each other, or the changes of the config are incomplete.
+        ValueError: options contradict each other, the changes of the config are incomplete, or the
+            digest of the weights is malformed.
     """
     if not args.config_file:
         raise ValueError("give a config: the name of a recipe (--list) or --config-file FILE")
@@ -40,6 +42,6 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--exported {args.exported} goes with --eval-only")
     changes = config_changes(args.config_file, args.opts, args.imports)
     for key in ("MODEL.WEIGHTS", "train.init_checkpoint"):
-        file = changes.get(key, "")
+        file, _ = split_digest(changes.get(key, ""))
         if file and "://" not in file and not Path(file).exists():
             raise FileNotFoundError(f"{key}: there is no file {file!r}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinv2_backbone.recipes import config_in, config_path, find_trained, is_lazy
+from swinv2_backbone.source_digest import split_digest
 
 # MODEL.WEIGHTS, or train.init_checkpoint=...
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*|~?\+{0,2}[A-Za-z_][\w.]*=.*")
@@ -110,8 +111,9 @@ def with_config(
         config = config_in(given) if given.is_dir() else config_path(given)
         return [*before, "--config-file", str(config), *opts]
     chosen = vars(args)[option.lstrip("-")] if option else weights_among(args.opts)
-    if chosen and not option and "://" not in chosen and not Path(chosen).exists():
-        raise FileNotFoundError(f"there is no file of weights {chosen!r}")
+    file, _ = split_digest(chosen or "")
+    if file and not option and "://" not in file and not Path(file).exists():
+        raise FileNotFoundError(f"there is no file of weights {file!r}")
     found = find_trained(args.config_file, chosen)
     more: list[str] = []
     if found.weights and not chosen:

@@ -13,8 +13,8 @@ import torch
 from publishers import PUBLISHERS, native_state
 
 from swinv2_backbone import VARIANTS, build_backbone, load_checkpoint
+from swinv2_backbone.checkpoints import digests
 from swinv2_backbone.checkpoints import fetch as download
-from swinv2_backbone.checkpoints import files
 from swinv2_backbone.checkpoints.satlas import SATLAS
 from swinv2_backbone.variants import RELEASES, RELEASES_URL
 
@@ -80,7 +80,7 @@ def zoo(server, monkeypatch, tmp_path) -> Server:
     torch.save(PUBLISHERS["mmpretrain"](native_state(TINY), TINY), tmp_path / "x.pth")
     server.files[f"/{FILE}"] = content = (tmp_path / "x.pth").read_bytes()
     monkeypatch.setattr(download, "RELEASES_URL", server.url)
-    monkeypatch.setitem(files.DIGESTS, FILE, hashlib.sha256(content).hexdigest()[:8])
+    monkeypatch.setitem(digests.DIGESTS, FILE, hashlib.sha256(content).hexdigest()[:8])
     return server
 
 
@@ -96,7 +96,7 @@ def test_every_published_variant_has_an_address_by_both_names(name):
     assert url.startswith(RELEASES_URL) and url.startswith("https://")
     file = url.rpartition("/")[2]
     assert file.startswith(f"{release.seed_name}_20220803-") and file.endswith(".pth")
-    assert len(files.DIGESTS[file]) == 8
+    assert len(digests.DIGESTS[file]) == 8
     assert ("/pretrain/" in url) == (release.num_classes == 21841)
 
 
@@ -110,7 +110,7 @@ def test_every_file_of_satlas_has_an_address_a_hash_and_a_variant():
     for name, file in SATLAS.items():
         url = download.published_url(name)
         assert url.startswith("https://") and url.endswith(f"/{file.path}")
-        assert len(files.DIGESTS[file.path]) == 8 and file.path.startswith(name[len("satlas_") :])
+        assert len(digests.DIGESTS[file.path]) == 8 and file.path.startswith(name[len("satlas_") :])
         assert len(file.bands) == len(file.mean) == len(file.std) and file.variant in VARIANTS
     with pytest.raises(ValueError, match="no weights of satlas_x are published; there are: s"):
         download.check_source("swinv2://satlas_x")
@@ -139,7 +139,7 @@ def test_the_builder_takes_the_publishers_name(name, zoo):
 
 
 def test_another_hash_is_refused_and_not_kept(zoo, cache, monkeypatch):
-    monkeypatch.setitem(files.DIGESTS, FILE, "00000000")
+    monkeypatch.setitem(digests.DIGESTS, FILE, "00000000")
     with pytest.raises(
         ValueError,
         match=f"{FILE} does not have the hash in its name.*not 00000000; it was not kept",
@@ -213,6 +213,18 @@ def test_a_hash_in_the_name_of_an_address_counts(server, cache):
     assert download.fetch(f"{server.url}x-{digest}.pth").read_bytes() == b"weights"
     with pytest.raises(ValueError, match="not 0123abcd"):
         download.fetch(f"{server.url}x-0123abcd.pth")
+
+
+def test_a_stated_digest_counts_and_is_not_sent(server, cache):
+    server.files = {"/x.pth": b"weights", "/x-0123abcd.pth": b"weights"}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(ValueError, match=f"#sha256=: .* {digest}, not {64 * '0'}; it was not kept"):
+        download.fetch(f"{server.url}x.pth#sha256={64 * '0'}")
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert download.fetch(f"{server.url}x.pth#sha256={digest}").read_bytes() == b"weights"
+    # The digest of the user is of the whole file, and that in the name of another one.
+    assert download.fetch(f"{server.url}x-0123abcd.pth#sha256={digest}").is_file()
+    assert server.requests == ["/x.pth", "/x.pth", "/x-0123abcd.pth"]
 
 
 def test_the_cache_is_torch_hubs_by_default(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
 import os
 import subprocess
@@ -129,6 +130,65 @@ def test_a_named_file_is_read(hub, tmp_path):
     assert_equal(found.state_dict(), model.state_dict())
     with pytest.raises(FileNotFoundError, match="hf://me/swin: the repository has none of model"):
         fetch(HERE)
+
+
+def test_a_source_of_the_hub_may_have_a_digest(filled, tmp_path):
+    digest = hashlib.sha256((tmp_path / "pushed" / "model.safetensors").read_bytes()).hexdigest()
+    for source in (HERE, f"{HERE}@main", f"{HERE}/model.safetensors"):
+        check_source(f"{source}#sha256={digest}")
+        assert fetch(f"{source}#sha256={digest}").name == "model.safetensors"
+        with pytest.raises(ValueError, match=f"{digest}, not 0000"):
+            fetch(f"{source}#sha256={64 * '0'}")
+
+
+def damaged(file: Path) -> Path:
+    """Flip the last bit of a file in the cache, and return its blob."""
+    blob = file.parent / os.readlink(file)
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    return blob
+
+
+def test_a_damaged_file_in_the_cache_is_refused_and_the_remedy_works(filled, tmp_path):
+    hub, model = filled
+    file = fetch(HERE)
+    link = tmp_path / "mine.safetensors"
+    link.symlink_to(file)
+    blob = damaged(file)
+    digest = hashlib.sha256(blob.read_bytes()).hexdigest()
+    assert len(blob.name) == 64
+    for source in (HERE, file, file.parent, link, blob):
+        remedy = "delete it and" if source == blob else rf"delete \S*blobs/{blob.name} and fetch"
+        words = (
+            f"damaged: .* {digest[:8]}, not {blob.name[:8]} as in the name of its blob.*{remedy}"
+        )
+        refused(small_classifier(seed=1), source, words)
+    blob.unlink()
+    found = small_classifier(seed=1)
+    load_checkpoint(found, HERE)
+    assert_equal(found.state_dict(), model.state_dict())
+
+
+def test_a_blob_in_the_store_of_all_repositories_has_the_digest_of_its_link(filled):
+    """huggingface_hub 2 can make the blob a link to blobs/AB/XET_HASH, which is no SHA-256."""
+    blob = (file := fetch(HERE)).parent / os.readlink(file)
+    store = blob.parents[2] / "blobs" / "ab" / f"ab{62 * '0'}"
+    store.parent.mkdir(parents=True)
+    blob.rename(store)
+    blob.symlink_to(os.path.relpath(store, blob.parent))
+    assert load_checkpoint(small_classifier(seed=1), HERE).complete
+    damaged(blob)
+    refused(small_classifier(seed=1), HERE, f"not {blob.name[:8]} as in the name of its blob")
+
+
+def test_a_blob_that_is_not_in_git_lfs_has_no_sha_256(hub, tmp_path):
+    (tmp_path / "pushed").mkdir()
+    save_checkpoint(small_classifier(), tmp_path / "pushed" / "model.pth")
+    os.rename(tmp_path / "pushed" / "model.pth", tmp_path / "pushed" / "model.ckpt")
+    hub.add("me/swin", tmp_path / "pushed")
+    file = fetch(f"{HERE}/model.ckpt")
+    assert len(Path(os.readlink(file)).name) == 40
+    assert load_checkpoint(small_classifier(seed=1), file).complete
 
 
 @pytest.mark.parametrize(

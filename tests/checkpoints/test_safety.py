@@ -18,7 +18,7 @@ from publishers import TRAINING_FILES, native_state, save
 from torch import Tensor
 
 from swinv2_backbone import load_checkpoint, save_checkpoint
-from swinv2_backbone.checkpoints import files, pickled
+from swinv2_backbone.checkpoints import digests, files, pickled
 from swinv2_backbone.checkpoints.read import read_checkpoint
 
 
@@ -191,11 +191,11 @@ def test_flipped_bits_never_change_weights_silently(good_file, tmp_path):
 
 def test_published_files_are_checked_against_the_hash_in_their_names(state, tmp_path, monkeypatch):
     path = published(state, SMALL, "microsoft", tmp_path)
-    monkeypatch.setitem(files.DIGESTS, path.name, "01234567")
+    monkeypatch.setitem(digests.DIGESTS, path.name, "01234567")
     with pytest.raises(ValueError, match=r"microsoft.pth is damaged: its SHA-256 .*not 01234567"):
         read_checkpoint(path)
-    assert files.DIGESTS["swinv2-tiny-w8_3rdparty_in1k-256px_20220803-e318968f.pth"] == "e318968f"
-    assert sum(len(digest) == 8 for digest in files.DIGESTS.values()) >= 12
+    assert digests.DIGESTS["swinv2-tiny-w8_3rdparty_in1k-256px_20220803-e318968f.pth"] == "e318968f"
+    assert sum(len(digest) == 8 for digest in digests.DIGESTS.values()) >= 12
 
 
 def test_a_wrong_checksum_in_an_archive_is_named(state, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, LazyConfig
 from omegaconf import DictConfig
 
+from swinv2_backbone.d2.config.overrides import apply_overrides
 from swinv2_backbone.d2.config.yacs import load_config
 from swinv2_backbone.recipes import config_path
 
@@ -29,5 +30,5 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CfgNode | DictConfig:
     """
     path = str(config_path(name))
     if path.endswith(".py"):
-        return LazyConfig.apply_overrides(LazyConfig.load(path), list(opts))
+        return apply_overrides(LazyConfig.load(path), opts)
     return load_config(path, opts)

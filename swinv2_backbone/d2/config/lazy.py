@@ -34,6 +34,7 @@ from swinv2_backbone.d2.config.lazy_parts import (
     target_name,
 )
 from swinv2_backbone.d2.config.options import Dialect, plain
+from swinv2_backbone.d2.config.overrides import apply_overrides
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.config.rules import ConfigError, validate
 from swinv2_backbone.d2.config.sections import OPTIONS, sections_from
@@ -92,7 +93,7 @@ def load_lazy_config(
         faults += fault
         known += [] if fault else [opt]
     try:
-        cfg = LazyConfig.apply_overrides(cfg, known)
+        cfg = apply_overrides(cfg, known)
     except (HydraException, OmegaConfBaseException, KeyError) as error:
         raise ConfigError([*faults, f"{error} (in {config_file}, {' '.join(opts)})"]) from error
     faults += [fault for fault in _complete(cfg) if fault not in faults]

@@ -23,6 +23,7 @@ from swinv2_backbone.d2.engine.last_checkpoint import (
     tag_checkpoint,
 )
 from swinv2_backbone.packing import Size
+from swinv2_backbone.source_digest import split_digest
 
 NOTHING_READ = (Path(), Content(None, {}))
 
@@ -76,12 +77,15 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             OSError: the file does not exist.
-            ValueError: the file cannot be used; see :func:`swinv2_backbone.load_checkpoint`.
+            ValueError: the file cannot be used, or does not have the digest in ``path``; see
+                :func:`swinv2_backbone.load_checkpoint`.
         """
         self._path = path
         if path and checkpointables == [] and _has_swinv2(self.model):
             self._load_weights(path)
             return {}
+        if split_digest(path)[1] is not None:
+            path = str(self.local_path(path))
         if path and "://" not in path and not Path(path).is_file():
             raise FileNotFoundError(f"no file {path!r}")
         return super().load(path, checkpointables)
@@ -151,9 +155,11 @@ class Checkpointer(DetectionCheckpointer):
         return next((str(path) for path in checkpoints_in(Path(self.save_dir))), "")
 
     def local_path(self, path: str) -> Path:
-        """Return the local path of weights, and download them if necessary."""
-        if "://" in path and not path.startswith(FETCHED):  # one that Detectron2 opens
-            path = self.path_manager.get_local_path(path)
+        """Return the local path of weights; download them if necessary, and check their digest."""
+        place, digest = split_digest(path)
+        if "://" in place and not place.startswith(FETCHED):  # one that Detectron2 opens
+            place = self.path_manager.get_local_path(place)
+            path = place if digest is None else f"{place}#sha256={digest}"
         return fetch(path)
 
     def _read_training(self, path: Path) -> Content:

@@ -6,6 +6,8 @@ import pytest
 from detectron2.config import CfgNode
 
 from swinv2_backbone.d2 import get_config, load_config
+from swinv2_backbone.d2.config.lazy import load_lazy_config
+from swinv2_backbone.recipes import config_path
 
 CPU = ["MODEL.DEVICE", "cpu"]
 
@@ -20,6 +22,23 @@ def test_both_dialects_of_a_recipe_are_found_by_name():
     lazy = get_config("mask_rcnn_swinv2_small.py", ["train.max_iter=7"])
     assert lazy.train.max_iter == 7
     assert lazy.model.backbone.bottom_up.variant == "swinv2_small_window8_256"
+
+
+@pytest.mark.parametrize("quoted", ["{}", "'{}'", '"{}"'])
+def test_weights_may_have_a_digest_in_both_dialects(quoted):
+    source = f"it's.pth#sha256={64 * '0'}" if quoted == "{}" else f"x.pth#sha256={64 * '0'}"
+    lazy = [
+        f"train.init_checkpoint={quoted.format(source)}",
+        "train.max_iter=7",
+        "train.device=cpu",
+    ]
+    for config in (
+        get_config("mask_rcnn_swinv2.py", lazy),
+        load_lazy_config(str(config_path("mask_rcnn_swinv2.py")), lazy),
+    ):
+        assert config.train.init_checkpoint == source and config.train.max_iter == 7
+    yaml = get_config("mask_rcnn_swinv2", [*CPU, "MODEL.WEIGHTS", source])
+    assert source == yaml.MODEL.WEIGHTS
 
 
 def test_a_lazy_config_can_be_made_of_a_recipe(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
+import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -127,6 +130,22 @@ def test_weights_by_name_are_found(monkeypatch, tmp_path):
     assert_equal({key: found[key] for key in expected}, expected)
     swinv2 = model.backbone.bottom_up.swinv2
     assert swinv2.pretrained_window_sizes[0] == (8, 8) and swinv2.window_sizes[0] == (16, 16)
+
+
+@pytest.mark.parametrize("place", ["{}", "zoo://{}"])
+def test_the_digest_of_weights_is_checked(place, tmp_path, monkeypatch):
+    """Also in a detector without a SwinV2, and for an address that Detectron2 opens (zoo://)."""
+    Checkpointer(detector(PRETRAINED_WINDOW_SIZES="8"), str(tmp_path)).save("model")
+    torch.save({"model": nn.Linear(2, 2).state_dict()}, tmp_path / "other.pth")
+    for name, model in (("model", detector()), ("other", nn.Linear(2, 2))):
+        file, loaded = tmp_path / f"{name}.pth", Checkpointer(model)
+        opened = partial(re.sub, "^zoo://", "")
+        monkeypatch.setattr(loaded.path_manager, "get_local_path", opened)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        loaded.load(f"{place.format(file)}#sha256={digest}", checkpointables=[])
+        loaded.require_complete()
+        with pytest.raises(ValueError, match=f"its SHA-256 is {digest}, not 00"):
+            loaded.load(f"{place.format(file)}#sha256={64 * '0'}", checkpointables=[])
 
 
 def test_resuming_requires_every_tensor_and_names_the_fault(tmp_path):

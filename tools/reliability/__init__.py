@@ -1,0 +1,1 @@
+"""What is measured about reliability: how often something fails, and what is noticed of it."""
