@@ -73,8 +73,9 @@ def _spread(maxima: Tensor) -> float | None:
     """Return the mean magnitude without the largest few; None if only these are not zero."""
     if len(maxima) <= FEW:
         return None
-    usual = maxima[maxima < maxima.topk(FEW).values[-1]]
-    return float(usual.mean()) or None if len(usual) else None
+    last = maxima.topk(FEW).values[-1]
+    usual = maxima[maxima < last]
+    return float(usual.mean() if len(usual) else last) or None
 
 
 def _limit(name: str, ndim: int, usual: float | None) -> float:
