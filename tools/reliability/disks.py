@@ -14,7 +14,7 @@ from reliability.judging import has_traceback, unreadable
 from reliability.processes import Command
 from reliability.work import NotRunError, Work, stated
 
-DISK = 40_000_000  # bytes: config, logs and four checkpoints of 8.6 MB
+DISK = 60_000_000  # bytes: config, logs and six checkpoints of 8.6 MB
 ROOM = (0, 2_000, 12_000, 80_000, 5_000_000, 12_000_000)  # bytes that are left for --resume
 FILLER = "filler"
 
@@ -79,7 +79,7 @@ def _fill_in_the_middle(work: Work, disk: Path, event: int) -> str:
 
 @contextlib.contextmanager
 def _on(disk: Path, work: Work, name: str) -> Iterator[str]:
-    """Put a training on the disk; yield its name there. It is copied back, as evidence."""
+    """Put a training on the disk; yield its name there. It is copied back as evidence."""
     place = f"{disk.name}/{name}"
     if (work.folder / name).exists():
         shutil.copytree(work.folder / name, disk / name)
@@ -89,7 +89,6 @@ def _on(disk: Path, work: Work, name: str) -> Iterator[str]:
     finally:
         if len(work.lost) > lost:
             shutil.copytree(disk / name, work.folder / f"{name}_lost")
-            shutil.copy(disk / f"{name}.txt", work.folder / f"{name}_lost.txt")
         for path in disk.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -54,7 +54,7 @@ class Work:
     ) -> Command:
         """Start a training in the folder ``name``, whose console is the file beside it."""
         words = self.scene.command(self.folder / name, dialect, *flags, **changes)
-        return Command(words, self.folder / f"{name}.txt", prepare)
+        return Command(words, self.folder / f"{name.replace('/', '_')}.txt", prepare)
 
     def finish(self, name: str, dialect: str = "yaml", **changes: object) -> Command:
         """Resume a training to its end, and compare it with an uninterrupted one."""
