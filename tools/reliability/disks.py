@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reliability.judging import has_traceback, unreadable
+from reliability.pairs import impatient
 from reliability.processes import Command
 from reliability.work import NotRunError, Work, stated
 
@@ -30,7 +31,9 @@ def small_disk(folder: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "reliability", str(folder)]
     found = subprocess.run(mount, capture_output=True, text=True)
     if found.returncode:
-        raise NotRunError(f"no disk can be mounted (as root, or in `unshare -r -m`): {found.stderr}")
+        raise NotRunError(
+            f"no disk can be mounted (as root, or in `unshare -r -m`): {found.stderr}"
+        )
     try:
         yield folder
     finally:
@@ -154,7 +157,7 @@ def folder_gone(work: Work) -> str:
     """Move and remove the output folder in the middle of a training."""
     for number in range(6):
         name, removed = f"gone{number}", number % 2 == 1
-        command = work.train(name, workers=number // 2 % 2 * 2)
+        command = work.train(name, prepare=impatient, workers=number // 2 % 2 * 2)
         for _ in range(work.chance.randint(2, 7)):
             command.wait_for("step")
         os.rename(work.folder / name, work.folder / f"{name}_moved")
@@ -168,4 +171,4 @@ def folder_gone(work: Work) -> str:
             os.rename(work.folder / f"{name}_moved", work.folder / name)
         work.finish(name)
         work.times += 1
-    return stated(work.times, "folders gone, then resumed or begun again, bitwise equal")
+    return stated(work.times, "folders gone (waited for 0.5 s, not 30), then bitwise equal")

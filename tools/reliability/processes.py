@@ -8,6 +8,7 @@ own, as a process that the shell starts.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import os
 import select
@@ -28,7 +29,6 @@ from swinv2_backbone.cli import train, train_net
 from swinv2_backbone.d2.engine import evaluate, step
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 
-PATHS = [str(Path(swinv2_backbone.__file__).parents[1])]  # the package that this process uses
 PATIENCE = 120.0  # seconds after which a command that does not end hangs
 PHASES: dict[str, tuple[Any, str]] = {  # what a forked command tells about: before and after
     "save": (Checkpointer, "save"),
@@ -155,10 +155,8 @@ class Command:
         """Kill what is left of the session, such as workers whose process was killed."""
         if self.code is None:
             self.kill(group=True)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if self._open:
             self._open = False
             os.close(self._pipe)
@@ -180,7 +178,7 @@ class FreshCommand(Command):
                 start_new_session=True,
                 preexec_fn=prepare,
                 pass_fds=[told],  # so that its end is noticed
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS), "OMP_NUM_THREADS": "1"},
+                env=own_environment(),
             )
         started.returncode = 0  # it is waited for here
         return started.pid
@@ -191,6 +189,12 @@ class FreshCommand(Command):
         while text not in self.text and time.monotonic() < end and self._open:
             self._listen(0.05)
         return text in self.text
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment of a process that uses the package that this one uses."""
+    found = str(Path(swinv2_backbone.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"}
 
 
 def _run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,9 @@ class Scene:
 
     folder: Path
 
-    def command(self, output: Path, dialect: str = "yaml", *flags: str, **changes: object) -> list:
+    def command(
+        self, output: Path, dialect: str = "yaml", *flags: str, **changes: Any
+    ) -> list[str]:
         """Return the arguments of ``swinv2 train``.
 
         Args:

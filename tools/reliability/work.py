@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from reliability.judging import different, has_traceback
 from reliability.processes import Command, Prepare
@@ -50,20 +51,20 @@ class Work:
         dialect: str = "yaml",
         *flags: str,
         prepare: Prepare | None = None,
-        **changes: object,
+        **changes: Any,
     ) -> Command:
         """Start a training in the folder ``name``, whose console is the file beside it."""
         words = self.scene.command(self.folder / name, dialect, *flags, **changes)
         return Command(words, self.folder / f"{name.replace('/', '_')}.txt", prepare)
 
-    def finish(self, name: str, dialect: str = "yaml", **changes: object) -> Command:
+    def finish(self, name: str, dialect: str = "yaml", **changes: Any) -> Command:
         """Resume a training to its end, and compare it with an uninterrupted one."""
         command = self.train(name, dialect, "--resume", **changes)
         self.ends_equal(command, name, dialect, **changes)
         return command
 
     def ends_equal(
-        self, command: Command, name: str, dialect: str = "yaml", **changes: object
+        self, command: Command, name: str, dialect: str = "yaml", **changes: Any
     ) -> None:
         """Wait for a training, whose end must be that of an uninterrupted one."""
         code = command.wait()
@@ -75,7 +76,7 @@ class Work:
             found = different(self.reference(dialect, **compared), self.folder / name)
             self.expect(not found, f"{name}: differs from the uninterrupted training: {found}")
 
-    def reference(self, dialect: str = "yaml", **changes: object) -> Path:
+    def reference(self, dialect: str = "yaml", **changes: Any) -> Path:
         """Return the folder of an uninterrupted training, which is run once."""
         name = "_".join(["whole", dialect, *(f"{key}{value}" for key, value in changes.items())])
         if not (self.folder / name / "model_final.pth").exists():
