@@ -17,6 +17,7 @@ from reliability.work import NotRunError, Work, stated
 
 DISK = 60_000_000  # bytes: config, logs and six checkpoints of 8.6 MB
 ROOM = (0, 2_000, 12_000, 80_000, 5_000_000, 12_000_000)  # bytes that are left for --resume
+LINES = 10  # of a sentence that lists files
 FILLER = "filler"
 
 
@@ -115,7 +116,8 @@ def check_sentence(work: Work, command: Command, told: str) -> None:
     work.expect(not command.hung, f"{told}: hangs")
     work.expect(not has_traceback(command.text), f"{told}: a traceback")
     if code:
-        work.expect(code == 1 and "Error: " in command.last, f"{told}: {code}: {command.last!r}")
+        sentence = "Error: " in "".join(command.text.splitlines()[-LINES:])
+        work.expect(code == 1 and sentence, f"{told}: {code}: {command.last!r}")
 
 
 # ---- Read-only, and gone

@@ -39,22 +39,29 @@ def kills_at_random_moments(work: Work, dialect: str) -> str:
     while kills.total() < wanted:
         runs += 1
         changes = {"workers": 2 * (runs % 2), "iterations": LENGTH}
-        kills += _killed_run(work, f"run{runs}", dialect, moments, wanted - kills.total(), changes)
+        kills += killed_run(work, f"run{runs}", dialect, moments, wanted - kills.total(), changes)
     work.times = kills.total()
     return stated(work.times, f"kills of {runs} trainings, bitwise equal", kills)
 
 
-def _killed_run(
-    work: Work, name: str, dialect: str, moments: Iterator, most: int, changes: dict
+def killed_run(
+    work: Work,
+    name: str,
+    dialect: str,
+    moments: Iterator,
+    most: int,
+    changes: dict,
+    prepare: Prepare | None = None,
 ) -> Counter[str]:
     """Kill and resume one training until it ends; returns the kills by moment."""
     kills, saved = Counter[str](), -1
     while kills.total() < most:
-        command = work.train(name, dialect, "--resume", **changes)
+        command = work.train(name, dialect, "--resume", prepare=prepare, **changes)
         moment = _kill(work, command, *next(moments))
         saved = _check_resumed(work, name, command, saved, LENGTH)
         command.end()
         if not moment:
+            work.expect(command.code == 0, f"{name}: ends with {command.code}: {command.last}")
             break
         kills[moment] += 1
         for fault in unreadable(work.folder / name):

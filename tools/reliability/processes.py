@@ -100,8 +100,8 @@ class Command:
     def wait_for(self, event: str, timeout: float = PATIENCE) -> bool:
         """Return True once the process tells an event that begins so; False if it ends before."""
         seen, end = len(self.told), time.monotonic() + timeout
-        while self._open and time.monotonic() < end:
-            self._listen(end - time.monotonic())
+        while self._open and self.running and time.monotonic() < end:
+            self._listen(min(0.1, end - time.monotonic()))
             if any(one.startswith(event) for one in self.told[seen:]):
                 return True
         return False
@@ -118,8 +118,8 @@ class Command:
     def wait_until(self, seconds: float) -> None:
         """Wait for some seconds, or for the end of the process."""
         end = time.monotonic() + seconds
-        while self._open and time.monotonic() < end:
-            self._listen(end - time.monotonic())
+        while self._open and self.running and time.monotonic() < end:
+            self._listen(min(0.1, end - time.monotonic()))
 
     def send(self, number: int, group: bool = False) -> None:
         """Send a signal to the process, or also to its workers."""
@@ -186,7 +186,7 @@ class FreshCommand(Command):
     def wait_for_text(self, text: str, timeout: float = PATIENCE) -> bool:
         """Return True once the console has a text; False if the process ends before."""
         end = time.monotonic() + timeout
-        while text not in self.text and time.monotonic() < end and self._open:
+        while text not in self.text and time.monotonic() < end and self.running:
             self._listen(0.05)
         return text in self.text
 

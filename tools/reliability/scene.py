@@ -18,6 +18,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SIZES = ((64, 96), (96, 64), (64, 80))  # height, width
 BOXES = ((10, 10, 30, 20), (20, 30, 30, 25))  # x, y, width, height
 ITERATIONS = 12  # of a training, unless changed
+TESTED = 3  # images that are evaluated on, the first ones
 DIALECTS = ("yaml", "lazy")
 
 
@@ -78,8 +79,10 @@ def write_scene(folder: Path, count: int = 8) -> Scene:
         records[-1] |= {"height": height, "width": width}
         objects += [_object(number, category, *box) for category, box in enumerate(BOXES)]
     categories = [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]
-    content = {"images": records, "annotations": objects, "categories": categories}
-    (folder / "objects.json").write_text(json.dumps(content), encoding="utf-8")
+    for name, part in (("objects.json", records), ("test.json", records[:TESTED])):
+        known = [one for one in objects if one["image_id"] < len(part)]
+        content = {"images": part, "annotations": known, "categories": categories}
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
     for name, text in (("train.yaml", YAML), ("train.py", LAZY)):
         text = text.replace("FOLDER", str(folder)).replace("CONFIGS", str(CONFIGS))
         (folder / name).write_text(text, encoding="utf-8")
@@ -126,7 +129,7 @@ INPUT: {MIN_SIZE_TRAIN: [64], MAX_SIZE_TRAIN: 96, MIN_SIZE_TEST: 64, MAX_SIZE_TE
 DATASETS:
   CUSTOM:
     TRAIN: {JSON: FOLDER/objects.json, IMAGES: FOLDER}
-    TEST: {JSON: FOLDER/objects.json, IMAGES: FOLDER}
+    TEST: {JSON: FOLDER/test.json, IMAGES: FOLDER}
 DATALOADER: {NUM_WORKERS: 0}
 SOLVER:
   IMS_PER_BATCH: 2
@@ -151,7 +154,7 @@ model, dataloader, optimizer = _base.model, _base.dataloader, _base.optimizer
 lr_multiplier, train = _base.lr_multiplier, _base.train
 datasets = dict(
     train=L(register_coco)(name="small", json_file="FOLDER/objects.json", images="FOLDER"),
-    test=L(register_coco)(name="small_test", json_file="FOLDER/objects.json", images="FOLDER"),
+    test=L(register_coco)(name="small_test", json_file="FOLDER/test.json", images="FOLDER"),
 )
 model.backbone.bottom_up.update(
     variant=None, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], window_size=4

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reliability.judging import different, has_traceback
-from reliability.processes import Command, Prepare
+from reliability.processes import Command, FreshCommand, Prepare
 from reliability.scene import ITERATIONS, Scene, write_scene
 
 
@@ -57,6 +57,13 @@ class Work:
         words = self.scene.command(self.folder / name, dialect, *flags, **changes)
         return Command(words, self.folder / f"{name.replace('/', '_')}.txt", prepare)
 
+    def fresh(
+        self, name: str, *flags: str, prepare: Prepare | None = None, **changes: Any
+    ) -> FreshCommand:
+        """Start a YAML training as a new Python process, for several processes."""
+        words = self.scene.command(self.folder / name, "yaml", *flags, **changes)
+        return FreshCommand(words, self.folder / f"{name}.txt", prepare)
+
     def finish(self, name: str, dialect: str = "yaml", **changes: Any) -> Command:
         """Resume a training to its end, and compare it with an uninterrupted one."""
         command = self.train(name, dialect, "--resume", **changes)
@@ -64,16 +71,26 @@ class Work:
         return command
 
     def ends_equal(
-        self, command: Command, name: str, dialect: str = "yaml", **changes: Any
+        self,
+        command: Command,
+        name: str,
+        dialect: str = "yaml",
+        reference: Path | None = None,
+        **changes: Any,
     ) -> None:
-        """Wait for a training, whose end must be that of an uninterrupted one."""
+        """Wait for a training, whose end must be that of an uninterrupted one.
+
+        Args:
+            reference: the folder of that; default: one that is run with the same length.
+        """
         code = command.wait()
         command.end()
         self.expect(not command.hung, f"{name}: hangs")
         if self.expect(code == 0, f"{name}: ends with {code}: {command.last}"):
             self.expect(not has_traceback(command.text), f"{name}: a traceback")
-            compared = {"iterations": changes.get("iterations", ITERATIONS)}
-            found = different(self.reference(dialect, **compared), self.folder / name)
+            length = changes.get("iterations", ITERATIONS)
+            reference = reference or self.reference(dialect, iterations=length)
+            found = different(reference, self.folder / name)
             self.expect(not found, f"{name}: differs from the uninterrupted training: {found}")
 
     def reference(self, dialect: str = "yaml", **changes: Any) -> Path:
