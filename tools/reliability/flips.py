@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reliability.judging import differences, started_from
-from reliability.work import NotRunError, Work, stated
+from reliability.work import Work, stated
 from swinv2_backbone import SwinV2
 from swinv2_backbone.checkpoints.files import NOTES_DIGEST, Content, read_file
 from swinv2_backbone.checkpoints.save import save_checkpoint
@@ -156,13 +156,15 @@ DAMAGES: tuple[tuple[str, Damage], ...] = (
 
 
 def damaged_others(work: Work) -> str:
-    """Damage the other files that are read: configs, annotations, images, records."""
-    try:
-        survey = importlib.import_module("reliability.damage").survey
-    except ModuleNotFoundError as error:
-        raise NotRunError(str(error)) from error
-    found = survey(work.folder, OTHERS[work.full])
-    lost = found.get("lost", 0)
-    work.times = sum(value for key, value in found.items() if key != "lost")
-    work.expect(not lost, f"{lost} damaged files were used in silence")
-    return ", ".join(f"{value} {key}" for key, value in found.items())
+    """Damage weights of other programs, which state no digest: with NAME.sha256, none is used."""
+    damage = importlib.import_module("reliability.damage")
+    with warnings():
+        found = damage.survey(work.folder, OTHERS[work.full])
+    alone, digested = Counter[str](), Counter[str]()
+    for rows in found.values():
+        for kind, row in rows.items():
+            (digested if kind == damage.ALL else alone).update(row)
+    other = {name: count for name, count in digested.items() if "other weights" in name and count}
+    work.expect(not other, f"with a digest: {other}")
+    work.times = alone.total()
+    return stated(work.times, "files without a checksum", alone) + "; with NAME.sha256 none loads"
