@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 # Threads that wait for work sleep: spinning ones slow a busy machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help env demo demo-semantic test test-quick test-slow reliability results experiments experiments-quick benchmark-coco benchmark-ade20k benchmark-imagenet docs lint clean
+.PHONY: help env demo demo-semantic test test-quick test-slow reliability reliability-full results experiments experiments-quick benchmark-coco benchmark-ade20k benchmark-imagenet docs lint clean
 
 help:
 	@echo "make env            $(VENV) with everything in it, Detectron2 too (PYTHON=python3.x to choose)"
@@ -21,7 +21,8 @@ help:
 	@echo "make test           fast tests"
 	@echo "make test-quick     core, kernels and checkpoints, without what takes seconds"
 	@echo "make test-slow      all tests but the next"
-	@echo "make reliability    kill, damage and resume trainings again and again"
+	@echo "make reliability    kill, damage and resume trainings: within 40 minutes on two cores; docs/RELIABILITY.md"
+	@echo "make reliability-full  the same with hundreds of kills and a long soak: hours"
 	@echo "make results        small detectors on public photographs: hours on two cores; docs/RESULTS.md"
 	@echo "make experiments    repeat the paper's claims on a small scale: an hour on two cores"
 	@echo "make experiments-quick  that they run, within minutes"
@@ -60,7 +61,10 @@ test-slow: env
 	$(BIN)/python -m pytest $(PARALLEL) -m "not reliability"
 
 reliability: env
-	$(BIN)/python -m pytest -m reliability
+	$(BIN)/python tools/run_reliability.py
+
+reliability-full: env
+	$(BIN)/python tools/run_reliability.py --full
 
 # Of the sets whose clones are in the folder data; `tools/run_results.py --list` says how to get them.
 results: env

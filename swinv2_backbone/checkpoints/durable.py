@@ -8,16 +8,19 @@ libraries that write to a path of their own, :func:`unfinished` does the same wi
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 BLOCK = 1 << 20
 PARTIAL = ".partial"
+OPEN_ELSEWHERE = 10.0  # seconds for which a file that is to be replaced may be open elsewhere
 
 
 class _DigestingFile:
@@ -119,8 +122,24 @@ def _put_in_place(partial: Path, path: Path) -> None:
     """Rename a file or folder so that the new name survives a power failure."""
     if partial.is_dir() and path.is_dir():  # which cannot be replaced in one step
         os.replace(path, partial.with_name(f"{partial.name}.old"))  # removed with the partial
-    os.replace(partial, path)
+    _replace(partial, path)
     _flush_folder(path.parent)
+
+
+def _replace(partial: Path, path: Path) -> None:
+    """Rename a file; wait for a program that has the earlier one open.
+
+    Windows and some network file systems refuse to replace such a file.
+    """
+    end = time.monotonic() + OPEN_ELSEWHERE
+    while True:
+        try:
+            os.replace(partial, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EBUSY) or time.monotonic() > end:
+                raise
+        time.sleep(OPEN_ELSEWHERE / 100)
 
 
 def _flush(path: Path) -> None:

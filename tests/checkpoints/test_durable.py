@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,31 @@ def test_a_disk_that_does_not_hold_what_was_written_changes_nothing(tmp_path, mo
         write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f.pth"]
+
+
+def refuse(number: int, *_) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EACCES])
+def test_a_file_that_is_open_elsewhere_is_replaced_when_it_is_closed(tmp_path, number, monkeypatch):
+    path, refused, replace = tmp_path / "f.txt", [], os.replace
+
+    def busy(*names) -> None:
+        if len(refused) < 3:
+            refused.append(names)
+            refuse(number)
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(durable_module, "OPEN_ELSEWHERE", 0.5)
+    write_text(path, "old")
+    assert path.read_text() == "old" and len(refused) == 3
+    monkeypatch.setattr(os, "replace", partial(refuse, number))
+    with pytest.raises(OSError, match="f.txt cannot be written"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["f.txt"]
 
 
 def test_an_error_while_writing_changes_nothing(tmp_path):

@@ -1,1 +1,1 @@
-"""What is measured about reliability: how often something fails, and what is noticed of it."""
+"""The cases of ``tools/run_reliability.py``: trainings that are killed, starved and damaged."""
