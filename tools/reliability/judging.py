@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from swinv2_backbone.checkpoints.files import read_file
+from swinv2_backbone.d2.engine.metrics import read_lines
 from swinv2_backbone.d2.engine.trainer import load_plan
 
 STARTED = re.compile(r"Starting training from iteration (\d+)")
@@ -72,6 +74,17 @@ def unreadable(folder: Path) -> list[str]:
         except (ValueError, OSError) as error:
             found.append(f"{path.relative_to(folder)}: {str(error).splitlines()[0]}")
     return found
+
+
+def repeated_metrics(folder: Path) -> list[str]:
+    """Name the metrics that a training has written twice for an iteration."""
+    found = Counter(
+        f"{name} of iteration {values['iteration']}"
+        for _, values in read_lines(folder / "metrics.json")
+        for name in values or ()
+        if values and name != "iteration"
+    )
+    return [name for name, count in found.items() if count > 1]
 
 
 def _read(path: Path) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from reliability.judging import different, has_traceback
+from reliability.judging import different, has_traceback, repeated_metrics
 from reliability.processes import Command, FreshCommand, Prepare
 from reliability.scene import ITERATIONS, Scene, write_scene
 
@@ -92,6 +92,8 @@ class Work:
             reference = reference or self.reference(dialect, iterations=length)
             found = different(reference, self.folder / name)
             self.expect(not found, f"{name}: differs from the uninterrupted training: {found}")
+            again = repeated_metrics(self.folder / name)
+            self.expect(not again, f"{name}: metrics.json has twice {', '.join(again[:3])}")
 
     def reference(self, dialect: str = "yaml", **changes: Any) -> Path:
         """Return the folder of an uninterrupted training, which is run once."""
