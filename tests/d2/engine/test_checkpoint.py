@@ -120,7 +120,7 @@ def test_partial_weights_are_loaded_only_on_request(state, tmp_path):
 
 def test_weights_by_name_are_found(monkeypatch, tmp_path):
     path = published(native_state(TINY), TINY, "mmpretrain", tmp_path)
-    monkeypatch.setattr(download, "download", lambda url, folder, *_: path)
+    monkeypatch.setattr(download, "download", lambda url, folder, digest: path)
     cfg = load_config("configs/mask_rcnn_swinv2.yaml", ["MODEL.DEVICE", "cpu"])
     assert f"swinv2://{TINY}" == cfg.MODEL.WEIGHTS
     model = build_model(cfg)
