@@ -44,20 +44,33 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
     with _quiet_console(), _quiet_threads():
         try:
             yield
-        except KeyboardInterrupt:
-            end_without_traceback()
-            safe = f". {saved_in(folder)}" if training else ""
-            print(f"SIGINT: ended at once{safe}", file=sys.stderr)
-            sys.exit(exit_code(signal.SIGINT))
-        except SystemExit as end:
-            if end.code in [exit_code(number) for number in SIGNALS]:
+        except BaseException as error:
+            if isinstance(error, SystemExit) and not isinstance(error.code, str):
+                if error.code in [exit_code(number) for number in SIGNALS]:
+                    end_without_traceback()
+                raise
+            if _is_interrupt(error):
                 end_without_traceback()
-            raise
-        except Exception as error:
+                print("SIGINT: ended at once" + _safe(folder, training), file=sys.stderr)
+                sys.exit(exit_code(signal.SIGINT))
             if not _is_expected(error):
                 raise
-            safe = f". {saved_in(folder, _can_resume(error))}" if training else ""
-            sys.exit(f"{describe(error, folder)}{safe}")
+            resumes = not isinstance(error, FloatingPointError | BrokenImagesError)  # come again
+            sys.exit(describe(error, folder) + _safe(folder, training, resumes))
+
+
+def _safe(folder: str | Path, training: bool, resumes: bool = True) -> str:
+    return f". {saved_in(folder, resumes)}" if training else ""
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return True for Ctrl-C, also if a library has replaced it by an error of its own.
+
+    OmegaConf and torch.save do, for example.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def setup_sentence(error: Exception, folder: str | Path) -> str:
@@ -66,7 +79,7 @@ def setup_sentence(error: Exception, folder: str | Path) -> str:
     return f"{text}. {saved_in(folder)}" if _disk_errors(str(error)) else text
 
 
-def describe(error: Exception, folder: str | Path) -> str:
+def describe(error: BaseException, folder: str | Path) -> str:
     """Describe an error, and what helps."""
     text = f"{type(error).__name__}: {error}"
     if LOST_WORKER.search(text):
@@ -85,11 +98,6 @@ def _disk_errors(text: str) -> list[str]:
     An error that was gathered from another process, or has been described, is only a text.
     """
     return [remedy for number, remedy in DISK.items() if f"[Errno {number}]" in text]
-
-
-def _can_resume(error: Exception) -> bool:
-    """Return False for an error that would occur again."""
-    return not isinstance(error, FloatingPointError | BrokenImagesError)
 
 
 def saved_in(folder: str | Path, resumes: bool = True) -> str:

@@ -105,10 +105,28 @@ def test_an_unexpected_error_stays_an_error(tmp_path):
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("code", [None, 0, 3, "ValueError: no", 143])
+def test_an_exit_stays_as_it_is(code, tmp_path):
+    with pytest.raises(SystemExit) as end, errors_in_a_sentence(tmp_path):
+        raise SystemExit(code)
+    assert end.value.code == code
+
+
 def test_ctrl_c_is_a_sentence_with_the_code_of_shells(tmp_path, capsys):
     assert end_of(tmp_path, KeyboardInterrupt()) == 130
     assert f"SIGINT: ended at once. {RESUMES.format(tmp_path)}\n" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("error", [AttributeError("unfinished"), SystemExit("ValueError: no")])
+def test_ctrl_c_that_a_library_replaces_by_an_error_is_ctrl_c(error, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end, errors_in_a_sentence(tmp_path):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise error from None
+    assert end.value.code == 130
+    assert "SIGINT: ended at once" in capsys.readouterr().err
 
 
 def test_a_full_disk_at_a_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
