@@ -42,6 +42,7 @@ def _case(name: str, failure: str, place: str, *args: str) -> Case:
 
 TESTS = {  # name -> file of tests with the mark `reliability`, and the rows that they cover
     "durable": ("checkpoints/test_durable.py", "R1, R4, R5"),
+    "damage": ("checkpoints/test_damage.py", "weights that state no digest"),
     "resume": ("d2/engine/test_resume.py", "R2"),
     "properties": ("core/test_properties.py", "R9, R10"),
     "soak": ("d2/engine/test_soak.py", "R18"),
@@ -63,6 +64,13 @@ CASES = (
     _case("folder-gone", "the folder is moved away or removed", "disks.folder_gone"),
     _case("signals-at-start", "SIGINT, SIGTERM at start-up", "signalled.at_start_up"),
     _case("signals-twice", "Ctrl-C twice", "signalled.second_one"),
+    _case("stopped", "SIGSTOP of a process, a worker, all", "ranks.stopped"),
+    _case("rank-killed-in-save", "one of two processes killed", "ranks.rank_killed_in_save"),
+    _case("clock", "the clock jumps", "clocks.jumps"),
+    _case("network-folder", "kill -9 on a slow network folder", "networks.network_folder"),
+    _case("image-replaced", "an image changes after the check", "limits.image_replaced"),
+    _case("fd-limit", "few file descriptors", "limits.few_descriptors"),
+    _case("soak", "a long training, killed regularly", "limits.soak"),
     *(
         _case(f"tests-{name}", what, "nodes.run_tests", file)
         for name, (file, what) in TESTS.items()

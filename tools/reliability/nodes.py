@@ -40,4 +40,5 @@ def run_tests(work: Work, file: str) -> str:
 def figures(text: str) -> list[str]:
     """Return the figures that tests have recorded."""
     _, _, rest = text.partition(TITLE)
-    return re.findall(r"^(R\d+: .*)$", rest, re.MULTILINE)
+    lines, _, _ = rest.partition("\n=")  # the next section
+    return lines.splitlines()[1:]
