@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -176,7 +177,7 @@ class FreshCommand(Command):
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=prepare,
+                preexec_fn=partial(_in_the_foreground, prepare),
                 pass_fds=[told],  # so that its end is noticed
                 env=own_environment(),
             )
@@ -189,6 +190,13 @@ class FreshCommand(Command):
         while text not in self.text and time.monotonic() < end and self.running:
             self._listen(0.05)
         return text in self.text
+
+
+def _in_the_foreground(prepare: Prepare | None) -> None:
+    """Let a process take Ctrl-C, which a shell lets its background processes ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if prepare:
+        prepare()
 
 
 def own_environment() -> dict[str, str]:
