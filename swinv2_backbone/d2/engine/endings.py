@@ -12,9 +12,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from detectron2.data.detection_utils import SizeMismatchError
+
 from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
 from swinv2_backbone.d2.engine.last_checkpoint import TAG
 from swinv2_backbone.d2.engine.signals import SIGNALS, end_without_traceback, exit_code
+from swinv2_backbone.images.kinds import DamagedImageError
 
 TRAIN_LOOP = logging.getLogger("detectron2.engine.train_loop")  # logs the error of a training
 # Errors of a disk, and what helps.
@@ -24,6 +27,10 @@ DISK = {
     errno.EROFS: "Make the file system writable",
     errno.EIO: "Check the disk",
 }
+EXPECTED = (OSError, FloatingPointError, BrokenImagesError, SizeMismatchError)
+IN_WORKER = "in DataLoader worker process"
+# The kind of the error, behind the indented lines of a traceback.
+LAST_OF_TRACEBACK = re.compile(r"\n  .*\n(?:\w+\.)*(?P<name>\w+): ")
 LOST_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed|exited|is timed)")
 
 
@@ -31,8 +38,8 @@ LOST_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed|exited|is tim
 def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[None]:
     """End the process with a sentence for errors that a user can do something about.
 
-    These are errors of files and disks, values that are not finite, too many broken images, a lost
-    worker, and a second Ctrl-C. The log file has their tracebacks, the console does not.
+    These are errors of files, images and disks, values that are not finite, a lost worker, and a
+    second Ctrl-C. The log file has their tracebacks, the console does not.
 
     Args:
         folder: output folder.
@@ -41,7 +48,7 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
     Raises:
         SystemExit: instead of such an error.
     """
-    with _quiet_console(), _quiet_threads():
+    with _quiet_console(), _quiet_threads(), _quiet_interrupts():
         try:
             yield
         except BaseException as error:
@@ -81,7 +88,7 @@ def setup_sentence(error: Exception, folder: str | Path) -> str:
 
 def describe(error: BaseException, folder: str | Path) -> str:
     """Describe an error, and what helps."""
-    text = f"{type(error).__name__}: {error}"
+    text = _text(error)
     if LOST_WORKER.search(text):
         return f"{text} A worker is often killed because memory is short: use fewer workers"
     if isinstance(error, OSError):
@@ -90,6 +97,17 @@ def describe(error: BaseException, folder: str | Path) -> str:
             text += f" (in {folder})"
         return ". ".join([text, *remedies])
     return text
+
+
+def _text(error: BaseException) -> str:
+    """Return the kind of an error and its message; in a loader worker, those without a traceback.
+
+    PyTorch adds the traceback of the worker to the message.
+    """
+    _, in_worker, trace = str(error).partition(IN_WORKER)
+    if in_worker and (ends := list(LAST_OF_TRACEBACK.finditer(trace))):
+        return trace[ends[-1].start("name") :].strip()
+    return f"{type(error).__name__}: {error}"
 
 
 def _disk_errors(text: str) -> list[str]:
@@ -116,9 +134,13 @@ def saved_in(folder: str | Path, resumes: bool = True) -> str:
 
 
 def _is_expected(error: BaseException | None) -> bool:
-    if isinstance(error, OSError | FloatingPointError | BrokenImagesError):
+    if isinstance(error, EXPECTED):
         return True
-    return isinstance(error, RuntimeError) and bool(LOST_WORKER.search(str(error)))
+    if not isinstance(error, RuntimeError):
+        return False
+    # PyTorch replaces an error of a worker by this one if it cannot make another one of its kind.
+    name = _text(error).partition(":")[0]
+    return bool(LOST_WORKER.search(str(error))) or name == DamagedImageError.__name__
 
 
 @contextlib.contextmanager
@@ -155,3 +177,19 @@ def _quiet_threads() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+@contextlib.contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """Do not tell of a second Ctrl-C where Python ignores it, such as while it starts a worker."""
+    before = sys.unraisablehook
+
+    def report(args: sys.UnraisableHookArgs) -> None:
+        if not isinstance(args.exc_value, KeyboardInterrupt):
+            before(args)
+
+    sys.unraisablehook = report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import small_training
 import torch
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import HookBase
 from processes import FORK, start
 from small_training import config
@@ -29,6 +30,7 @@ from swinv2_backbone.d2.engine.endings import (
 from swinv2_backbone.d2.engine.lock import FolderLock
 from swinv2_backbone.d2.engine.signals import worker_losses_deferred
 from swinv2_backbone.d2.engine.trainer import Trainer
+from swinv2_backbone.images.kinds import DamagedImageError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,6 +100,54 @@ RESUMES = LAST + "; --resume continues from it"
 def test_an_expected_error_is_a_sentence(tmp_path, error, expected, capfd):
     assert end_of(tmp_path, error) == expected.format(*[tmp_path] * 2)
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """A dataset that fails in a worker."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (DamagedImageError("a.png", "two\nlines: here"), "a.png is damaged, or not an image: two"),
+        (SizeMismatchError("Mismatched image shape for a.png"), "Mismatched image shape for a.png"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "a.png"),
+            "[Errno 2] No such file: 'a.png'",
+        ),
+    ],
+)
+def test_an_image_that_fails_in_a_worker_is_a_sentence(error, text, tmp_path):
+    loader = torch.utils.data.DataLoader(Unreadable(error), num_workers=1)
+    with pytest.raises(SystemExit) as end, errors_in_a_sentence(tmp_path):
+        next(iter(loader))
+    assert str(end.value).startswith(f"{type(error).__name__}: {text}")
+    assert "Traceback" not in str(end.value) and str(end.value).endswith(f"in {tmp_path}")
+
+
+def test_a_mistake_in_a_worker_stays_an_error(tmp_path):
+    loader = torch.utils.data.DataLoader(Unreadable(KeyError("width")), num_workers=1)
+    with pytest.raises(KeyError, match="width"), errors_in_a_sentence(tmp_path):
+        next(iter(loader))
+
+
+def test_ctrl_c_that_python_ignores_is_not_told(tmp_path, capfd):
+    class Ignored:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    with errors_in_a_sentence(tmp_path):
+        Ignored()
+    assert capfd.readouterr().err == ""
 
 
 def test_an_unexpected_error_stays_an_error(tmp_path):
