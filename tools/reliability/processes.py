@@ -30,7 +30,7 @@ from swinv2_backbone.cli import train, train_net
 from swinv2_backbone.d2.engine import evaluate, step
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 
-PATIENCE = 120.0  # seconds after which a command that does not end hangs
+PATIENCE = 300.0  # seconds after which a command that does not end hangs
 PHASES: dict[str, tuple[Any, str]] = {  # what a forked command tells about: before and after
     "save": (Checkpointer, "save"),
     "evaluation": (evaluate.Evaluate, "_do_eval"),
