@@ -86,7 +86,7 @@ def soak(work: Work) -> str:
         command.wait_until(seconds)
         if not command.running:
             break
-        command.kill(group=True)
+        command.end()
         work.times += 1
     work.ends_equal(command, "killed", reference=work.folder / "whole")
     return _compare(work, [found for path in segments if len(found := _figures(path)) > 2])

@@ -76,7 +76,7 @@ def run(case: Case, settings: Settings) -> Result:
     print(f"{case.name}: running ({case.failure})", flush=True)
     folder = settings.output.absolute() / case.name
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a disk may still be mounted in it
     begun, work = time.monotonic(), Work(folder, settings.full)
     outcome, not_run = _outcome(case, work)
     result = {
