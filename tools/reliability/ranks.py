@@ -15,6 +15,8 @@ from reliability.processes import Command
 from reliability.work import Work, stated
 
 TWO = ("--num-gpus", "2")
+# Each evaluation of such a training starts its workers anew, as new Python processes.
+RARELY = {"workers": 2, "evaluate": 1000}
 TOGETHER = 60.0  # seconds in which all processes end after one was killed
 
 
@@ -36,7 +38,7 @@ def stopped(work: Work) -> str:
     seconds, kinds = 120.0 if work.full else 20.0, Counter[str]()
     two = _whole_of_two(work, iterations=LENGTH)
     changes: dict[str, Any] = {"iterations": LENGTH, "workers": 2}
-    command = work.fresh("process", *TWO, **changes)
+    command = work.fresh("process", *TWO, **changes | RARELY)
     command.wait_for_text("Starting training from")
     _stop(command, children(command.process)[-1:], seconds)
     work.ends_equal(command, "process", reference=two)
