@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from reliability.judging import has_traceback
-from reliability.processes import Command, FreshCommand
+from reliability.processes import Command
 from reliability.scene import DIALECTS
 from reliability.work import Work, stated
 
@@ -15,6 +15,7 @@ CODES = {  # as subprocess gives them; a shell reports -15 as 143
     signal.SIGINT: (130, -signal.SIGINT),
     signal.SIGTERM: (143, -signal.SIGTERM),
 }
+ENDLESS = 10_000  # iterations
 PYTHON = 0.1  # seconds in which Python itself starts
 
 
@@ -22,16 +23,15 @@ def at_start_up(work: Work) -> str:
     """Stop fresh processes before their first iteration: nothing is saved, nothing is dumped."""
     stages = Counter[str]()
     begun = time.monotonic()
-    whole = FreshCommand(work.scene.command(work.folder / "whole"), work.folder / "whole.txt")
+    whole = work.fresh("whole", iterations=ENDLESS)
     assert whole.wait_for_text("Starting training from"), whole.text
     takes = time.monotonic() - begun
-    whole.kill()
+    whole.end()
     moments = sorted(work.chance.uniform(PYTHON, takes) for _ in range(24 if work.full else 12))
     for number, moment in enumerate(moments):
         kind = tuple(CODES)[number % 2]
         name = f"start{number}"
-        words = work.scene.command(work.folder / name)
-        command = FreshCommand(words, work.folder / f"{name}.txt")
+        command = work.fresh(name, iterations=ENDLESS)
         command.wait_until(moment)
         command.send(kind)
         told = f"{name}, {kind.name} after {moment:.2f} s of {takes:.2f}"
