@@ -89,8 +89,8 @@ def _url(args: argparse.Namespace) -> str:
 def _interrupts_later() -> Iterator[Callable[[], object]]:
     """Block Ctrl-C in this process until the function that is yielded is called.
 
-    The processes that are started meanwhile inherit that. A terminal sends Ctrl-C to them too, but
-    it is their launcher that asks them to stop.
+    The processes that are started meanwhile inherit that until they call ``main``: their imports
+    would answer by a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield lambda: None
@@ -154,6 +154,9 @@ def _run(
     url: str,
 ) -> Any:
     """Join the process group and call ``main(args)``."""
+    if hasattr(signal, "pthread_sigmask"):
+        # PyTorch sends it to its processes when their launcher dies, so that they end with it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(local_rank)

@@ -282,6 +282,22 @@ def test_a_signal_stops_the_tool_and_it_resumes(kind, number, opts, tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_whose_launcher_is_killed_save_and_end(opts, tmp_path):
+    output, log = tmp_path / "run", tmp_path / "log.txt"
+    process = begin([sys.executable, *command(opts, output, "--num-gpus", "2")], log)
+    wait_for("Starting training", log, lambda: process.poll() is None)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert "SIGINT: stopped after iteration" in log.read_text()
+    assert (output / "last_checkpoint").exists() and not (output / "training.lock").exists()
+
+
+@pytest.mark.slow
 def test_several_machines_train_together(opts, tmp_path):
     """Run two machines of two processes each, both of them this machine."""
     url = "tcp://127.0.0.1:29431"
