@@ -175,7 +175,9 @@ def test_a_save_that_is_not_resumed_is_lost(trained):
 
 def test_a_command_that_hangs_is_killed_and_shows_where(tmp_path):
     command = Command([], tmp_path / "console.txt", main=lambda _: time.sleep(60))
+    before = len(os.listdir("/proc/self/fd"))
     assert command.wait(timeout=0.5) == -signal.SIGABRT and command.hung
+    assert len(os.listdir("/proc/self/fd")) == before - 1  # later commands would inherit the pipe
     assert "Fatal Python error" in command.text
 
 

@@ -112,7 +112,8 @@ class Command:
         if not ready:
             return
         data = os.read(self._pipe, 1 << 16)
-        self._open = bool(data)
+        if not data:
+            self._close()
         *lines, self._rest = (self._rest + data).split(b"\n")
         self.told += [line.decode() for line in lines]
 
@@ -158,6 +159,10 @@ class Command:
             self.kill(group=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process, signal.SIGKILL)
+        self._close()
+
+    def _close(self) -> None:
+        """Close the pipe, which commands that are started later would inherit."""
         if self._open:
             self._open = False
             os.close(self._pipe)
