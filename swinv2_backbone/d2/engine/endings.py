@@ -63,7 +63,7 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
             if not _is_expected(error):
                 raise
             resumes = not isinstance(error, FloatingPointError | BrokenImagesError)  # come again
-            sys.exit(describe(error, folder) + _safe(folder, training, resumes))
+            sys.exit(describe(error, folder).rstrip(".") + _safe(folder, training, resumes))
 
 
 def _safe(folder: str | Path, training: bool, resumes: bool = True) -> str:
