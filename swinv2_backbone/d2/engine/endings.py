@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from detectron2.data.detection_utils import SizeMismatchError
 
@@ -48,7 +49,12 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
     Raises:
         SystemExit: instead of such an error.
     """
-    with _quiet_console(), _quiet_threads(), _quiet_interrupts():
+    with (
+        _quiet_console(),
+        _unreported(threading, "excepthook", OSError),  # TensorBoard's, which its writer raises too
+        # A second Ctrl-C where Python ignores it, such as while it starts a worker.
+        _unreported(sys, "unraisablehook", KeyboardInterrupt),
+    ):
         try:
             yield
         except BaseException as error:
@@ -164,32 +170,16 @@ def _only_to_files(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Leave the errors of files in threads to those who wait for the threads: TensorBoard's."""
-    before = threading.excepthook
+def _unreported(owner: Any, hook: str, kind: type[BaseException]) -> Iterator[None]:
+    """Let a hook with which Python reports errors pass over those of a kind."""
+    before = getattr(owner, hook)
 
-    def report(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, OSError):
+    def report(args: Any) -> None:
+        if not isinstance(args.exc_value, kind):
             before(args)
 
-    threading.excepthook = report
+    setattr(owner, hook, report)
     try:
         yield
     finally:
-        threading.excepthook = before
-
-
-@contextlib.contextmanager
-def _quiet_interrupts() -> Iterator[None]:
-    """Do not tell of a second Ctrl-C where Python ignores it, such as while it starts a worker."""
-    before = sys.unraisablehook
-
-    def report(args: sys.UnraisableHookArgs) -> None:
-        if not isinstance(args.exc_value, KeyboardInterrupt):
-            before(args)
-
-    sys.unraisablehook = report
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
+        setattr(owner, hook, before)

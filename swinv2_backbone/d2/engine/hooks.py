@@ -6,13 +6,12 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import EventWriter
 
 from swinv2_backbone.checkpoints.durable import remove_partials, write_text
 from swinv2_backbone.d2.data.validation.report import counted
@@ -20,7 +19,7 @@ from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.lock import require_lock
-from swinv2_backbone.d2.engine.metrics import RunWriter
+from swinv2_backbone.d2.engine.periodic_writer import PeriodicWriter
 from swinv2_backbone.d2.engine.sharded_state import model_state
 from swinv2_backbone.d2.engine.signals import (
     TIME_IS_UP,
@@ -123,56 +122,6 @@ class SaveCheckpoints(HookBase):
             kind, text = failure
             raise kind(text)
         self.saved = self.trainer.iter
-
-
-class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's writer hook, whose writers do not end a training if the disk is full.
-
-    It also writes after an evaluation, whose results would otherwise be lost if the process is
-    killed, and avoids the division by zero of Detectron2's if training stops after a write.
-    """
-
-    def __init__(self, writers: Sequence[EventWriter], period: int, evaluate: Evaluate):
-        super().__init__(writers, period)
-        self.evaluate = evaluate
-        self.failing: set[EventWriter] = set()
-        self.written = -1  # the last iteration at which all were called
-
-    def before_train(self) -> None:
-        for writer in self._writers:
-            if isinstance(writer, RunWriter):
-                self._call(writer, partial(writer.begin, self.trainer.start_iter))
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done % self._period == 0 or done in (self.trainer.max_iter, self.evaluate.evaluated):
-            self._write()
-
-    def after_train(self) -> None:
-        self._write()
-        for writer in self._writers:
-            self._call(writer, writer.close)
-
-    def _write(self) -> None:
-        again = self.trainer.iter == self.written
-        for writer in self._writers:
-            # This one may divide by the number of iterations since its last call.
-            if not (again and isinstance(writer, CommonMetricPrinter)):
-                self._call(writer, writer.write)
-        self.written = self.trainer.iter
-
-    def _call(self, writer: EventWriter, action: Callable[[], None]) -> None:
-        """Call a method of a writer; its first error is logged, and training goes on."""
-        try:
-            action()
-        except OSError as error:
-            if writer not in self.failing:
-                logging.getLogger(__name__).error(
-                    f"{type(writer).__name__} cannot write metrics, and tries again later: {error}"
-                )
-            self.failing.add(writer)
-        else:
-            self.failing.discard(writer)
 
 
 class Stop(HookBase):
