@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import os
 import signal
 import socket
@@ -170,8 +171,20 @@ def _run(
     _create_local_groups(world, local_world)
     comm.synchronize()
     result = main(args)
-    dist.destroy_process_group()  # not after an error: it would wait for the other processes
+    _leave_groups()  # not after an error: it would wait for the other processes
     return result
+
+
+def _leave_groups() -> None:
+    """Destroy the process groups, and with them their threads.
+
+    A thread of gloo that drops its last tensor while Python ends aborts the process, so nothing may
+    keep a group until then: neither Detectron2's ``comm`` nor a model in a reference cycle.
+    """
+    dist.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()
 
 
 def _create_local_groups(world: int, local_world: int) -> None:

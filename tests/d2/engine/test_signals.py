@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import re
@@ -17,14 +18,16 @@ import pytest
 import small_training
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from processes import start
 from scripts import CONFIGS, ROOT
 from small_configs import SMALL
 from small_training import config, train
+from torch import nn
 
 from swinv2_backbone.cli import train_net
 from swinv2_backbone.d2.demo.dataset import generate_demo_dataset
-from swinv2_backbone.d2.engine.launch import _free_port, launch
+from swinv2_backbone.d2.engine.launch import _free_port, _run, launch
 from swinv2_backbone.d2.engine.signals import SIGNALS, TIME_IS_UP, StopRequest, exit_code
 
 FOREVER = 1_000_000
@@ -279,6 +282,31 @@ def test_a_signal_stops_the_tool_and_it_resumes(kind, number, opts, tmp_path):
     assert process.exitcode == 0, log.read_text()[-3000:]
     assert f"Starting training from iteration {last - 2}" in log.read_text()
     assert (output / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def threads() -> list[str]:
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
+def communicate(args: argparse.Namespace) -> None:
+    model = nn.parallel.DistributedDataParallel(nn.Linear(3, 3))
+    model(torch.ones(2, 3)).sum().backward()
+    model.itself = [model]  # a reference cycle, as a trainer and its hooks have
+    assert comm.all_gather(1) == [1]
+    assert any("gloo" in name for name in threads())
+
+
+def train_and_leave() -> None:
+    url = f"tcp://127.0.0.1:{_free_port()}"
+    _run(0, communicate, argparse.Namespace(), 0, 1, 1, url)
+    assert not [name for name in threads() if "gloo" in name]
+
+
+def test_a_process_ends_without_threads_of_its_groups(tmp_path):
+    """They could abort it while Python ends, after a complete training."""
+    process = start(train_and_leave, log=tmp_path / "log.txt")
+    process.join(60)
+    assert process.exitcode == 0, (tmp_path / "log.txt").read_text()
 
 
 @pytest.mark.slow
