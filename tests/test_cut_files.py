@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import OmegaConf
 from PIL import Image
 from scenes import forms
 from shard_runs import begin, predict
@@ -25,6 +26,8 @@ from small_configs import lazy_config, register_small_datasets, remove_small_dat
 from torch import nn
 
 from swinv2_backbone.checkpoints.pretrained_sources import settings_beside
+from swinv2_backbone.d2.config.cut_short import refuse_cut
+from swinv2_backbone.d2.config.rules import ConfigError
 from swinv2_backbone.d2.data.datasets import checked
 from swinv2_backbone.d2.data.datasets.coco import register_coco
 from swinv2_backbone.d2.data.datasets.converted import coco_file_of
@@ -335,6 +338,25 @@ def test_a_config_by_hand_is_not_taken_for_a_cut_one(tmp_path):
         encoding="utf-8",
     )
     assert load_plan(str(path)).config.CUDNN_BENCHMARK
+
+
+def test_a_config_of_detectron2s_own_trainer_is_not_taken_for_a_cut_one(tmp_path):
+    path = tmp_path / "config.yaml"
+    train = {"amp": {"enabled": False}, "max_iter": 9, "output_dir": "a", "seed": -1}
+    LazyConfig.save(
+        OmegaConf.create({"dataloader": {}, "model": {}, "optimizer": {}, "train": train}),
+        str(path),
+    )
+    refuse_cut(str(path))
+
+
+def test_a_whole_config_without_its_last_line_break_is_not_taken_for_a_cut_one(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml_config("mask_rcnn_swinv2").dump().rstrip(), encoding="utf-8")
+    refuse_cut(str(path))
+    path.write_text(path.read_text(encoding="utf-8")[:-1], encoding="utf-8")
+    with pytest.raises(ConfigError, match="if it is complete, add VIS_PERIOD at its end"):
+        refuse_cut(str(path))
 
 
 def test_a_file_of_a_user_is_not_replaced_by_a_converted_dataset(tmp_path):

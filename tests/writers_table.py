@@ -29,6 +29,7 @@ CALLS: dict[str, dict[str, str | tuple[int, str]]] = {
     "swinv2_backbone/checkpoints/durable.py": {
         "os.replace(partial)": WRITER,
         "os.replace(path)": WRITER,
+        "os.replace(old)": WRITER,
         "partial.open('wb')": WRITER,
         "file.open('r+b')": WRITER,
     },

@@ -120,9 +120,15 @@ def _partial(path: Path) -> Path:
 
 def _put_in_place(partial: Path, path: Path) -> None:
     """Rename a file or folder so that the new name survives a power failure."""
+    old = partial.with_name(f"{partial.name}.old")  # removed with the partial
     if partial.is_dir() and path.is_dir():  # which cannot be replaced in one step
-        os.replace(path, partial.with_name(f"{partial.name}.old"))  # removed with the partial
-    _replace(partial, path)
+        os.replace(path, old)
+    try:
+        _replace(partial, path)
+    except BaseException:
+        if old.is_dir():
+            os.replace(old, path)
+        raise
     _flush_folder(path.parent)
 
 

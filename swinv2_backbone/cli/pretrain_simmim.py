@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with errors_as_messages():
         from swinv2_backbone.d2.engine.launch import launch
+        from swinv2_backbone.d2.engine.signals import ending_by_signals
 
-    launch(pretrain, args)
+    with ending_by_signals():
+        launch(pretrain, args)
 
 
 def pretrain(args: argparse.Namespace) -> None:

@@ -17,17 +17,17 @@ from swinv2_backbone.cli.errors import errors_as_messages
 from swinv2_backbone.cli.training_options import parser
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.endings import errors_in_a_sentence, setup_sentence
+from swinv2_backbone.d2.engine.last_checkpoint import FINAL
 from swinv2_backbone.d2.engine.launch import LaunchError, launch
 from swinv2_backbone.d2.engine.lock import locked
 from swinv2_backbone.d2.engine.log_files import open_logs
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.setup import set_up
+from swinv2_backbone.d2.engine.signals import ending_by_signals
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import build_trainer, load_plan
 from swinv2_backbone.d2.engine.training import evaluate_plan, load_for_evaluation
-
-FINAL = "model_final.pth"  # written by every training at its end
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -61,7 +61,8 @@ def main(args: argparse.Namespace) -> dict | None:
             results = evaluate_plan(plan, model, augmented) if args.eval_only else trainer.train()
         except NonFiniteError as error:
             allowed = plan.setting(error.option, plan[error.option])
-            raise NonFiniteError(f"{error} ({allowed})") from error
+            error.args = (f"{error} ({allowed})",)
+            raise
     verify(plan, results)
     return results
 
@@ -99,7 +100,8 @@ def verify(plan: TrainingPlan, results: dict | None) -> None:
 
 def run(args: argparse.Namespace | None = None) -> None:
     """Start the processes that the command line asks for."""
-    try:
-        launch(main, args or parser().parse_args())
-    except LaunchError as error:
-        sys.exit(f"ValueError: {error}")
+    with ending_by_signals():
+        try:
+            launch(main, args or parser().parse_args())
+        except LaunchError as error:
+            sys.exit(f"ValueError: {error}")

@@ -123,3 +123,18 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "replace", renamed)
     folder_written(tmp_path / "package", "weights")
     assert events == ["inside", "inside", "renamed", "outside"]  # the file and its folder
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "earlier").touch()
+
+    def fails(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), unfinished(path) as part:
+        part.mkdir()
+        (part / "new").touch()
+        monkeypatch.setattr(durable, "_replace", fails)
+    assert os.listdir(path) == ["earlier"] and os.listdir(tmp_path) == ["model"]

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from detectron2.config import get_cfg
 
+from swinv2_backbone.checkpoints.records import BLANK
 from swinv2_backbone.d2.config.rules import ConfigError
 
 FIRST, LAST = "CUDNN_BENCHMARK", "VIS_PERIOD"  # keys of Detectron2 in every such file
 SECTION = "DATALOADER"  # the second key; nobody writes all of its keys by hand
-LAZY_KEY, LAZY_LAST = "dataloader", "time_limit"  # the last is a key of train since version 0.1
+LAZY_KEY = "dataloader"
+OURS, LAZY_LAST = "best_metric", "time_limit"  # keys of train since version 0.1; the second ends it
 
 
 def refuse_cut(config_file: str) -> None:
@@ -24,32 +26,43 @@ def refuse_cut(config_file: str) -> None:
     if not path.is_file():
         return
     content = path.read_bytes()
-    if not content.strip(b"\0 \r\n\t"):
+    if not content.strip(BLANK):
         raise ConfigError(
             [
                 f"{config_file} is empty; a process that was killed while it wrote the file may "
                 "have left it so: give the config that the training began with"
             ]
         )
-    if _is_cut(content.decode(errors="replace"), path.suffix):
+    if last := _missing_end(content.decode(errors="replace"), path.suffix):
         raise ConfigError(
             [
                 f"{config_file} is incomplete: its end is missing, as after an interrupted copy. "
-                "Copy it again, or give the config that the training began with"
+                "Copy it again, or give the config that the training began with; if it is "
+                f"complete, add {last} at its end"
             ]
         )
 
 
-def _is_cut(text: str, suffix: str) -> bool:
+def _missing_end(text: str, suffix: str) -> str:
+    """Return the key that a written config ends with, if it is missing; "" otherwise."""
     keys = _keys(text)
     if keys[:2] == [FIRST, SECTION] and set(get_cfg()[SECTION]) <= set(_keys(text, "  ")):
-        return LAST not in keys or not text.endswith("\n")
+        return "" if re.search(rf"^{LAST}: \d+\s*\Z", text, re.MULTILINE) else LAST
     if suffix == ".py" or LAZY_KEY not in keys:
-        return False
+        return ""
     inside = _keys(text[text.rfind("\ntrain:") :], "  ") if "train" in keys else []
     if keys != sorted(keys) or inside != sorted(inside):  # written by hand
-        return False
-    return LAZY_LAST not in inside or not text.endswith("\n")
+        return ""
+    return "" if _ends_as_written(text, inside) else f"train.{LAZY_LAST}"
+
+
+def _ends_as_written(text: str, inside: list[str]) -> bool:
+    """Return False for a LazyConfig of this package whose section ``train`` does not end."""
+    if not inside:
+        return "swinv2_backbone" not in text
+    if OURS not in inside:  # of Detectron2's own trainer, unless it was cut before that key
+        return inside[-1] > OURS
+    return LAZY_LAST in inside and text.endswith("\n")
 
 
 def _keys(text: str, indent: str = "") -> list[str]:

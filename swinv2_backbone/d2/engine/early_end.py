@@ -53,6 +53,8 @@ class EarlyStopping(HookBase):
 
     def before_train(self) -> None:
         values = []
+        if comm.is_main_process() and not self.trainer.start_iter:
+            self.record.unlink(missing_ok=True)  # that of an earlier run
         if comm.is_main_process() and self.trainer.start_iter and self.record.is_file():
             values = self._read()
         start = self.trainer.start_iter

@@ -9,18 +9,21 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
 from swinv2_backbone.d2.engine.last_checkpoint import TAG
-from swinv2_backbone.d2.engine.signals import SIGNALS, end_without_traceback, exit_code
+from swinv2_backbone.d2.engine.signals import exit_code, without_interrupts
 from swinv2_backbone.images.kinds import DamagedImageError
 
 TRAIN_LOOP = logging.getLogger("detectron2.engine.train_loop")  # logs the error of a training
+E = TypeVar("E", bound=Exception)
+LOGGED, IN_ALL_PROCESSES = "_swinv2_logged", "_swinv2_in_all_processes"  # marks of errors
 # Errors of a disk, and what helps.
 DISK = {
     errno.ENOSPC: "Free space on the disk",
@@ -51,25 +54,31 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
     """
     with (
         _quiet_console(),
-        _unreported(threading, "excepthook", OSError),  # TensorBoard's, which its writer raises too
-        # A second Ctrl-C where Python ignores it, such as while it starts a worker.
-        _unreported(sys, "unraisablehook", KeyboardInterrupt),
+        _unreported(threading, "excepthook", _is_of_tensorboard),
+        _unreported(sys, "unraisablehook", _is_ignored_interrupt),
     ):
         try:
             yield
         except BaseException as error:
             if isinstance(error, SystemExit) and not isinstance(error.code, str):
-                if error.code in [exit_code(number) for number in SIGNALS]:
-                    end_without_traceback()
                 raise
             if _is_interrupt(error):
-                end_without_traceback()
-                print("SIGINT: ended at once" + _safe(folder, training), file=sys.stderr)
+                with without_interrupts():
+                    print("SIGINT: ended at once" + _safe(folder, training), file=sys.stderr)
                 sys.exit(exit_code(signal.SIGINT))
             if not _is_expected(error):
                 raise
+            _log_traceback(error)
+            if getattr(error, IN_ALL_PROCESSES, False) and not comm.is_main_process():
+                sys.exit(1)
             resumes = not isinstance(error, FloatingPointError | BrokenImagesError)  # come again
             sys.exit(describe(error, folder).rstrip(".") + _safe(folder, training, resumes))
+
+
+def raised_in_all_processes(error: E) -> E:
+    """Mark an error that all processes of a training raise, so that only one prints it."""
+    setattr(error, IN_ALL_PROCESSES, True)
+    return error
 
 
 def _safe(folder: str | Path, training: bool, resumes: bool = True) -> str:
@@ -159,10 +168,18 @@ def _quiet_console() -> Iterator[None]:
         TRAIN_LOOP.removeFilter(_only_to_files)
 
 
+def _log_traceback(error: BaseException) -> None:
+    """Write the traceback of an error to the log files, unless Detectron2 has."""
+    if not getattr(error.__cause__ or error, LOGGED, False):
+        TRAIN_LOOP.error("Exception:", exc_info=error)
+
+
 def _only_to_files(record: logging.LogRecord) -> bool:
     """Write a record with an expected error to the log files; return False for such a record."""
-    if not (record.exc_info and _is_expected(record.exc_info[1])):
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or not _is_expected(error):
         return True
+    setattr(error, LOGGED, True)
     for handler in logging.getLogger("detectron2").handlers:
         if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
             handler.handle(record)
@@ -170,12 +187,12 @@ def _only_to_files(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _unreported(owner: Any, hook: str, kind: type[BaseException]) -> Iterator[None]:
-    """Let a hook with which Python reports errors pass over those of a kind."""
+def _unreported(owner: Any, hook: str, passes: Callable[[Any], bool]) -> Iterator[None]:
+    """Let a hook with which Python reports errors pass over some."""
     before = getattr(owner, hook)
 
     def report(args: Any) -> None:
-        if not isinstance(args.exc_value, kind):
+        if not passes(args):
             before(args)
 
     setattr(owner, hook, report)
@@ -183,3 +200,14 @@ def _unreported(owner: Any, hook: str, kind: type[BaseException]) -> Iterator[No
         yield
     finally:
         setattr(owner, hook, before)
+
+
+def _is_of_tensorboard(args: threading.ExceptHookArgs) -> bool:
+    """Return True for an error of the disk that TensorBoard's writer raises again."""
+    ours = type(args.thread).__module__.partition(".")[0] == "tensorboard"
+    return ours and isinstance(args.exc_value, OSError)
+
+
+def _is_ignored_interrupt(args: sys.UnraisableHookArgs) -> bool:
+    """Return True for a second Ctrl-C where Python ignores it, such as while it starts a worker."""
+    return isinstance(args.exc_value, KeyboardInterrupt)

@@ -19,6 +19,7 @@ from swinv2_backbone.checkpoints.durable import write_text
 from swinv2_backbone.checkpoints.records import read_record
 from swinv2_backbone.d2.engine.checkpoint import save_weights
 from swinv2_backbone.d2.engine.finite import require_finite
+from swinv2_backbone.d2.engine.lock import require_lock_in_all_processes
 from swinv2_backbone.d2.engine.parallel import gathered
 from swinv2_backbone.d2.engine.rng import undisturbed_rng
 from swinv2_backbone.d2.engine.sharded_state import model_state
@@ -77,13 +78,18 @@ class Evaluate(hooks.EvalHook):
     def before_train(self) -> None:
         self._restore_best()
         done = self.trainer.start_iter
+        if not done and comm.is_main_process():
+            self.last.unlink(missing_ok=True)  # that of an earlier run
         if 0 < done < self.trainer.max_iter and self._period and done % self._period == 0:
             self._restore_last(done)
 
     def _restore_last(self, done: int) -> None:
         """Take the results of the evaluation after ``done`` iterations, or evaluate now."""
         record = _last_evaluation(self.last) if comm.is_main_process() else {}
-        if comm.all_gather(record.get("iterations"))[0] == done:
+        last = comm.all_gather(record.get("iterations", -1))[0]
+        if last > done:  # the checkpoint is an earlier one, whose evaluation was completed
+            return
+        if last == done:
             self.results, self.evaluated = record.get("results", {}), done
             return
         logging.getLogger(__name__).info(f"The evaluation after iteration {done - 1} is missing")
@@ -119,6 +125,7 @@ class Evaluate(hooks.EvalHook):
             raise SystemExit(exit_code(self.step.stopping))
 
     def _do_eval(self) -> None:
+        require_lock_in_all_processes(self.last.parent)
         results: dict = {}
 
         def recorded() -> dict:
@@ -137,7 +144,8 @@ class Evaluate(hooks.EvalHook):
                 self._keep_best(flatten_results_dict(results))
             if comm.is_main_process():
                 values = {key: float(one) for key, one in flatten_results_dict(results).items()}
-                record = {"iterations": self.evaluated, "results": values}
+                done = min(self.evaluated, self.trainer.max_iter)
+                record = {"iterations": done, "results": values}
                 write_text(self.last, json.dumps(record) + "\n")
         except _AbandonedError:
             logging.getLogger(__name__).warning("The evaluation was aborted by the signal")

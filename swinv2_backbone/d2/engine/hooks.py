@@ -17,6 +17,7 @@ from swinv2_backbone.checkpoints.durable import remove_partials, write_text
 from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
+from swinv2_backbone.d2.engine.endings import raised_in_all_processes
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.lock import require_lock
 from swinv2_backbone.d2.engine.periodic_writer import PeriodicWriter
@@ -120,7 +121,7 @@ class SaveCheckpoints(HookBase):
                 failure = FloatingPointError, str(error)
         if failure := next(filter(None, comm.all_gather(failure)), None):
             kind, text = failure
-            raise kind(text)
+            raise raised_in_all_processes(kind(text))
         self.saved = self.trainer.iter
 
 

@@ -72,6 +72,17 @@ def require_lock(folder: str | os.PathLike) -> None:
         lock.require()
 
 
+def require_lock_in_all_processes(folder: str | os.PathLike) -> None:
+    """Call :func:`require_lock`; its error is raised in all processes of a training."""
+    failure = ""
+    try:
+        require_lock(folder)
+    except OSError as error:
+        failure = str(error)
+    if failure := next(filter(None, comm.all_gather(failure)), ""):
+        raise OSError(failure)
+
+
 class FolderLock:
     """The lock of one folder, which one process can hold."""
 
@@ -113,8 +124,9 @@ class FolderLock:
         """
         with self._access:
             for _ in _polls(PATIENCE):
-                if _read(self.path) is not None:
-                    break
+                with suppress(OSError):  # such as a stale handle of NFS
+                    if _read(self.path) is not None:
+                        break
             self._require()
 
     def _require(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import IO
 
 from detectron2.utils import comm
@@ -24,14 +25,14 @@ def open_logs(folder: str | os.PathLike) -> None:
         setup_logger(str(folder), distributed_rank=rank, **more)
     for name in LOGGERS:
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler) and _is_log_file(handler.stream):
+            # Not those of the user, such as a FileHandler.
+            if type(handler) is logging.StreamHandler and _is_in(handler.stream, Path(folder)):
                 handler.setStream(_LogFile(handler.stream))
 
 
-def _is_log_file(stream: IO[str]) -> bool:
-    if isinstance(stream, _LogFile) or stream in (sys.stdout, sys.stderr, sys.__stderr__):
-        return False
-    return isinstance(getattr(stream, "name", None), str) and hasattr(stream, "fileno")
+def _is_in(stream: IO[str], folder: Path) -> bool:
+    name = getattr(stream, "name", None)
+    return isinstance(name, str) and Path(name).absolute().parent == folder.absolute()
 
 
 class _LogFile:

@@ -76,13 +76,22 @@ class MetricsFile(RunWriter):
         self.path = Path(folder, FILE)
         self.written: dict[str, int] = {}  # name -> iteration of its last value
         self.pending = ""
+        self.first: int | None = None  # iteration from which on lines must be moved away
 
     def begin(self, iteration: int) -> None:
+        self.first = iteration
+        self._move_lines(iteration)
+        self.first = None
+
+    def _move_lines(self, iteration: int) -> None:
         kept: list[str] = []
         replaced: list[str] = []
         for line, values in read_lines(self.path):
-            earlier = values is not None and values["iteration"] < iteration
-            (kept if earlier else replaced).append(f"{line}\n")
+            if values is None or values["iteration"] >= iteration:
+                replaced.append(f"{line}\n")
+                continue
+            kept.append(f"{line}\n")
+            self.written |= dict.fromkeys(values, values["iteration"])
         if not replaced:
             return
         _append(self.path.with_name(REPLACED), "".join(replaced))
@@ -93,6 +102,8 @@ class MetricsFile(RunWriter):
         )
 
     def write(self) -> None:
+        if self.first is not None:  # it was not possible before
+            self.begin(self.first)
         values: dict[int, dict[str, float]] = defaultdict(dict)
         for name, (value, at) in get_event_storage().latest_with_smoothing_hint(WINDOW).items():
             if at > self.written.get(name, -1):
@@ -121,13 +132,15 @@ class TensorBoard(TensorboardXWriter, RunWriter):
     def write(self) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second
 
+        written = self._last_write
         try:
             if self._writer is None:
                 self._writer = SummaryWriter(self.folder, purge_step=self.start)
             super().write()
             self._writer.flush()
-        except OSError:
-            self._writer = None
+        except OSError:  # the next file has what this one could not take
+            self._writer, self._last_write = None, written
+            self.start = max(self.start, written + 1)
             raise
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        self.signal = 0  # of an earlier training by the same trainer
         if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             self._before = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
@@ -94,6 +95,30 @@ def end_without_traceback() -> None:
     """Let Ctrl-C end the process at once from now on, for a process that is about to exit."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def ending_by_signals() -> Iterator[None]:
+    """Call :func:`end_without_traceback` if a command exits because of a signal."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in [exit_code(number) for number in SIGNALS]:
+            end_without_traceback()
+        raise
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def exit_code(number: int) -> int:

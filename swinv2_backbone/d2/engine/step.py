@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
+from swinv2_backbone.d2.engine.endings import raised_in_all_processes
 from swinv2_backbone.d2.engine.parallel import synchronize_gradients
 from swinv2_backbone.d2.engine.resumable import ResumableTrainer
 from swinv2_backbone.d2.engine.signals import StopRequest
@@ -177,4 +178,6 @@ class TrainingStep(ResumableTrainer):
         report_broken_images(new)
         loader = self.data_loader
         if len(self.broken) > loader.max_broken:
-            raise BrokenImagesError(self.broken, len(loader.records), loader.max_broken)
+            raise raised_in_all_processes(
+                BrokenImagesError(self.broken, len(loader.records), loader.max_broken)
+            )

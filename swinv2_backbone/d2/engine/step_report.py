@@ -16,6 +16,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.d2.engine.endings import raised_in_all_processes
 from swinv2_backbone.d2.engine.step_statistics import StepStatistics, mean_losses
 
 logger = logging.getLogger(__name__)
@@ -106,8 +107,10 @@ class NonFiniteSteps:
             f"{_losses(culprits[0])}; the weights are unchanged, {path} has the details"
         )
         if self.count > self.allowed:
-            raise NonFiniteError(
-                f"{text}. {self.count} non-finite steps; {self.allowed} may be skipped"
+            raise raised_in_all_processes(
+                NonFiniteError(
+                    f"{text}. {self.count} non-finite steps; {self.allowed} may be skipped"
+                )
             )
         logger.warning(f"Step skipped: {text}")
 

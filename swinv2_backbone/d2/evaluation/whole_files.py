@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
@@ -18,35 +19,49 @@ def whole_files() -> Iterator[None]:
 
     A process that is killed meanwhile leaves the earlier files.
     """
-    plain = PathManager.open
+    plain, own = PathManager.open, vars(PathManager).get("open")
 
-    def opened(path: str, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if mode not in ("w", "wb") or "://" in path:
+    def opened(path: str | os.PathLike, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode not in ("w", "wb") or "://" in str(path):
             return plain(path, mode, *args, **kwargs)
-        return durable(Path(path)) if mode == "wb" else _durable_text(Path(path))
+        return _WholeFile(Path(path), mode)
 
     PathManager.open = opened
     try:
         yield
     finally:
-        del PathManager.open  # the attribute of the instance, which hid the method
+        if own is None:
+            del PathManager.open  # the attribute of the instance, which hid the method
+        else:
+            PathManager.open = own
 
 
-class _TextFile:
-    """A text file as Detectron2 uses it, without a second copy of a large text."""
+class _WholeFile:
+    """A text or binary file that becomes ``path`` when it is closed; without a copy in memory."""
 
-    def __init__(self, file: IO[bytes]):
-        self.file = file
+    def __init__(self, path: Path, mode: str):
+        self._block, self._text = contextlib.ExitStack(), mode == "w"
+        self._file = self._block.enter_context(durable(path))
 
-    def write(self, text: str) -> int:
-        self.file.write(text.encode())
-        return len(text)
+    def write(self, data: Any) -> int:
+        self._file.write(data.encode() if self._text else data)
+        return len(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
-        self.file.flush()
+        self._file.flush()
 
+    def close(self) -> None:
+        self._block.close()
 
-@contextlib.contextmanager
-def _durable_text(path: Path) -> Iterator[_TextFile]:
-    with durable(path) as file:
-        yield _TextFile(file)
+    def __enter__(self) -> _WholeFile:
+        return self
+
+    def __exit__(self, *error: Any) -> bool:
+        return bool(self._block.__exit__(*error))
+
+    def __del__(self) -> None:
+        self.close()

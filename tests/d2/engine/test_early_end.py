@@ -284,3 +284,45 @@ def test_an_evaluation_that_was_completed_is_not_repeated(dialect, tmp_path, mon
     assert resumed.calls == [True]
     values = json.loads((tmp_path / "early_stopping.json").read_text())
     assert values == [[2, 1.0], [4, 3.0]]
+
+
+def test_an_evaluation_before_an_earlier_checkpoint_is_not_repeated(tmp_path):
+    """Checkpoints after 2 and 4, the last evaluation after 5 of 6 iterations."""
+    options = {"evaluation.period": 1}
+    training, _ = build("lazy", tmp_path, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], **options)
+    training.resume_or_load(False)
+    training.train()
+    for name in ("model_final.pth", "last_checkpoint"):
+        (tmp_path / name).unlink()
+    training, resumed = build("lazy", tmp_path, [5.0, 6.0], **options)
+    training.resume_or_load(True)
+    training.train()
+    assert training.start_iter == 4 and resumed.calls == [False, True]
+
+
+def test_a_finished_training_that_is_continued_does_not_evaluate_first(tmp_path):
+    training, _ = build("lazy", tmp_path, [1.0, 2.0, 3.0], **BOTH)
+    training.resume_or_load(False)
+    training.train()
+    training, resumed = build("lazy", tmp_path, [4.0], **BOTH, **{"schedule.max_iter": 8})
+    training.resume_or_load(True)
+    training.train()
+    assert training.start_iter == 6 and resumed.calls == [True]
+
+
+def test_a_new_training_takes_no_record_of_an_earlier_one(tmp_path, monkeypatch):
+    training, _ = build("lazy", tmp_path, [9.0, 9.0, 9.0], **BOTH)
+    training.resume_or_load(False)
+    training.train()
+    killed_in(Evaluate, "_do_eval", monkeypatch, 1)
+    training, _ = build("lazy", tmp_path, [], **BOTH)
+    training.resume_or_load(False)
+    with pytest.raises(KilledError):
+        training.train()
+    monkeypatch.undo()
+    training, resumed = build("lazy", tmp_path, [1.0, 2.0, 3.0], **BOTH)
+    training.resume_or_load(True)
+    training.train()
+    assert training.start_iter == 2 and resumed.calls == [False, False, True]
+    values = json.loads((tmp_path / "early_stopping.json").read_text())
+    assert values == [[2, 1.0], [4, 2.0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import small_training
 import torch
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from processes import FORK, start
 from small_training import config
 
@@ -24,11 +26,12 @@ from swinv2_backbone.d2.engine import log_files
 from swinv2_backbone.d2.engine.endings import (
     describe,
     errors_in_a_sentence,
+    raised_in_all_processes,
     saved_in,
     setup_sentence,
 )
 from swinv2_backbone.d2.engine.lock import FolderLock
-from swinv2_backbone.d2.engine.signals import worker_losses_deferred
+from swinv2_backbone.d2.engine.signals import ending_by_signals, worker_losses_deferred
 from swinv2_backbone.d2.engine.trainer import Trainer
 from swinv2_backbone.images.kinds import DamagedImageError
 
@@ -165,7 +168,14 @@ def test_an_exit_stays_as_it_is(code, tmp_path):
 def test_ctrl_c_is_a_sentence_with_the_code_of_shells(tmp_path, capsys):
     assert end_of(tmp_path, KeyboardInterrupt()) == 130
     assert f"SIGINT: ended at once. {RESUMES.format(tmp_path)}\n" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL  # for those who call the function
+
+
+@pytest.mark.parametrize(("code", "ends"), [(130, True), (143, True), (1, False), ("text", False)])
+def test_a_command_that_a_signal_ended_exits_without_a_traceback(code, ends):
+    with pytest.raises(SystemExit), ending_by_signals():
+        raise SystemExit(code)
+    assert (signal.getsignal(signal.SIGINT) is signal.SIG_DFL) == ends
 
 
 @pytest.mark.parametrize("error", [AttributeError("unfinished"), SystemExit("ValueError: no")])
@@ -200,7 +210,19 @@ def test_the_log_file_has_the_traceback_that_the_console_has_not(tmp_path):
     finally:
         record.removeHandler(handler)
         handler.close()
-    assert "Traceback" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / "log.txt").read_text().count("Traceback") == 1
+
+
+def test_the_log_file_also_has_the_traceback_of_an_evaluation_alone(tmp_path):
+    logger, handler = logging.getLogger("detectron2"), logging.FileHandler(tmp_path / "log.txt")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit), errors_in_a_sentence(tmp_path, training=False):
+            full()
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log.txt").read_text().count("Traceback") == 1
 
 
 def test_without_a_checkpoint_the_sentence_says_so(tmp_path):
@@ -228,12 +250,25 @@ def test_a_lock_on_a_full_disk_is_named(tmp_path, monkeypatch):
     )
 
 
-def test_a_thread_that_cannot_write_prints_no_traceback(tmp_path, capfd):
+@pytest.mark.parametrize("module", ["tensorboard.summary.writer", "of_a_user"])
+def test_only_the_thread_of_tensorboard_may_fail_in_silence(module, tmp_path, monkeypatch):
+    told: list = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    kind = type("Thread", (threading.Thread,), {"__module__": module})
     with errors_in_a_sentence(tmp_path):
-        thread = threading.Thread(target=full)
+        thread = kind(target=full)
         thread.start()
         thread.join()
-    assert capfd.readouterr().err == ""
+    assert len(told) == (module == "of_a_user")
+
+
+def test_an_error_of_all_processes_is_printed_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    error = raised_in_all_processes(OSError("full"))
+    for each, code in ((error, 1), (OSError("mine"), "OSError: mine")):
+        with pytest.raises(SystemExit) as end, errors_in_a_sentence(tmp_path, training=False):
+            raise each
+        assert end.value.code == code
 
 
 # ---- What is written meanwhile
@@ -275,6 +310,20 @@ def test_an_error_in_the_middle_of_a_save_is_not_replaced_by_one_of_torch(tmp_pa
         file.file = Failing(error)
         torch.save({"weight": torch.ones(3)}, file)
     assert os.listdir(tmp_path) == []
+
+
+def test_handlers_of_the_user_stay_as_they_are(tmp_path):
+    logger = logging.getLogger("swinv2_backbone")
+    before, handler = list(logger.handlers), logging.FileHandler(tmp_path / "mine.txt")
+    logger.addHandler(handler)
+    try:
+        log_files.open_logs(tmp_path)
+        logger.warning("one line")
+        assert isinstance(handler.stream, io.TextIOWrapper)
+    finally:
+        logger.handlers[:] = before
+        handler.close()
+    assert (tmp_path / "mine.txt").read_text() == "one line\n"
 
 
 def log_with_little_room(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -108,6 +109,21 @@ def test_a_lock_that_was_removed_has_a_message_of_its_own(tmp_path):
         (tmp_path / FILE).unlink()
         with pytest.raises(OSError, match="was removed"):
             require_lock(tmp_path)
+
+
+def test_a_network_that_fails_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 20.0)
+    with locked(tmp_path):
+        read, failures = lock._read, iter([errno.ESTALE, errno.EIO])
+
+        def fails(path):
+            if number := next(failures, None):
+                raise OSError(number, os.strerror(number))
+            return read(path)
+
+        monkeypatch.setattr(lock, "_read", fails)
+        require_lock(tmp_path)
+        assert next(failures, None) is None
 
 
 def test_a_folder_that_is_gone_for_a_moment_is_waited_for(tmp_path, monkeypatch):

@@ -140,11 +140,39 @@ def test_tensorboard_shows_each_iteration_once(tmp_path):
 
 def test_tensorboard_starts_a_new_file_after_an_error(tmp_path, monkeypatch):
     writer = TensorBoard(tmp_path)
-    log(writer, 0, 2, loss=1.0)
-    broken = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))  # noqa: E731
-    monkeypatch.setattr(writer._writer, "flush", broken)
-    with pytest.raises(OSError, match="full"):
-        log(writer, 2, 3, loss=1.0)
-    log(writer, 3, 5, loss=1.0)
+    with EventStorage(0) as storage:
+        for iteration in range(6):
+            storage.iter = iteration
+            storage.put_scalar("loss", 1.0)
+            if iteration != 3:
+                writer.write()
+                continue
+            monkeypatch.setattr(writer._writer, "flush", lambda: os.write(-1, b"1"))
+            with pytest.raises(OSError, match="Bad file"):
+                writer.write()
     writer.close()
     assert len(list(tmp_path.glob("events*"))) == 2
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [event.step for event in shown if event.step != 3] == [0, 1, 2, 4, 5]
+
+
+def test_lines_that_cannot_be_moved_are_moved_later(tmp_path, full_disk):
+    room = list(full_disk)
+    full_disk.clear()
+    log(MetricsFile(tmp_path), 0, 4, loss=1.0)
+    full_disk += room
+    resumed = MetricsFile(tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        resumed.begin(2)
+    full_disk.clear()
+    log(resumed, 2, 5, loss=1.0)
+    assert iterations(tmp_path / FILE) == [0, 1, 2, 3, 4]
+    assert iterations(tmp_path / REPLACED) == [2, 3]
+
+
+def test_an_evaluation_that_is_repeated_is_written_once(tmp_path):
+    log(MetricsFile(tmp_path), 3, 5, AP=1.0)
+    resumed = MetricsFile(tmp_path)
+    resumed.begin(5)
+    log(resumed, 4, 6, AP=1.0)
+    assert iterations(tmp_path / FILE) == [3, 4, 5]

@@ -142,6 +142,15 @@ def test_a_signal_before_the_first_iteration_saves_nothing(tmp_path, caplog):
     assert list(tmp_path.glob("*.pth")) == []
 
 
+def test_a_request_to_stop_ends_with_its_training():
+    """So that train() can be called again, as in a notebook."""
+    request = StopRequest()
+    for _ in range(2):
+        with request:
+            assert not request.signal
+            request.signal = signal.SIGINT
+
+
 def test_a_signal_in_the_last_iteration_leaves_the_final_checkpoint(tmp_path):
     from swinv2_backbone.d2.engine.trainer import Trainer
 

@@ -61,3 +61,16 @@ def test_every_evaluator_writes_whole_files(evaluator, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "evaluate", evaluate)
     evaluator.evaluate(object.__new__(evaluator))
     assert Path(path).read_text() == "[]"
+
+
+def test_files_are_written_in_every_way_that_python_has(tmp_path):
+    with whole_files():
+        with whole_files(), PathManager.open(tmp_path / "a.txt", "w") as file:
+            file.writelines(["a\n", "b\n"])
+        file = PathManager.open(str(tmp_path / "b.txt"), "w")
+        file.write("closed")
+        file.close()
+        PathManager.open(str(tmp_path / "c.txt"), "w").write("dropped")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a.txt": "a\nb\n", "b.txt": "closed", "c.txt": "dropped"}
+    assert "open" not in vars(PathManager)
