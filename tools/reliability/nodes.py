@@ -12,6 +12,7 @@ from reliability.work import Work
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TITLE = "figures for docs/RELIABILITY.md"  # of the section that tests/conftest.py prints
+SKIPPED = re.compile(r"(\d+) skipped")
 PATIENCE = 3600  # seconds
 
 
@@ -34,7 +35,8 @@ def run_tests(work: Work, file: str) -> str:
     failed = re.findall(r"^(?:FAILED|ERROR) .*::(\S+)", text, re.MULTILINE)
     work.expect(done == 0, f"{file}: exit code {done}: {', '.join(failed)}")
     work.times = sum(map(int, re.findall(r"(\d+) passed", text)))
-    return "; ".join(figures(text))
+    skipped = [f"{count} not run: a package is missing" for count in SKIPPED.findall(text)]
+    return "; ".join([*figures(text), *skipped])
 
 
 def figures(text: str) -> list[str]:

@@ -31,7 +31,7 @@ PATIENCE = 60  # seconds for a start, on a busy machine
 
 @pytest.mark.reliability
 @pytest.mark.parametrize("system", STARTS)
-def test_fifty_kills_lose_and_repeat_nothing(tmp_path, system):
+def test_fifty_kills_lose_and_repeat_nothing(tmp_path, system, record_figures):
     if system == "ray":
         pytest.importorskip("ray.data")
     config = write_model(tmp_path / "model")
@@ -46,7 +46,11 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path, system):
         found = results(finish(tmp_path, config, f"round{rounds}", system))
         require_exactly_once(found, [str(path) for path in images])
         assert found == results(whole)
-    print(f"{system}: {kills}, runs: {rounds}")
+    record_figures(
+        "R19",
+        f"{system}: {kills['worker']} kills of workers and {kills['driver']} of drivers in {rounds} "
+        "runs, each image exactly once",
+    )
 
 
 def killed_run(folder, config, name, system, most, chance) -> dict[str, int]:
