@@ -12,6 +12,7 @@ from reliability.work import Work
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TITLE = "figures for docs/RELIABILITY.md"  # of the section that tests/conftest.py prints
+FIGURE = re.compile(r"[\w.]+: ")  # behind it are the counts of pytest
 SKIPPED = re.compile(r"(\d+) skipped")
 PATIENCE = 3600  # seconds
 
@@ -43,4 +44,4 @@ def figures(text: str) -> list[str]:
     """Return the figures that tests have recorded."""
     _, _, rest = text.partition(TITLE)
     lines, _, _ = rest.partition("\n=")  # the next section
-    return lines.splitlines()[1:]
+    return [line for line in lines.splitlines() if FIGURE.match(line)]

@@ -48,8 +48,8 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path, system, record_figures):
         assert found == results(whole)
     record_figures(
         "R19",
-        f"{system}: {kills['worker']} kills of workers and {kills['driver']} of drivers in {rounds} "
-        "runs, each image exactly once",
+        f"{system}: {kills['worker']} kills of workers, {kills['driver']} of drivers, "
+        f"{rounds} runs, each image exactly once",
     )
 
 
