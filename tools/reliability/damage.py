@@ -96,7 +96,7 @@ def files(folder: Path, suffix: str, count: int) -> Iterator[tuple[str, Path]]:
     write(trained_state(), path)
     content, generator = path.read_bytes(), random.Random(suffix)
     digest = hashlib.sha256(content).hexdigest()
-    path.with_name(f"{path.name}.digest").write_text(digest)
+    path.with_name(f"{path.name}.digest").write_text(digest, encoding="ascii")
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
         path.write_bytes(damaged(content, kind, generator))
@@ -133,7 +133,8 @@ def survey(folder: Path, count: int = COUNT) -> dict[str, dict[str, dict[str, in
         for kind, path in files(folder, suffix, count):
             beside = path.with_name(f"{path.name}.sha256")
             rows[kind][outcome(loaded, path, expected)] += 1
-            beside.write_text(path.with_name(f"{path.name}.digest").read_text())
+            digest = path.with_name(f"{path.name}.digest").read_text(encoding="ascii")
+            beside.write_text(digest, encoding="ascii")
             rows[ALL][outcome(loaded, path, expected)] += 1
             beside.unlink()
         found[suffix] = {kind: dict(row) for kind, row in rows.items()}

@@ -96,7 +96,9 @@ def _read(path: Path) -> None:
             json.loads(line)
     elif path.suffix == ".json" and path.name != DETECTRON2_WRITES:
         json.loads(path.read_text(encoding="utf-8"))
-    elif path.name == "last_checkpoint" and not (path.parent / path.read_text()).is_file():
-        raise ValueError(f"names {path.read_text()!r}")
+    elif path.name == "last_checkpoint":
+        name = path.read_text(encoding="utf-8")
+        if not (path.parent / name).is_file():
+            raise ValueError(f"names {name!r}")
     elif path.suffix == ".pth" and path.name.startswith("model_"):
         read_file(path, extras=False)
