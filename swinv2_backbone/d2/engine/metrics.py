@@ -128,14 +128,18 @@ class TensorBoard(TensorboardXWriter, RunWriter):
 
     def begin(self, iteration: int) -> None:
         self.start = iteration
+        self._open()
 
-    def write(self) -> None:
+    def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second
 
+        if self._writer is None:
+            self._writer = SummaryWriter(self.folder, purge_step=self.start)
+
+    def write(self) -> None:
         written = self._last_write
         try:
-            if self._writer is None:
-                self._writer = SummaryWriter(self.folder, purge_step=self.start)
+            self._open()
             super().write()
             self._writer.flush()
         except OSError:  # the next file has what this one could not take
