@@ -153,6 +153,8 @@ def _transfer(url: str, target: Path, digest: str | None) -> None:
             sha256.update(block)
             received += len(block)
             bar.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())  # before it gets its name
     if total is not None and received != total:
         raise ConnectionError(f"the connection broke after {received} of {total} bytes")
     if digest is not None and not sha256.hexdigest().startswith(digest):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
 BLANK = b"\0 \r\n\t"
 
 
@@ -22,6 +24,21 @@ def read_record(path: Path, remedy: str) -> Any:
         ValueError: it is not whole; the message has its name and the remedy.
     """
     return parse_record(path.read_bytes(), path, remedy)
+
+
+def read_record_or(default: Any, path: Path, remedy: str) -> Any:
+    """Read a record that can be done without; ``default`` if there is none, or it is damaged.
+
+    Args:
+        remedy: what happens without it, for a warning.
+    """
+    if not path.is_file():
+        return default
+    try:
+        return read_record(path, remedy)
+    except (OSError, ValueError) as error:
+        logger.warning(str(error))
+        return default
 
 
 def parse_record(content: bytes, path: Path, remedy: str) -> Any:

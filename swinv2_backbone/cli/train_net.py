@@ -24,6 +24,7 @@ from swinv2_backbone.d2.engine.log_files import open_logs
 from swinv2_backbone.d2.engine.prepare import prepare
 from swinv2_backbone.d2.engine.rehearsal import rehearsal_folder
 from swinv2_backbone.d2.engine.setup import set_up
+from swinv2_backbone.d2.engine.shared_errors import is_printed_here
 from swinv2_backbone.d2.engine.signals import ending_by_signals
 from swinv2_backbone.d2.engine.step_report import NonFiniteError
 from swinv2_backbone.d2.engine.trainer import build_trainer, load_plan
@@ -55,7 +56,7 @@ def main(args: argparse.Namespace) -> dict | None:
                 trainer = build_trainer(plan)
                 trainer.resume_or_load(resume=args.resume)
         except (OSError, ValueError) as error:  # the user can fix it, so no traceback
-            sys.exit(setup_sentence(error, folder))
+            sys.exit(setup_sentence(error, folder) if is_printed_here(error) else 1)
         try:
             augmented = not args.exported  # a file has no test-time augmentation
             results = evaluate_plan(plan, model, augmented) if args.eval_only else trainer.train()

@@ -14,7 +14,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from swinv2_backbone.checkpoints.durable import write_text
-from swinv2_backbone.checkpoints.records import read_record
+from swinv2_backbone.checkpoints.records import read_record_or
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.signals import TIME_IS_UP
 from swinv2_backbone.d2.engine.step import TrainingStep
@@ -55,20 +55,13 @@ class EarlyStopping(HookBase):
         values = []
         if comm.is_main_process() and not self.trainer.start_iter:
             self.record.unlink(missing_ok=True)  # that of an earlier run
-        if comm.is_main_process() and self.trainer.start_iter and self.record.is_file():
-            values = self._read()
+        if comm.is_main_process() and self.trainer.start_iter:
+            values = read_record_or([], self.record, "the evaluations are counted anew")
         start = self.trainer.start_iter
         self.values = [(done, value) for done, value in comm.all_gather(values)[0] if done <= start]
         if start and self.evaluate.evaluated == start and start not in dict(self.values):
             self._note(start, flatten_results_dict(self.evaluate.results))
         self._check()
-
-    def _read(self) -> list[tuple[int, float | None]]:
-        try:
-            return read_record(self.record, "the evaluations are counted anew")
-        except ValueError as error:
-            logging.getLogger(__name__).warning(str(error))
-            return []
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

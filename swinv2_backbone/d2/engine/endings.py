@@ -11,19 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from detectron2.data.detection_utils import SizeMismatchError
-from detectron2.utils import comm
 
 from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
 from swinv2_backbone.d2.engine.last_checkpoint import TAG
+from swinv2_backbone.d2.engine.shared_errors import is_printed_here
 from swinv2_backbone.d2.engine.signals import exit_code, without_interrupts
 from swinv2_backbone.images.kinds import DamagedImageError
 
 TRAIN_LOOP = logging.getLogger("detectron2.engine.train_loop")  # logs the error of a training
-E = TypeVar("E", bound=Exception)
-LOGGED, IN_ALL_PROCESSES = "_swinv2_logged", "_swinv2_in_all_processes"  # marks of errors
+LOGGED = "_swinv2_logged"  # mark of an error whose traceback is in the log files
 # Errors of a disk, and what helps.
 DISK = {
     errno.ENOSPC: "Free space on the disk",
@@ -69,16 +68,10 @@ def errors_in_a_sentence(folder: str | Path, training: bool = True) -> Iterator[
             if not _is_expected(error):
                 raise
             _log_traceback(error)
-            if getattr(error, IN_ALL_PROCESSES, False) and not comm.is_main_process():
+            if not is_printed_here(error):
                 sys.exit(1)
             resumes = not isinstance(error, FloatingPointError | BrokenImagesError)  # come again
             sys.exit(describe(error, folder).rstrip(".") + _safe(folder, training, resumes))
-
-
-def raised_in_all_processes(error: E) -> E:
-    """Mark an error that all processes of a training raise, so that only one prints it."""
-    setattr(error, IN_ALL_PROCESSES, True)
-    return error
 
 
 def _safe(folder: str | Path, training: bool, resumes: bool = True) -> str:
@@ -170,7 +163,7 @@ def _quiet_console() -> Iterator[None]:
 
 def _log_traceback(error: BaseException) -> None:
     """Write the traceback of an error to the log files, unless Detectron2 has."""
-    if not getattr(error.__cause__ or error, LOGGED, False):
+    if not getattr(error, LOGGED, False):
         TRAIN_LOOP.error("Exception:", exc_info=error)
 
 

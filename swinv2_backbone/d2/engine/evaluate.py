@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from swinv2_backbone.checkpoints.durable import write_text
-from swinv2_backbone.checkpoints.records import read_record
+from swinv2_backbone.checkpoints.records import read_record, read_record_or
 from swinv2_backbone.d2.engine.checkpoint import save_weights
 from swinv2_backbone.d2.engine.finite import require_finite
 from swinv2_backbone.d2.engine.lock import require_lock_in_all_processes
@@ -85,7 +85,10 @@ class Evaluate(hooks.EvalHook):
 
     def _restore_last(self, done: int) -> None:
         """Take the results of the evaluation after ``done`` iterations, or evaluate now."""
-        record = _last_evaluation(self.last) if comm.is_main_process() else {}
+        record = {}
+        if comm.is_main_process():
+            remedy = "the evaluation of this checkpoint is repeated"
+            record = read_record_or({}, self.last, remedy)
         last = comm.all_gather(record.get("iterations", -1))[0]
         if last > done:  # the checkpoint is an earlier one, whose evaluation was completed
             return
@@ -104,11 +107,11 @@ class Evaluate(hooks.EvalHook):
         if self.trainer.start_iter == 0:  # the record of an earlier run does not count
             self.record.unlink(missing_ok=True)
         elif self.record.is_file():
-            record = self._read()
+            record = self._read_best()
             if record["metric"] == self.best_metric:
                 self.best = record["value"]
 
-    def _read(self) -> dict:
+    def _read_best(self) -> dict:
         """Read the record of the best weights; exit, without a traceback, if it is damaged."""
         weights = self.record.with_suffix(".pth")
         remedy = f"delete it, and move {weights} away, which the next evaluation would replace"
@@ -182,17 +185,6 @@ class Evaluate(hooks.EvalHook):
         logging.getLogger(__name__).info(
             f"{self.best_metric} {value:.4f} is the best so far: {self.record.with_suffix('.pth')}"
         )
-
-
-def _last_evaluation(file: Path) -> dict:
-    """Read the last evaluation; an empty one if there is none, or it is damaged."""
-    if not file.is_file():
-        return {}
-    try:
-        return read_record(file, "the evaluation of this checkpoint is repeated")
-    except ValueError as error:
-        logging.getLogger(__name__).warning(str(error))
-        return {}
 
 
 class _AbandonedError(Exception):

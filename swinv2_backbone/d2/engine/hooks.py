@@ -17,11 +17,11 @@ from swinv2_backbone.checkpoints.durable import remove_partials, write_text
 from swinv2_backbone.d2.data.validation.report import counted
 from swinv2_backbone.d2.engine.checkpoint import Checkpointer
 from swinv2_backbone.d2.engine.ema import AverageWeights, WeightAverage
-from swinv2_backbone.d2.engine.endings import raised_in_all_processes
 from swinv2_backbone.d2.engine.evaluate import Evaluate
 from swinv2_backbone.d2.engine.lock import require_lock
 from swinv2_backbone.d2.engine.periodic_writer import PeriodicWriter
 from swinv2_backbone.d2.engine.sharded_state import model_state
+from swinv2_backbone.d2.engine.shared_errors import raise_in_all_processes
 from swinv2_backbone.d2.engine.signals import (
     TIME_IS_UP,
     TrainingEnded,
@@ -109,19 +109,17 @@ class SaveCheckpoints(HookBase):
                 oldest.unlink(missing_ok=True)
 
     def _save(self, name: str) -> None:
-        failure: tuple[type[Exception], str] | None = None
+        failure: Exception | None = None
         with self.step.collected(), worker_losses_deferred():
             state = model_state(self.checkpointer.evaluated)
             try:
                 require_lock(self.checkpointer.save_dir)
                 self.checkpointer.save(name, iteration=self.trainer.iter, model=state)
             except OSError as error:
-                failure = OSError, str(error)
+                failure = OSError(str(error))
             except FloatingPointError as error:
-                failure = FloatingPointError, str(error)
-        if failure := next(filter(None, comm.all_gather(failure)), None):
-            kind, text = failure
-            raise raised_in_all_processes(kind(text))
+                failure = FloatingPointError(str(error))
+        raise_in_all_processes(failure)
         self.saved = self.trainer.iter
 
 

@@ -22,6 +22,8 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from swinv2_backbone.d2.engine.shared_errors import raise_in_all_processes
+
 logger = logging.getLogger(__name__)
 FILE = "training.lock"
 BEAT = 10.0  # seconds between two beats of an owner
@@ -46,17 +48,15 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         OSError: the lock cannot be written; raised in all processes.
     """
     lock = FolderLock(Path(folder))
-    failure: tuple[type[Exception], str] | None = None
+    failure: Exception | None = None
     if comm.is_main_process():
         try:
             lock.acquire()
         except FolderInUseError as error:
-            failure = FolderInUseError, str(error)
+            failure = error
         except OSError as error:
-            failure = OSError, str(error)
-    if failure := comm.all_gather(failure)[0]:
-        kind, text = failure
-        raise kind(text)
+            failure = OSError(str(error))
+    raise_in_all_processes(failure)
     try:
         yield
     finally:
@@ -74,13 +74,12 @@ def require_lock(folder: str | os.PathLike) -> None:
 
 def require_lock_in_all_processes(folder: str | os.PathLike) -> None:
     """Call :func:`require_lock`; its error is raised in all processes of a training."""
-    failure = ""
+    failure = None
     try:
         require_lock(folder)
     except OSError as error:
-        failure = str(error)
-    if failure := next(filter(None, comm.all_gather(failure)), ""):
-        raise OSError(failure)
+        failure = OSError(str(error))
+    raise_in_all_processes(failure)
 
 
 class FolderLock:

@@ -17,9 +17,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from swinv2_backbone.d2.data.loading.draws import BrokenImagesError
-from swinv2_backbone.d2.engine.endings import raised_in_all_processes
 from swinv2_backbone.d2.engine.parallel import synchronize_gradients
 from swinv2_backbone.d2.engine.resumable import ResumableTrainer
+from swinv2_backbone.d2.engine.shared_errors import raised_in_all_processes
 from swinv2_backbone.d2.engine.signals import StopRequest
 from swinv2_backbone.d2.engine.step_report import (
     NonFiniteSteps,

@@ -16,7 +16,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from swinv2_backbone.checkpoints.durable import write_text
-from swinv2_backbone.d2.engine.endings import raised_in_all_processes
+from swinv2_backbone.d2.engine.shared_errors import raised_in_all_processes
 from swinv2_backbone.d2.engine.step_statistics import StepStatistics, mean_losses
 
 logger = logging.getLogger(__name__)

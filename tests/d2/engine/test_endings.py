@@ -6,10 +6,12 @@ import errno
 import io
 import logging
 import os
+import re
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_training
@@ -22,15 +24,15 @@ from small_training import config
 
 from swinv2_backbone.checkpoints import durable as durable_module
 from swinv2_backbone.checkpoints.durable import durable
-from swinv2_backbone.d2.engine import log_files
+from swinv2_backbone.d2.engine import hooks, log_files
 from swinv2_backbone.d2.engine.endings import (
     describe,
     errors_in_a_sentence,
-    raised_in_all_processes,
     saved_in,
     setup_sentence,
 )
 from swinv2_backbone.d2.engine.lock import FolderLock
+from swinv2_backbone.d2.engine.shared_errors import raised_in_all_processes
 from swinv2_backbone.d2.engine.signals import ending_by_signals, worker_losses_deferred
 from swinv2_backbone.d2.engine.trainer import Trainer
 from swinv2_backbone.images.kinds import DamagedImageError
@@ -211,6 +213,33 @@ def test_the_log_file_has_the_traceback_that_the_console_has_not(tmp_path):
         record.removeHandler(handler)
         handler.close()
     assert (tmp_path / "log.txt").read_text().count("Traceback") == 1
+
+
+def test_an_error_with_a_cause_is_logged_once(tmp_path):
+    logger, handler = logging.getLogger("detectron2"), logging.FileHandler(tmp_path / "log.txt")
+    logger.addHandler(handler)
+    error = OSError("a.json cannot be written")
+    error.__cause__ = OSError("full")
+    try:
+        end_of(tmp_path, error)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log.txt").read_text().count("OSError: a.json") == 1
+
+
+@pytest.mark.parametrize(("free", "warned"), [(10_000, True), (10**12, False)])
+def test_a_training_warns_if_its_next_checkpoint_will_not_fit(
+    free, warned, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(hooks.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    trainer = Trainer(config(tmp_path, 1, 9))
+    trainer.resume_or_load(False)
+    trainer.train()
+    found = re.search(r"a checkpoint takes about (\d+) MiB, but only 0 MiB are free", caplog.text)
+    assert bool(found) == warned
+    size = (tmp_path / "model_final.pth").stat().st_size / 2**20
+    assert not found or abs(int(found[1]) - size) < 0.1 * size + 1
 
 
 def test_the_log_file_also_has_the_traceback_of_an_evaluation_alone(tmp_path):

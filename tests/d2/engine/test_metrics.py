@@ -11,6 +11,7 @@ import small_training
 from detectron2.utils.events import EventStorage, JSONWriter
 from small_training import config, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from swinv2_backbone.d2.engine import metrics
 from swinv2_backbone.d2.engine.metrics import FILE, REPLACED, MetricsFile, TensorBoard, read_lines
@@ -83,6 +84,12 @@ def test_a_killed_and_resumed_training_has_the_metrics_of_each_iteration_once(tm
     train(cfg, resume=True)  # from iteration 3
     assert iterations(tmp_path / FILE) == list(range(7))
     assert iterations(tmp_path / REPLACED) == [3, 4, 5]
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_event_files(monkeypatch):
+    """TensorBoard sorts files of one second by a number that is not padded."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 @pytest.fixture

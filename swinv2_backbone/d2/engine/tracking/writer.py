@@ -14,6 +14,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from swinv2_backbone.checkpoints.durable import write_text
+from swinv2_backbone.checkpoints.records import read_record_or
 from swinv2_backbone.d2.config.plan import TrainingPlan
 from swinv2_backbone.d2.engine.tracking.tracker import (
     FAILED,
@@ -48,7 +49,8 @@ class Tracking(HookBase, EventWriter):
         self.last_values = self.last_images = -1
 
     def before_train(self) -> None:
-        earlier = _read(self.folder / RECORD) if self.resumed() else {}
+        remedy = "the trackers get new runs"
+        earlier = read_record_or({}, self.folder / RECORD, remedy) if self.resumed() else {}
         for name in dict.fromkeys(self.plan.run.trackers):
             self._start(name, earlier.get(name, {}))
 
@@ -125,16 +127,6 @@ class Tracking(HookBase, EventWriter):
             logger.warning(f"{name} failed, training goes on without that run: {_line(error)}")
             return False
         return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        logger.warning(f"{path} cannot be read, so the trackers get new runs: {error}")
-        return {}
 
 
 def _line(error: Exception) -> str:
